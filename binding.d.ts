@@ -1,0 +1,168 @@
+/**
+ * The native addon's whole contract: everything that crosses between TypeScript and C++, and nothing else.
+ *
+ * The addon is mechanism. Defaults, presets, routing, learning-rate scales and the wording of errors a user can cause
+ * live in `lib`, which validates everything before it calls; the addon checks what would corrupt memory (types, lengths,
+ * detached buffers, use while busy or after disposal) and throws an `Error` whose `code` is one of `NativeErrorCode`.
+ *
+ * All matrices are row-major float32. "In place" means in the caller's own arrays; nothing is copied that is not said to be.
+ */
+
+export type NativeErrorCode =
+  | 'ERR_INVALID_ARGUMENT'
+  | 'ERR_SHAPE_MISMATCH'
+  | 'ERR_NON_FINITE'
+  | 'ERR_BUSY'
+  | 'ERR_DISPOSED'
+  | 'ERR_DEVICE_UNAVAILABLE'
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_CUDA';
+
+/** What this machine and this build offer. */
+export interface DeviceReport {
+  cpu: {
+    /** Processor name as the system gives it, or the architecture where it gives none. */
+    description: string;
+    /** The widest instruction set the product kernels will use. */
+    instructionSet: 'avx512' | 'avx2' | 'neon' | 'baseline';
+    /** Physical cores this process may run on: what `threads: 0` means. */
+    physicalCores: number;
+  };
+  cuda: {
+    /** Usable devices; `name` is what `device` accepts. */
+    devices: { name: `cuda:${number}`; description: string; memoryBytes: number }[];
+    /** Why there is no usable device; null where there is one. */
+    reason: string | null;
+  };
+}
+
+export function devices(): DeviceReport;
+
+/** A matrix inside a parameter's array: elements [offset, offset + rows · columns), row-major. */
+export interface MatrixLayout {
+  offset: number;
+  rows: number;
+  columns: number;
+}
+
+/** A parameter's fixed layout. No matrices: the parameter is updated by AdamW. */
+export interface ParameterLayout {
+  size: number;
+  matrices: readonly MatrixLayout[];
+}
+
+/** ROOT and Muon: one step for all matrices of a parameter. */
+export interface OrthogonalSettings {
+  lr: number;
+  momentum: number;
+  nesterov: boolean;
+  weightDecay: number;
+  /** Clip at `scale` · the `quantile` of |U|; null: no clipping (Muon). */
+  threshold: { quantile: number; scale: number } | null;
+  /** One entry a matrix: the factor on the direction (the learning-rate scale), and a, b, c of every iteration in turn. */
+  matrices: readonly { updateScale: number; coefficients: Float64Array }[];
+}
+
+/** AdamW; `step` counts from 1 and drives the bias correction. */
+export interface AdamWSettings {
+  lr: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  step: number;
+}
+
+export type ParameterSettings = OrthogonalSettings | AdamWSettings;
+
+/** `thresholds` holds the value used by the last step for each matrix, NaN before the first or where clipping is off. */
+export interface OrthogonalState {
+  momentumBuffer: Float32Array;
+  thresholds: Float64Array;
+}
+
+export interface AdamWState {
+  expAvg: Float32Array;
+  expAvgSq: Float32Array;
+}
+
+/** Owns the state (momentum buffers, moments) and the scratch memory of a list of parameters on one device. */
+export class Optimizer {
+  /**
+   * @param device 'cpu' or 'cuda:N'
+   * @param threads CPU threads, the calling one included; 0: the physical cores
+   * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
+   */
+  constructor(device: string, threads: number, parameters: readonly ParameterLayout[]);
+
+  /** CPU threads in use. */
+  readonly threads: number;
+
+  /**
+   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`.
+   *
+   * Happens whole or not at all: returns the indices of the parameters whose gradient is not finite or would make the
+   * state so; where that list is not empty, neither data nor state has changed.
+   *
+   * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but `dispose`
+   * throws ERR_BUSY. It rejects with ERR_INVALID_ARGUMENT where an array was detached in the meantime.
+   */
+  step(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): Promise<number[]>;
+  stepSync(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): number[];
+
+  /** Copies of a parameter's state. */
+  state(index: number): OrthogonalState | AdamWState;
+  /** Replaces a parameter's state by copies; lengths must match. */
+  setState(index: number, state: OrthogonalState | AdamWState): void;
+
+  /** Frees state and scratch, after a running step has ended. Idempotent; every later call throws ERR_DISPOSED. */
+  dispose(): void;
+}
+
+/**
+ * Orthogonalises every matrix of `input` into the same place of `output` (same length; may be the same array).
+ * @param coefficients one entry a matrix: a, b, c of every iteration in turn
+ * @throws ERR_NON_FINITE where `input` is not finite; `output` is then unchanged
+ */
+export function orthogonalize(
+  device: string,
+  threads: number,
+  input: Float32Array,
+  output: Float32Array,
+  matrices: readonly MatrixLayout[],
+  coefficients: readonly Float64Array[],
+): Promise<void>;
+export function orthogonalizeSync(
+  device: string,
+  threads: number,
+  input: Float32Array,
+  output: Float32Array,
+  matrices: readonly MatrixLayout[],
+  coefficients: readonly Float64Array[],
+): void;
+
+/**
+ * The proximal operator of ε‖·‖₁ and what it leaves: `outliers` = sign(x)·max(|x| − ε, 0), `base` = x − outliers, with
+ * ε = scale · the linearly interpolated quantile of |x|. `base` + `outliers` = `input`
+ * exactly in float32 arithmetic, and |base| ≤ ε rounded to float32.
+ * @returns ε in float64
+ * @throws ERR_NON_FINITE where `input` is not finite; the outputs are then unchanged
+ */
+export function softThreshold(
+  device: string,
+  threads: number,
+  input: Float32Array,
+  base: Float32Array,
+  outliers: Float32Array,
+  quantile: number,
+  scale: number,
+): Promise<number>;
+export function softThresholdSync(
+  device: string,
+  threads: number,
+  input: Float32Array,
+  base: Float32Array,
+  outliers: Float32Array,
+  quantile: number,
+  scale: number,
+): number;

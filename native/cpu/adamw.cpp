@@ -1,0 +1,45 @@
+#include <cmath>
+#include <limits>
+
+#include "queue.h"
+
+namespace root_optimizer {
+
+namespace {
+
+inline float next_exp_avg(float exp_avg, float g, const AdamWScalars& s) { return exp_avg + (g - exp_avg) * s.beta1_complement; }
+
+inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWScalars& s) {
+  return exp_avg_sq * s.beta2 + s.beta2_complement * g * g;
+}
+
+}  // namespace
+
+void CpuQueue::check_moments(const Moments& p, const AdamWScalars& scalars, uint32_t* flag) {
+  const AdamWScalars s = scalars;
+  for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
+    constexpr float kMax = std::numeric_limits<float>::max();
+    uint32_t bad = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const float average = next_exp_avg(p.exp_avg[i], p.gradient[i], s);
+      const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
+      bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
+    }
+    if (bad != 0) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+  });
+}
+
+void CpuQueue::adamw(const Moments& p, const AdamWScalars& scalars) {
+  const AdamWScalars s = scalars;
+  for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float average = next_exp_avg(p.exp_avg[i], p.gradient[i], s);
+      const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
+      p.exp_avg[i] = average;
+      p.exp_avg_sq[i] = square;
+      p.data[i] = p.data[i] * s.decay - s.step_size * (average / (std::sqrt(square) / s.correction2_root + s.eps));
+    }
+  });
+}
+
+}  // namespace root_optimizer

@@ -1,0 +1,92 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <numeric>
+
+#include "../error.h"
+#include "processor.h"
+#include "queue.h"
+
+namespace root_optimizer {
+
+namespace {
+
+// Below this many FLOP a job's products are too short to be worth dividing: waking a thread takes as long.
+constexpr double kDivisibleCost = 2e7;
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(int threads) : kernels_(chosen_kernels()), pool_(threads) {
+    queues_.reserve(size_t(pool_.threads()));
+    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_);
+  }
+
+  int threads() const override { return pool_.threads(); }
+
+  void* allocate(size_t bytes) override {
+    void* memory = std::calloc(std::max<size_t>(bytes, 1), 1);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  void release(void* memory) noexcept override { std::free(memory); }
+  void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
+  void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
+
+  // Jobs that outweigh a fair share are divided among all threads, one after another; the rest go to a thread each, longest first.
+  void run(const std::vector<Job>& jobs) override {
+    std::vector<const Job*> order;
+    double remaining = 0;
+    for (const Job& job : jobs) {
+      order.push_back(&job);
+      remaining += job.cost;
+    }
+    std::stable_sort(order.begin(), order.end(), [](const Job* a, const Job* b) { return a->cost > b->cost; });
+    size_t divided = 0;
+    while (divided < order.size() && order[divided]->cost >= std::max(kDivisibleCost, remaining / (4 * threads()))) {
+      remaining -= order[divided++]->cost;
+    }
+    reserve(order, divided);
+    for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
+    pool_.for_each(int64_t(order.size() - divided), [&](int64_t i, int thread) {
+      run_job(queues_[size_t(thread)], *order[divided + size_t(i)], nullptr);
+    });
+  }
+
+ private:
+  static void copy(void* to, const void* from, size_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+
+  static void run_job(CpuQueue& queue, const Job& job, ThreadPool* team) {
+    queue.begin(team);
+    job.enqueue(queue);
+  }
+
+  void reserve(const std::vector<const Job*>& order, size_t divided) {
+    size_t alone = 0;
+    size_t together = 0;
+    for (size_t i = 0; i < order.size(); ++i) {
+      size_t& most = i < divided ? together : alone;
+      most = std::max(most, CpuQueue::scratch_bytes(kernels_, order[i]->footprint));
+    }
+    const size_t single = order.size() - divided;
+    for (size_t i = 0; i < queues_.size(); ++i) {
+      queues_[i].reserve(std::max(i == 0 ? together : 0, i < single ? alone : 0));
+    }
+  }
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  std::vector<CpuQueue> queues_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  return std::make_unique<CpuBackend>(threads > 0 ? threads : physical_cores());
+}
+
+CpuReport cpu_report() { return {processor_name(), chosen_kernels().name, physical_cores()}; }
+
+}  // namespace root_optimizer

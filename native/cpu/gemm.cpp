@@ -1,0 +1,58 @@
+#include <algorithm>
+
+#include "denormals.h"
+#include "queue.h"
+
+namespace root_optimizer {
+
+namespace {
+
+int64_t blocks(int64_t length) { return (length + kGemmBlock - 1) / kGemmBlock; }
+
+}  // namespace
+
+// Blocks on and below the diagonal, row by row.
+void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta, const Operand& c) {
+  const PanelLayout square = layout(out);
+  const int64_t pitch = layout(a).pitch();
+  const int64_t size = square.padded_rows();
+  const int64_t side = blocks(size);
+  for_each(side * (side + 1) / 2, [&](int64_t index) {
+    int64_t i = 0;
+    while ((i + 1) * (i + 2) / 2 <= index) ++i;
+    const int64_t row = i * kGemmBlock;
+    const int64_t column = (index - i * (i + 1) / 2) * kGemmBlock;
+    const FlushDenormals flush;
+    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, pitch, square.pitch(), square.pitch(), row,
+                         std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows, alpha, beta, true,
+                         true});
+  });
+}
+
+void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) {
+  const PanelLayout tall = layout(out);
+  const int64_t pitch = tall.pitch();
+  const int64_t rows = tall.padded_rows();
+  const int64_t across = blocks(out.columns);
+  for_each(blocks(rows) * across, [&](int64_t index) {
+    const int64_t row = index / across * kGemmBlock;
+    const int64_t column = index % across * kGemmBlock;
+    const FlushDenormals flush;
+    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, layout(b).pitch(), pitch, pitch, row,
+                         std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column), a.columns, 1, beta,
+                         false, false});
+  });
+}
+
+void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {
+  const PanelLayout square = layout(z);
+  for_each(square.panels(), [&](int64_t panel) {
+    const float* from = z.storage + panel * square.pitch();
+    float* to = out.storage + panel * square.pitch();
+    std::copy(from, from + square.padded_rows() * square.width, to);
+    const int64_t first = panel * square.width;
+    for (int64_t i = first; i < std::min(first + square.width, square.columns); ++i) to[i * square.width + i - first] += a;
+  });
+}
+
+}  // namespace root_optimizer

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+/// For what must not become a call: it passes vectors that only the instruction set at hand has registers for.
+#define KERNEL_INLINE __attribute__((always_inline)) static inline
+
+namespace root_optimizer {
+
+/// A block of a product over panel layouts: out[row0 … +rows, column0 … +columns) of α·op(a)·b + β·c.
+struct GemmBlock {
+  const float* a;
+  const float* b;
+  const float* c;
+  float* out;
+  int64_t a_pitch, b_pitch, c_pitch, out_pitch;
+  int64_t row0, rows;        // multiples of the row tile
+  int64_t column0, columns;  // column0 a multiple of the panel width
+  int64_t depth;             // length of the sums
+  float alpha, beta;
+  bool transposed;  // op(a) = aᵀ, else a
+  bool symmetric;   // out is symmetric: compute what lies on and below the diagonal, then mirror the block
+};
+
+/// What is compiled once per instruction set (kernels.inc).
+struct Kernels {
+  const char* name;
+  int64_t panel_width;
+  int64_t row_tile;
+  void (*gemm_block)(const GemmBlock& block);
+  /// out[c·out_stride + r] ← in[r·in_stride + c].
+  void (*transpose)(const float* in, int64_t in_stride, float* out, int64_t out_stride, int64_t rows, int64_t columns);
+};
+
+/// Null where the compiler or the processor lacks the set.
+const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();
+/// 128-bit vectors of the kind that the processor family guarantees (SSE2, NEON).
+const Kernels* baseline_kernels();
+
+/// Side of the square blocks that a product is divided into: tasks of one size, and operands that fit the second-level cache.
+/// A multiple of every set's panel width.
+constexpr int64_t kGemmBlock = 192;
+
+}  // namespace root_optimizer

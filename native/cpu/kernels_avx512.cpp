@@ -1,0 +1,55 @@
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+// Pragmas rather than a compiler flag, so that neither build system needs flags for single files.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#endif
+
+namespace root_optimizer {
+namespace {
+
+typedef float Vector __attribute__((vector_size(64)));
+constexpr int kLanes = 16;
+constexpr int kRows = 8;
+
+KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm512_set1_ps(x); }
+KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z); }
+
+template <bool kHigh>
+KERNEL_INLINE Vector interleave(Vector x, Vector y) {
+  constexpr int i = kHigh ? 8 : 0;
+  const __m512i index = _mm512_setr_epi32(i, i + 16, i + 1, i + 17, i + 2, i + 18, i + 3, i + 19, i + 4, i + 20, i + 5, i + 21,
+                                          i + 6, i + 22, i + 7, i + 23);
+  return (Vector)_mm512_permutex2var_ps((__m512)x, index, (__m512)y);
+}
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels* avx512_kernels() {
+  static const Kernels kernels{"avx512", kWidth, kRows, gemm_block, transpose};
+  const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                         __builtin_cpu_supports("fma");
+  return supported ? &kernels : nullptr;
+}
+
+}  // namespace root_optimizer
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#else
+namespace root_optimizer {
+const Kernels* avx512_kernels() { return nullptr; }
+}  // namespace root_optimizer
+#endif

@@ -1,0 +1,41 @@
+#include "kernels.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace root_optimizer {
+namespace {
+
+typedef float Vector __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+constexpr int kRows = 4;
+
+KERNEL_INLINE Vector broadcast(float x) { return Vector{x, x, x, x}; }
+
+#if defined(__aarch64__)
+constexpr const char* kName = "neon";
+KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
+  return (Vector)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y);
+}
+#else
+constexpr const char* kName = "baseline";
+KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return x * y + z; }
+#endif
+
+template <bool kHigh>
+KERNEL_INLINE Vector interleave(Vector x, Vector y) {
+  constexpr int i = kHigh ? 2 : 0;
+  return Vector{x[i], y[i], x[i + 1], y[i + 1]};
+}
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels* baseline_kernels() {
+  static const Kernels kernels{kName, kWidth, kRows, gemm_block, transpose};
+  return &kernels;
+}
+
+}  // namespace root_optimizer

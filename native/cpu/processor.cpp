@@ -1,0 +1,78 @@
+#include "processor.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+#include "../error.h"
+
+namespace root_optimizer {
+
+std::string processor_name() {
+#if defined(__linux__)
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+#elif defined(__APPLE__)
+  char name[256];
+  size_t size = sizeof name;
+  if (sysctlbyname("machdep.cpu.brand_string", name, &size, nullptr, 0) == 0) return name;
+#endif
+#if defined(__x86_64__)
+  return "x86-64";
+#elif defined(__aarch64__)
+  return "arm64";
+#else
+  return "unknown processor";
+#endif
+}
+
+int physical_cores() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    // Threads of one core list the same siblings.
+    std::set<std::string> cores;
+    int logical = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (!CPU_ISSET(cpu, &allowed)) continue;
+      ++logical;
+      std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+      std::string siblings;
+      if (std::getline(file, siblings)) cores.insert(siblings);
+    }
+    if (!cores.empty()) return int(cores.size());
+    if (logical > 0) return logical;
+  }
+#elif defined(__APPLE__)
+  int cores = 0;
+  size_t size = sizeof cores;
+  if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) return cores;
+#endif
+  return std::max(1, int(std::thread::hardware_concurrency()));
+}
+
+const Kernels& chosen_kernels() {
+  const Kernels* available[] = {avx512_kernels(), avx2_kernels(), baseline_kernels()};
+  const char* wanted = std::getenv("ROOT_OPTIMIZER_INSTRUCTION_SET");
+  std::string names;
+  for (const Kernels* kernels : available) {
+    if (kernels == nullptr) continue;
+    if (wanted == nullptr || *wanted == 0 || std::string(wanted) == kernels->name) return *kernels;
+    names += (names.empty() ? "" : ", ") + std::string(kernels->name);
+  }
+  throw Error("ERR_INVALID_ARGUMENT",
+              "Expected ROOT_OPTIMIZER_INSTRUCTION_SET to be one of " + names + ", got \"" + wanted + "\"");
+}
+
+}  // namespace root_optimizer

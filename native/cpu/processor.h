@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+
+#include "kernels.h"
+
+namespace root_optimizer {
+
+std::string processor_name();
+
+/// Physical cores that this process may run on: with two threads to a core, products gain nothing from the second.
+int physical_cores();
+
+/// The widest kernels that this processor runs, or those that ROOT_OPTIMIZER_INSTRUCTION_SET names
+/// (ERR_INVALID_ARGUMENT where it cannot run them).
+const Kernels& chosen_kernels();
+
+}  // namespace root_optimizer

@@ -1,0 +1,89 @@
+#include "queue.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace root_optimizer {
+
+namespace {
+
+constexpr size_t kHugePage = size_t(2) << 20;
+
+size_t aligned(size_t bytes) { return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment; }
+
+}  // namespace
+
+void Arena::Free::operator()(void* memory) const { std::free(memory); }
+
+void Arena::reserve(size_t bytes) {
+  if (bytes <= capacity_) return;
+  // Large scratch on huge pages: panels are read in strides that would otherwise use up the address translation cache.
+  const bool huge = bytes >= kHugePage;
+  const size_t alignment = huge ? kHugePage : PanelLayout::kAlignment;
+  const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
+  memory_.reset();
+  capacity_ = 0;
+  memory_.reset(std::aligned_alloc(alignment, capacity));
+  if (memory_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  if (huge) madvise(memory_.get(), capacity, MADV_HUGEPAGE);
+#endif
+  capacity_ = capacity;
+}
+
+void* Arena::take(size_t bytes) {
+  void* memory = static_cast<char*>(memory_.get()) + used_;
+  used_ += aligned(bytes);
+  if (used_ > capacity_) std::abort();  // A footprint that promises less than its job takes is a bug, and memory is not to pay for it.
+  return memory;
+}
+
+size_t CpuQueue::scratch_bytes(const Kernels& kernels, const Footprint& f) {
+  const auto bytes = [&](int64_t rows, int64_t columns) {
+    return aligned(sizeof(float) * size_t(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile}.size()));
+  };
+  size_t operands = 0;
+  if (f.tall_operands > 0) operands += size_t(f.tall_operands) * bytes(f.tall, f.narrow);
+  if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
+  const size_t size = size_t(f.tall * f.narrow);
+  const size_t norm_partials = aligned((size / kPassGrain + 1) * sizeof(double));
+  const size_t candidates = f.selection ? aligned(size * sizeof(uint32_t)) : 0;
+  return std::max(operands + norm_partials, candidates);
+}
+
+void CpuQueue::begin(ThreadPool* team) {
+  team_ = team;
+  arena_.rewind(0);
+}
+
+Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns) {
+  Operand operand{rows, columns, nullptr};
+  operand.storage = static_cast<float*>(arena_.take(sizeof(float) * size_t(layout(operand).size())));
+  return operand;
+}
+
+void CpuQueue::for_each(int64_t count, const std::function<void(int64_t)>& task) {
+  if (team_ == nullptr) {
+    for (int64_t i = 0; i < count; ++i) task(i);
+  } else {
+    team_->for_each(count, [&](int64_t index, int) { task(index); });
+  }
+}
+
+void CpuQueue::for_ranges(int64_t size, int64_t grain, const std::function<void(int64_t, int64_t)>& task) {
+  for_each((size + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
+}
+
+float clip_limit(const Batch& batch) {
+  const double* threshold = only(batch).threshold;
+  const float limit = threshold == nullptr ? 0 : float(*threshold);
+  return limit == 0 ? std::numeric_limits<float>::infinity() : limit;
+}
+
+}  // namespace root_optimizer

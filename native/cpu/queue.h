@@ -1,0 +1,102 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "../backend.h"
+#include "kernels.h"
+#include "panel.h"
+#include "thread_pool.h"
+
+namespace root_optimizer {
+
+/// Scratch of one queue: grows between jobs, is handed out from front to back within one.
+class Arena {
+ public:
+  void reserve(size_t bytes);
+  void* take(size_t bytes);
+  size_t mark() const { return used_; }
+  void rewind(size_t mark) { used_ = mark; }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const;
+  };
+  std::unique_ptr<void, Free> memory_;
+  size_t capacity_ = 0;
+  size_t used_ = 0;
+};
+
+/// Where U comes from, for one matrix: G + μM, or M where there is no gradient to look ahead along.
+struct LookAhead {
+  const float* momentum;
+  const float* gradient;
+  float mu;
+
+  float operator()(int64_t i) const { return gradient == nullptr ? momentum[i] : gradient[i] + mu * momentum[i]; }
+};
+
+/// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. A division never depends on how
+/// many threads there are, so neither do results.
+class CpuQueue final : public Queue {
+ public:
+  explicit CpuQueue(const Kernels& kernels) : kernels_(kernels), digit_counts_(1 << 11) {}
+
+  static size_t scratch_bytes(const Kernels& kernels, const Footprint& footprint);
+  void reserve(size_t bytes) { arena_.reserve(bytes); }
+  /// Begins a job: scratch is free again. `team` may be null.
+  void begin(ThreadPool* team);
+
+  void check_momentum(const Batch& batch, uint32_t* flag) override;
+  void check_moments(const Moments& moments, const AdamWScalars& scalars, uint32_t* flag) override;
+  void momentum(const Batch& batch) override;
+  void threshold(const Batch& batch, double quantile, double scale) override;
+  Operand proximal(const Batch& batch) override;
+  void soft_threshold(const Batch& batch, float* base, float* outliers) override;
+  Operand operand(const Batch& batch, int64_t rows, int64_t columns) override;
+  void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta, const Operand& c) override;
+  void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;
+  void add_identity(const Operand& out, const Operand& z, float a) override;
+  void update(const Batch& batch, const Operand& x, float decay, float rate) override;
+  void adamw(const Moments& moments, const AdamWScalars& scalars) override;
+
+ private:
+  PanelLayout layout(const Operand& operand) const {
+    return {operand.rows, operand.columns, kernels_.panel_width, kernels_.row_tile};
+  }
+  /// task(begin, end) over pieces of [0, size) that are whole multiples of `grain`, save the last.
+  void for_ranges(int64_t size, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& task);
+  void for_each(int64_t count, const std::function<void(int64_t index)>& task);
+  double clipped_norm(const LookAhead& u, int64_t size, float limit);
+
+  const Kernels& kernels_;
+  ThreadPool* team_ = nullptr;
+  Arena arena_;
+  std::vector<int64_t> digit_counts_;  // of `threshold`
+};
+
+/// The CPU takes matrices one at a time, so that each stays in a core's caches from its momentum to its update.
+inline const Item& only(const Batch& batch) { return batch.items.front(); }
+
+inline LookAhead look_ahead(const Batch& batch) {
+  const Item& item = only(batch);
+  return {item.momentum, batch.nesterov ? item.gradient : nullptr, batch.mu};
+}
+
+/// The clipping bound in effect, infinite where nothing is to be clipped.
+float clip_limit(const Batch& batch);
+
+inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
+
+/// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel, transposed.
+constexpr int64_t kStrip = 64;
+constexpr int64_t kWidestPanel = 48;
+
+/// Elements that make a task worth handing to a thread.
+constexpr int64_t kPassGrain = 1 << 14;
+
+}  // namespace root_optimizer

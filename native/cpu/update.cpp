@@ -1,0 +1,40 @@
+#include <algorithm>
+
+#include "queue.h"
+
+namespace root_optimizer {
+
+void CpuQueue::update(const Batch& batch, const Operand& x, float decay, float rate) {
+  const PanelLayout panels = layout(x);
+  const int64_t width = panels.width;
+  float* data = only(batch).data;
+  const auto advance = [=](int64_t at, const float* direction, int64_t count) {
+    if (decay == 0) {
+      for (int64_t i = 0; i < count; ++i) data[at + i] = rate * direction[i];
+    } else {
+      for (int64_t i = 0; i < count; ++i) data[at + i] = decay * data[at + i] + rate * direction[i];
+    }
+  };
+  const bool transposed = batch.rows < batch.columns;
+  const int64_t tasks_down = (panels.rows + kGemmBlock - 1) / kGemmBlock;
+  for_each(panels.panels() * tasks_down, [&](int64_t index) {
+    const int64_t panel = index / tasks_down;
+    const int64_t first = panel * width;
+    const int64_t columns = std::min(width, panels.columns - first);
+    const int64_t begin = index % tasks_down * kGemmBlock;
+    const int64_t end = std::min(begin + kGemmBlock, panels.rows);
+    const float* in = x.storage + panel * panels.pitch();
+    if (!transposed) {
+      for (int64_t row = begin; row < end; ++row) advance(row * batch.columns + first, in + row * width, columns);
+      return;
+    }
+    float strip[kWidestPanel * kStrip];
+    for (int64_t row = begin; row < end; row += kStrip) {
+      const int64_t length = std::min(kStrip, end - row);
+      kernels_.transpose(in + row * width, width, strip, kStrip, length, columns);
+      for (int64_t c = 0; c < columns; ++c) advance((first + c) * batch.columns + row, strip + c * kStrip, length);
+    }
+  });
+}
+
+}  // namespace root_optimizer

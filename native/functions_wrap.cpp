@@ -1,0 +1,114 @@
+#include "functions_wrap.h"
+
+#include "bind.h"
+
+namespace root_optimizer {
+
+namespace {
+
+Napi::Value devices(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const CpuReport cpu_info = cpu_report();
+    const Napi::Object cpu = Napi::Object::New(env);
+    cpu.Set("description", cpu_info.description);
+    cpu.Set("instructionSet", cpu_info.instruction_set);
+    cpu.Set("physicalCores", cpu_info.physical_cores);
+
+    const CudaReport cuda_info = cuda_report();
+    Napi::Array list = Napi::Array::New(env, cuda_info.devices.size());
+    for (uint32_t i = 0; i < cuda_info.devices.size(); ++i) {
+      const Napi::Object device = Napi::Object::New(env);
+      device.Set("name", cuda_info.devices[i].name);
+      device.Set("description", cuda_info.devices[i].description);
+      device.Set("memoryBytes", cuda_info.devices[i].memory_bytes);
+      list.Set(i, device);
+    }
+    const Napi::Object cuda = Napi::Object::New(env);
+    cuda.Set("devices", list);
+    cuda.Set("reason", cuda_info.reason.empty() ? env.Null() : Napi::Value(Napi::String::New(env, cuda_info.reason)));
+
+    const Napi::Object report = Napi::Object::New(env);
+    report.Set("cpu", cpu);
+    report.Set("cuda", cuda);
+    return report;
+  });
+}
+
+struct OrthogonalizeCall {
+  std::shared_ptr<Backend> backend;
+  Span<float> input, output;
+  std::vector<MatrixLayout> matrices;
+  std::vector<std::vector<Coefficients>> coefficients;
+
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info)
+      : backend(make_backend(info[0], info[1])),
+        input(floats(info[2], "input")),
+        output(floats(info[3], "output", input.size)),
+        matrices(matrix_layouts(info[4], int64_t(input.size))) {
+    const Napi::Array array = list(info[5], "coefficients");
+    if (matrices.empty() || array.Length() != matrices.size()) reject("coefficients", "one for each matrix");
+    for (uint32_t i = 0; i < array.Length(); ++i) coefficients.push_back(coefficient_list(array[i]));
+  }
+
+  void operator()() const { orthogonalize(*backend, input.data, output.data, matrices, coefficients); }
+};
+
+Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    OrthogonalizeCall{info}();
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value orthogonalize_async(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return Task::start(info.Env(), {info[2], info[3]}, OrthogonalizeCall{info},
+                       [](Napi::Env env, const Napi::Array&) { return env.Undefined(); });
+  });
+}
+
+struct SoftThresholdCall {
+  std::shared_ptr<Backend> backend;
+  Span<float> input, base, outliers;
+  Threshold threshold;
+
+  explicit SoftThresholdCall(const Napi::CallbackInfo& info)
+      : backend(make_backend(info[0], info[1])),
+        input(floats(info[2], "input")),
+        base(floats(info[3], "base", input.size)),
+        outliers(floats(info[4], "outliers", input.size)),
+        threshold{finite_number(info[5], "quantile"), finite_number(info[6], "scale")} {
+    if (input.size == 0) reject("input", "not empty");
+    if (threshold.quantile < 0 || threshold.quantile > 1) reject("quantile", "in [0, 1]");
+  }
+
+  double operator()() const {
+    return soft_threshold(*backend, input.data, base.data, outliers.data, int64_t(input.size), threshold);
+  }
+};
+
+Napi::Value soft_threshold_sync(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), SoftThresholdCall{info}()); });
+}
+
+Napi::Value soft_threshold_async(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const auto result = std::make_shared<double>();
+    return Task::start(
+        info.Env(), {info[2], info[3], info[4]}, [=, call = SoftThresholdCall{info}] { *result = call(); },
+        [=](Napi::Env env, const Napi::Array&) { return Napi::Number::New(env, *result); });
+  });
+}
+
+}  // namespace
+
+void define_functions(Napi::Env env, Napi::Object exports) {
+  exports.Set("devices", Napi::Function::New<devices>(env, "devices"));
+  exports.Set("orthogonalize", Napi::Function::New<orthogonalize_async>(env, "orthogonalize"));
+  exports.Set("orthogonalizeSync", Napi::Function::New<orthogonalize_sync>(env, "orthogonalizeSync"));
+  exports.Set("softThreshold", Napi::Function::New<soft_threshold_async>(env, "softThreshold"));
+  exports.Set("softThresholdSync", Napi::Function::New<soft_threshold_sync>(env, "softThresholdSync"));
+}
+
+}  // namespace root_optimizer

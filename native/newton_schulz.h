@@ -1,0 +1,31 @@
+#pragma once
+
+#include <vector>
+
+#include "backend.h"
+
+namespace root_optimizer {
+
+/// One iteration maps every singular value x to ax + bx³ + cx⁵.
+struct Coefficients {
+  double a, b, c;
+};
+
+/// How a matrix is orthogonalised: which products, in which order. Settled by its shape and coefficients alone.
+struct Schedule {
+  /// Iterations of each leg. Gram form: X ← QX and R ← XXᵀ are formed anew between legs. Standard form: empty.
+  std::vector<int> legs;
+  std::vector<Coefficients> steps;
+
+  bool gram() const { return !legs.empty(); }
+  double flops(int64_t tall, int64_t narrow) const;
+  Footprint footprint(int64_t tall, int64_t narrow) const;
+};
+
+/// The cheaper of the two forms, with as many restarts as the Gram form needs in float32.
+Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps);
+
+/// Returns X after all iterations; `x` is consumed.
+Operand newton_schulz(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule);
+
+}  // namespace root_optimizer

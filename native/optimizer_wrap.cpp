@@ -1,0 +1,207 @@
+#include "optimizer_wrap.h"
+
+namespace root_optimizer {
+
+namespace {
+
+std::vector<ParameterLayout> parameter_layouts(const Napi::Value& value) {
+  const Napi::Array array = list(value, "parameters");
+  std::vector<ParameterLayout> layouts;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Object entry = object(array[i], "parameters[i]");
+    const int64_t size = integer(entry.Get("size"), "size", 1);
+    layouts.push_back({size, matrix_layouts(entry.Get("matrices"), size)});
+  }
+  return layouts;
+}
+
+Settings orthogonal_settings(const Napi::Object& entry, size_t matrices) {
+  OrthogonalSettings settings{finite_number(entry.Get("lr"), "lr"), finite_number(entry.Get("momentum"), "momentum"),
+                              finite_number(entry.Get("weightDecay"), "weightDecay"), boolean(entry.Get("nesterov"), "nesterov"),
+                              std::nullopt, {}};
+  if (!entry.Get("threshold").IsNull()) {
+    const Napi::Object threshold = object(entry.Get("threshold"), "threshold");
+    const double quantile = finite_number(threshold.Get("quantile"), "quantile");
+    if (quantile < 0 || quantile > 1) reject("quantile", "in [0, 1]");
+    settings.threshold = Threshold{quantile, finite_number(threshold.Get("scale"), "scale")};
+  }
+  const Napi::Array array = list(entry.Get("matrices"), "matrices");
+  if (array.Length() != matrices) reject("matrices", "one for each matrix of the parameter");
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Object matrix = object(array[i], "matrices[i]");
+    settings.matrices.push_back(
+        {finite_number(matrix.Get("updateScale"), "updateScale"), coefficient_list(matrix.Get("coefficients"))});
+  }
+  return settings;
+}
+
+Settings adamw_settings(const Napi::Object& entry) {
+  return AdamWSettings{finite_number(entry.Get("lr"), "lr"),
+                       finite_number(entry.Get("beta1"), "beta1"),
+                       finite_number(entry.Get("beta2"), "beta2"),
+                       finite_number(entry.Get("eps"), "eps"),
+                       finite_number(entry.Get("weightDecay"), "weightDecay"),
+                       integer(entry.Get("step"), "step", 1)};
+}
+
+Napi::Value indices(Napi::Env env, const std::vector<uint32_t>& values) {
+  Napi::Array array = Napi::Array::New(env, values.size());
+  for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, Napi::Number::New(env, values[i]));
+  return array;
+}
+
+}  // namespace
+
+/// The arguments of a step, read once before it starts.
+struct OptimizerWrap::Step {
+  std::vector<Napi::Value> values;  // data and gradient of every parameter in turn; on the event loop only
+  std::vector<Span<float>> spans;   // their memory
+  std::vector<Arrays> arrays;
+  std::vector<Settings> settings;
+};
+
+Napi::Function OptimizerWrap::define(Napi::Env env) {
+  return DefineClass(env, "Optimizer",
+                     {InstanceAccessor<&OptimizerWrap::threads>("threads"), InstanceMethod<&OptimizerWrap::step>("step"),
+                      InstanceMethod<&OptimizerWrap::step_sync>("stepSync"), InstanceMethod<&OptimizerWrap::state>("state"),
+                      InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
+}
+
+OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
+  session_ = guard(info.Env(), [&] {
+    return std::make_shared<Session>(make_backend(info[0], info[1]), parameter_layouts(info[2]));
+  });
+  external_bytes_ = int64_t(session_->optimizer.state_bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), external_bytes_);
+}
+
+OptimizerWrap::~OptimizerWrap() { free_session(Env()); }
+
+void OptimizerWrap::free_session(Napi::Env env) {
+  if (session_ == nullptr) return;
+  session_.reset();
+  Napi::MemoryManagement::AdjustExternalMemory(env, -external_bytes_);
+}
+
+void OptimizerWrap::dispose(const Napi::CallbackInfo& info) { free_session(info.Env()); }
+
+OptimizerWrap::Session& OptimizerWrap::session() const {
+  if (session_ == nullptr) throw Error("ERR_DISPOSED", "The optimizer has been disposed of");
+  return *session_;
+}
+
+OptimizerWrap::Session& OptimizerWrap::idle_session() const {
+  if (session().busy) throw Error("ERR_BUSY", "A step is running");
+  return *session_;
+}
+
+Napi::Value OptimizerWrap::threads(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), session().optimizer.backend().threads()); });
+}
+
+OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) const {
+  const std::vector<ParameterLayout>& layouts = idle_session().optimizer.parameters();
+  const Napi::Array data = list(info[0], "data");
+  const Napi::Array gradients = list(info[1], "gradients");
+  const Napi::Array settings = list(info[2], "settings");
+  const size_t count = layouts.size();
+  if (data.Length() != count || gradients.Length() != count || settings.Length() != count) {
+    reject("data, gradients and settings", "one for each parameter");
+  }
+  Step step;
+  for (uint32_t i = 0; i < count; ++i) {
+    const size_t size = size_t(layouts[i].size);
+    step.values.push_back(data[i]);
+    step.values.push_back(gradients[i]);
+    step.spans.push_back(floats(step.values[2 * i], "data", size));
+    step.spans.push_back(floats(step.values[2 * i + 1], "gradient", size));
+    step.arrays.push_back({step.spans[2 * i].data, step.spans[2 * i + 1].data});
+    const Napi::Object entry = object(settings[i], "settings[i]");
+    const size_t matrices = layouts[i].matrices.size();
+    step.settings.push_back(matrices > 0 ? orthogonal_settings(entry, matrices) : adamw_settings(entry));
+  }
+  return step;
+}
+
+Napi::Value OptimizerWrap::step_sync(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const Step step = read_step(info);
+    return indices(info.Env(), session_->optimizer.step(step.arrays, step.settings));
+  });
+}
+
+Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const auto step = std::make_shared<Step>(read_step(info));
+    const std::vector<Napi::Value> keep = std::move(step->values);
+    const auto non_finite = std::make_shared<std::vector<uint32_t>>();
+    const Napi::Value promise = Task::start(
+        info.Env(), keep, [=, session = session_] { *non_finite = session->optimizer.step(step->arrays, step->settings); },
+        [=, session = session_](Napi::Env env, const Napi::Array& kept) {
+          session->busy = false;
+          for (uint32_t i = 0; i < kept.Length(); ++i) {
+            if (!(floats(kept[i], "array") == step->spans[i])) {
+              throw Error("ERR_INVALID_ARGUMENT", "Expected the arrays of a step to stay attached while it runs");
+            }
+          }
+          return indices(env, *non_finite);
+        });
+    session_->busy = true;
+    return promise;
+  });
+}
+
+size_t OptimizerWrap::parameter_index(const Napi::Value& value) const {
+  const int64_t index = integer(value, "index", 0);
+  if (size_t(index) >= session_->optimizer.parameters().size()) reject("index", "that of a parameter");
+  return size_t(index);
+}
+
+Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const Optimizer& optimizer = idle_session().optimizer;
+    const size_t index = parameter_index(info[0]);
+    const ParameterLayout& layout = optimizer.parameters()[index];
+    Napi::Float32Array first = Napi::Float32Array::New(env, size_t(layout.size));
+    const Napi::Object state = Napi::Object::New(env);
+    if (layout.matrices.empty()) {
+      Napi::Float32Array second = Napi::Float32Array::New(env, size_t(layout.size));
+      optimizer.read_state(index, first.Data(), second.Data());
+      state.Set("expAvg", first);
+      state.Set("expAvgSq", second);
+    } else {
+      optimizer.read_state(index, first.Data(), nullptr);
+      const std::vector<double> values = optimizer.thresholds(index);
+      Napi::Float64Array thresholds = Napi::Float64Array::New(env, values.size());
+      std::copy(values.begin(), values.end(), thresholds.Data());
+      state.Set("momentumBuffer", first);
+      state.Set("thresholds", thresholds);
+    }
+    return state;
+  });
+}
+
+Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    Optimizer& optimizer = idle_session().optimizer;
+    const size_t index = parameter_index(info[0]);
+    const ParameterLayout& layout = optimizer.parameters()[index];
+    const Napi::Object state = object(info[1], "state");
+    const size_t size = size_t(layout.size);
+    if (layout.matrices.empty()) {
+      const Span<float> first = floats(state.Get("expAvg"), "expAvg", size);
+      const Span<float> second = floats(state.Get("expAvgSq"), "expAvgSq", size);
+      optimizer.write_state(index, first.data, second.data);
+    } else {
+      const Span<float> first = floats(state.Get("momentumBuffer"), "momentumBuffer", size);
+      const Span<double> thresholds = doubles(state.Get("thresholds"), "thresholds");
+      if (thresholds.size != layout.matrices.size()) reject("thresholds", "one for each matrix");
+      optimizer.write_state(index, first.data, nullptr);
+      optimizer.set_thresholds(index, {thresholds.data, thresholds.data + thresholds.size});
+    }
+    return info.Env().Undefined();
+  });
+}
+
+}  // namespace root_optimizer

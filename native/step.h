@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "backend.h"
+#include "newton_schulz.h"
+
+namespace root_optimizer {
+
+struct MatrixLayout {
+  int64_t offset, rows, columns;
+};
+
+/// No matrices: the parameter is AdamW's.
+struct ParameterLayout {
+  int64_t size;
+  std::vector<MatrixLayout> matrices;
+};
+
+struct Threshold {
+  double quantile, scale;
+};
+
+struct MatrixSettings {
+  double update_scale;
+  std::vector<Coefficients> coefficients;
+};
+
+struct OrthogonalSettings {
+  double lr, momentum, weight_decay;
+  bool nesterov;
+  std::optional<Threshold> threshold;
+  std::vector<MatrixSettings> matrices;
+};
+
+struct AdamWSettings {
+  double lr, beta1, beta2, eps, weight_decay;
+  int64_t step;
+};
+
+using Settings = std::variant<OrthogonalSettings, AdamWSettings>;
+
+/// A parameter's arrays in host memory, for the length of one step.
+struct Arrays {
+  float* data;
+  const float* gradient;
+};
+
+/// The state of a list of parameters and the step that advances it.
+class Optimizer {
+ public:
+  Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters);
+  ~Optimizer();
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  const Backend& backend() const { return *backend_; }
+  const std::vector<ParameterLayout>& parameters() const { return parameters_; }
+  size_t state_bytes() const;
+
+  /// Returns the parameters that would not stay finite. Unless there are none, or where it throws, nothing has changed.
+  std::vector<uint32_t> step(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings);
+
+  /// Both buffers are `size` long: momentumBuffer alone, or expAvg and expAvgSq.
+  void read_state(size_t index, float* first, float* second) const;
+  void write_state(size_t index, const float* first, const float* second);
+  std::vector<double> thresholds(size_t index) const;
+  void set_thresholds(size_t index, const std::vector<double>& thresholds);
+
+ private:
+  struct State;
+
+  std::vector<Job> checks(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings, uint32_t* flags) const;
+  std::vector<Job> updates(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
+
+  std::unique_ptr<Backend> backend_;
+  std::vector<ParameterLayout> parameters_;
+  std::vector<State> states_;
+};
+
+/// Every matrix of `input` into the same place of `output`, which may be the same array. Throws ERR_NON_FINITE.
+void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
+                   const std::vector<std::vector<Coefficients>>& coefficients);
+
+/// Returns ε. Throws ERR_NON_FINITE.
+double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size, Threshold threshold);
+
+}  // namespace root_optimizer
