@@ -13,7 +13,7 @@ namespace root_optimizer {
 namespace {
 
 // Below this many FLOP a job's products are too short to be worth dividing: waking a thread takes as long.
-constexpr double kDivisibleCost = 2e7;
+constexpr double kDivisibleCost = 6e7;
 
 class CpuBackend final : public Backend {
  public:

@@ -1,8 +1,10 @@
 #include "processor.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <limits>
 #include <set>
 #include <thread>
 
@@ -37,6 +39,20 @@ std::string processor_name() {
 #endif
 }
 
+namespace {
+
+#if defined(__linux__)
+// What a container may use of its machine, rounded up; no limit: the whole machine.
+int cgroup_cores() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota, period;
+  if (file >> quota >> period && quota > 0 && period > 0) return std::max(1, int(std::ceil(quota / period)));
+  return std::numeric_limits<int>::max();
+}
+#endif
+
+}  // namespace
+
 int physical_cores() {
 #if defined(__linux__)
   cpu_set_t allowed;
@@ -51,8 +67,7 @@ int physical_cores() {
       std::string siblings;
       if (std::getline(file, siblings)) cores.insert(siblings);
     }
-    if (!cores.empty()) return int(cores.size());
-    if (logical > 0) return logical;
+    if (logical > 0) return std::min(cores.empty() ? logical : int(cores.size()), cgroup_cores());
   }
 #elif defined(__APPLE__)
   int cores = 0;

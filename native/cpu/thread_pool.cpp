@@ -4,9 +4,10 @@
 
 namespace root_optimizer {
 
-ThreadPool::ThreadPool(int threads) {
-  workers_.reserve(threads > 0 ? threads - 1 : 0);
-  for (int thread = 1; thread < threads; ++thread) {
+ThreadPool::ThreadPool(int threads) : threads_(threads) { workers_.reserve(size_t(threads - 1)); }
+
+void ThreadPool::start() {
+  for (int thread = 1; thread < threads_; ++thread) {
     try {
       workers_.emplace_back([this, thread] { work(thread); });
     } catch (const std::system_error&) {
@@ -25,10 +26,11 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::for_each(int64_t count, const std::function<void(int64_t, int)>& task) {
-  if (count == 1 || workers_.empty()) {
+  if (count <= 1 || threads_ == 1) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
+  if (workers_.empty()) start();
   std::unique_lock<std::mutex> lock(mutex_);
   task_ = &task;
   next_ = 0;

@@ -12,22 +12,24 @@ namespace root_optimizer {
 /// Threads of one backend. Idle ones sleep: a server that embeds us keeps its cores.
 class ThreadPool {
  public:
-  /// `threads` includes the one that calls `for_each`.
+  /// `threads` includes the one that calls `for_each`; the others start when there is first something to share.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const { return int(workers_.size()) + 1; }
+  int threads() const { return threads_; }
 
   /// Runs task(index, thread) for every index below `count` and returns when all have ended. It waits for tasks, not for
   /// workers: one that wakes late finds nothing left. Tasks must not throw, nor call `for_each` themselves.
   void for_each(int64_t count, const std::function<void(int64_t index, int thread)>& task);
 
  private:
+  void start();
   void work(int thread);
   void take_tasks(std::unique_lock<std::mutex>& lock, int thread);
 
+  const int threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable ended_;
