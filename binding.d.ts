@@ -143,8 +143,8 @@ export function orthogonalizeSync(
 
 /**
  * The proximal operator of ε‖·‖₁ and what it leaves: `outliers` = sign(x)·max(|x| − ε, 0), `base` = x − outliers, with
- * ε = scale · the linearly interpolated quantile of |x|. `base` + `outliers` = `input`
- * exactly in float32 arithmetic, and |base| ≤ ε rounded to float32.
+ * ε = scale · the linearly interpolated quantile of |x|. `base` + `outliers` equals
+ * `input` bit for bit in float32 arithmetic, and |base| ≤ ε rounded to float32.
  * @returns ε in float64
  * @throws ERR_NON_FINITE where `input` is not finite; the outputs are then unchanged
  */

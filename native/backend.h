@@ -53,7 +53,8 @@ struct AdamWScalars {
 };
 
 /// Matrices inside the Newton-Schulz iteration, one for each item of a batch, in a layout that is the backend's own business.
-/// The iteration is written for tall matrices (rows ≥ columns): a wide matrix enters and leaves transposed.
+/// The iteration is written for tall matrices (rows ≥ columns): a wide matrix enters and leaves transposed. The storage of an operand
+/// may serve a smaller one instead.
 struct Operand {
   int64_t rows = 0;
   int64_t columns = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 namespace root_optimizer {
@@ -9,24 +10,42 @@ namespace root_optimizer {
 namespace {
 
 // The Gram form sees a singular value σ only through R, where it stands as σ² beside the rounding error of the largest ones,
-// about 2⁻²⁴. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so an error of
-// 2⁻²⁴·∏a² is what the leg ends with. At this bound five iterations of every preset stay within 3e-4 of float64 on rank-deficient
-// and fast-decaying spectra, 1e-4 on others.
-constexpr double kGrowthLimit = 1 << 15;
+// about 2⁻²⁴. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so a leg ends with an error of
+// about 2⁻²⁴·∏a² beside what it should hold.
+constexpr double kGrowthLimit = 1 << 11;
 
-std::vector<int> gram_legs(const std::vector<Coefficients>& steps) {
+struct Split {
+  double growth;  // the largest of any leg
   std::vector<int> legs;
-  double growth = 0;
-  for (const Coefficients& step : steps) {
-    const double gain = std::max(step.a * step.a, 1.0);
-    if (legs.empty() || growth * gain > kGrowthLimit) {
-      legs.push_back(0);
-      growth = 1;
+};
+
+// The split of the first `count` iterations into `legs` legs whose largest growth is smallest.
+Split best_split(const std::vector<Coefficients>& steps, int count, int legs) {
+  Split best{std::numeric_limits<double>::infinity(), {}};
+  double growth = 1;
+  for (int start = count - 1; start >= legs - 1; --start) {
+    const double a = steps[size_t(start)].a;
+    growth *= std::max(a * a, 1.0);
+    if (growth >= best.growth) break;
+    if (legs == 1 && start > 0) continue;
+    Split split = legs == 1 ? Split{growth, {}} : best_split(steps, start, legs - 1);
+    split.growth = std::max(split.growth, growth);
+    if (split.growth < best.growth) {
+      split.legs.push_back(count - start);
+      best = std::move(split);
     }
-    growth *= gain;
-    ++legs.back();
   }
-  return legs;
+  return best;
+}
+
+// As few legs as keep the growth of each within the limit; where an iteration alone exceeds it, a leg for each.
+std::vector<int> gram_legs(const std::vector<Coefficients>& steps) {
+  const int count = int(steps.size());
+  for (int legs = 1; legs < count; ++legs) {
+    const Split split = best_split(steps, count, legs);
+    if (split.growth <= kGrowthLimit) return split.legs;
+  }
+  return std::vector<int>(size_t(count), 1);
 }
 
 // Whether a rounding upwards by up to 0.2 % in every iteration leaves all singular values where the next ones pull them back.
@@ -67,25 +86,24 @@ Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::ve
 Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule) {
   Operand next = queue.operand(batch, x.rows, x.columns);
   const Operand r = queue.operand(batch, x.columns, x.columns);
-  const Operand z = queue.operand(batch, x.columns, x.columns);
-  const Operand rz = queue.operand(batch, x.columns, x.columns);
   Operand q = queue.operand(batch, x.columns, x.columns);
-  Operand q_next = queue.operand(batch, x.columns, x.columns);
+  Operand other = queue.operand(batch, x.columns, x.columns);  // RZ + aR, then the next Q
   auto step = schedule.steps.begin();
   for (const int leg : schedule.legs) {
+    const Operand z{x.columns, x.columns, next.storage};  // last read before `next` is written
     queue.gemm_symmetric(r, 1, x, x, 0, {});
     for (int i = 0; i < leg; ++i, ++step) {
       const auto& [a, b, c] = *step;
       queue.gemm_symmetric(z, float(c), r, r, float(b), r);
+      if (i + 1 < leg) {
+        queue.gemm_symmetric(other, 1, r, z, float(a), r);
+        queue.gemm_symmetric(r, 1, z, other, float(a), other);
+      }
       if (i == 0) {
         queue.add_identity(q, z, float(a));
       } else {
-        queue.gemm_symmetric(q_next, 1, q, z, float(a), q);
-        std::swap(q, q_next);
-      }
-      if (i + 1 < leg) {
-        queue.gemm_symmetric(rz, 1, r, z, float(a), r);
-        queue.gemm_symmetric(r, 1, z, rz, float(a), rz);
+        queue.gemm_symmetric(other, 1, q, z, float(a), q);
+        std::swap(q, other);
       }
     }
     queue.gemm(next, x, q, 0, {});
@@ -100,7 +118,7 @@ double Schedule::flops(int64_t tall, int64_t narrow) const {
   return gram() ? gram_flops(double(tall), double(narrow), legs) : standard_flops(double(tall), double(narrow), steps.size());
 }
 
-Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 5 : 2, false}; }
+Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 2, false}; }
 
 Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps) {
   Schedule schedule{{}, std::move(steps)};

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -20,13 +23,6 @@ constexpr int kRows = 4;
 
 KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm256_set1_ps(x); }
 KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z); }
-
-template <bool kHigh>
-KERNEL_INLINE Vector interleave(Vector x, Vector y) {
-  const __m256 low = _mm256_unpacklo_ps((__m256)x, (__m256)y);
-  const __m256 high = _mm256_unpackhi_ps((__m256)x, (__m256)y);
-  return (Vector)_mm256_permute2f128_ps(low, high, kHigh ? 0x31 : 0x20);
-}
 
 #include "kernels.inc"
 

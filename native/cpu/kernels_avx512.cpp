@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -20,14 +23,6 @@ constexpr int kRows = 8;
 
 KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm512_set1_ps(x); }
 KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z); }
-
-template <bool kHigh>
-KERNEL_INLINE Vector interleave(Vector x, Vector y) {
-  constexpr int i = kHigh ? 8 : 0;
-  const __m512i index = _mm512_setr_epi32(i, i + 16, i + 1, i + 17, i + 2, i + 18, i + 3, i + 19, i + 4, i + 20, i + 5, i + 21,
-                                          i + 6, i + 22, i + 7, i + 23);
-  return (Vector)_mm512_permutex2var_ps((__m512)x, index, (__m512)y);
-}
 
 #include "kernels.inc"
 

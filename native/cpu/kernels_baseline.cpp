@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "kernels.h"
 
 #if defined(__aarch64__)
@@ -22,12 +25,6 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 constexpr const char* kName = "baseline";
 KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return x * y + z; }
 #endif
-
-template <bool kHigh>
-KERNEL_INLINE Vector interleave(Vector x, Vector y) {
-  constexpr int i = kHigh ? 2 : 0;
-  return Vector{x[i], y[i], x[i + 1], y[i + 1]};
-}
 
 #include "kernels.inc"
 
