@@ -19,8 +19,8 @@ struct Item {
 
 /// Same-shaped matrices that go through every verb together, and how their look-ahead is formed.
 ///
-/// U = G + μM with `nesterov`, else M. It is never stored: each pass forms it anew from M and G, with one rounding after
-/// the product and one after the sum, so that every backend sees the same bits.
+/// U = G + μM with `nesterov`, else M. It is never stored: each pass forms it anew from M and G, with one rounding
+/// after the product and one after the sum, so that every backend sees the same bits.
 struct Batch {
   int64_t rows;
   int64_t columns;
@@ -43,18 +43,18 @@ struct Moments {
 };
 
 struct AdamWScalars {
-  float beta1_complement;   ///< 1 − β₁
+  float beta1_complement;  ///< 1 − β₁
   float beta2;
-  float beta2_complement;   ///< 1 − β₂
-  float decay;              ///< 1 − lr·λ
-  float step_size;          ///< lr / (1 − β₁ᵗ)
-  float correction2_root;   ///< √(1 − β₂ᵗ)
+  float beta2_complement;  ///< 1 − β₂
+  float decay;             ///< 1 − lr·λ
+  float step_size;         ///< lr / (1 − β₁ᵗ)
+  float correction2_root;  ///< √(1 − β₂ᵗ)
   float eps;
 };
 
-/// Matrices inside the Newton-Schulz iteration, one for each item of a batch, in a layout that is the backend's own business.
-/// The iteration is written for tall matrices (rows ≥ columns): a wide matrix enters and leaves transposed. The storage of an operand
-/// may serve a smaller one instead.
+/// Matrices inside the Newton-Schulz iteration, one for each item of a batch, in a layout that is the backend's own
+/// business. The iteration is written for tall matrices (rows ≥ columns): a wide matrix enters and leaves transposed.
+/// The storage of an operand may serve a smaller one instead.
 struct Operand {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -82,7 +82,8 @@ class Queue {
 
   /// M ← μM + G.
   virtual void momentum(const Batch& batch) = 0;
-  /// ε ← scale · quantile of |U| over each item: numpy.quantile(|U|, q, method='linear') of the float32 values in float64, exactly.
+  /// ε ← scale · quantile of |U| over each item: numpy.quantile(|U|, q, method='linear') of the float32 values in
+  /// float64, exactly.
   virtual void threshold(const Batch& batch, double quantile, double scale) = 0;
   /// X ← B / (‖B‖_F + 1e-7) with B = clamp(U, −ε, ε); U itself where there is no ε, or
   /// where it is zero as a float32 (clipping would erase the gradient).
@@ -94,7 +95,8 @@ class Queue {
   /// Uninitialised scratch that lives until the job ends.
   virtual Operand operand(const Batch& batch, int64_t rows, int64_t columns) = 0;
   /// out ← α·aᵀb + β·c where the result is known to be symmetric: only half of it is computed. β = 0: c is not read.
-  virtual void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta, const Operand& c) = 0;
+  virtual void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
+                              const Operand& c) = 0;
   /// out ← a·b + β·c. β = 0: c is not read.
   virtual void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) = 0;
 

@@ -91,7 +91,7 @@ inline Napi::Array list(const Napi::Value& value, const std::string& what) {
   return value.As<Napi::Array>();
 }
 
-/// A typed array's memory. Asked of the engine anew each time, for a script can detach it at any moment but while we run.
+/// A typed array's memory, as it is now: whenever a script runs it may detach it.
 template <typename T>
 struct Span {
   T* data = nullptr;
@@ -119,8 +119,8 @@ inline Span<float> floats(const Napi::Value& value, const std::string& what) {
 inline Span<float> floats(const Napi::Value& value, const std::string& what, size_t size) {
   const Span<float> span = floats(value, what);
   if (span.size != size) {
-    throw Error("ERR_SHAPE_MISMATCH", "Expected " + what + " to have length " + std::to_string(size) + ", got " +
-                                          std::to_string(span.size));
+    throw Error("ERR_SHAPE_MISMATCH",
+                "Expected " + what + " to have length " + std::to_string(size) + ", got " + std::to_string(span.size));
   }
   return span;
 }
@@ -138,7 +138,8 @@ inline std::vector<MatrixLayout> matrix_layouts(const Napi::Value& value, int64_
     const Napi::Object entry = object(array[i], "matrices[i]");
     const MatrixLayout matrix{integer(entry.Get("offset"), "offset", 0), integer(entry.Get("rows"), "rows", 1),
                               integer(entry.Get("columns"), "columns", 1)};
-    if (matrix.offset != end || matrix.rows > size / matrix.columns) reject("matrices", "adjacent and within the array");
+    if (matrix.offset != end || matrix.rows > size / matrix.columns)
+      reject("matrices", "adjacent and within the array");
     end += matrix.rows * matrix.columns;
     matrices.push_back(matrix);
   }
@@ -169,13 +170,14 @@ inline std::unique_ptr<Backend> make_backend(const Napi::Value& device, const Na
 }
 
 /// Work off the event loop, with the promise that it settles and the JavaScript values that it keeps alive.
-/// `execute` runs on a worker thread; `settle` afterwards on the event loop, whether or not it threw, with the values kept, and gives
-/// what the promise resolves with.
+/// `execute` runs on a worker thread; `settle` afterwards on the event loop, whether or not it threw, with the values
+/// kept, and gives what the promise resolves with.
 class Task final : public Napi::AsyncWorker {
  public:
   using Settle = std::function<Napi::Value(Napi::Env, const Napi::Array& kept)>;
 
-  static Napi::Value start(Napi::Env env, const std::vector<Napi::Value>& keep, std::function<void()> execute, Settle settle) {
+  static Napi::Value start(Napi::Env env, const std::vector<Napi::Value>& keep, std::function<void()> execute,
+                           Settle settle) {
     Task* task = new Task(env, keep, std::move(execute), std::move(settle));  // deletes itself when it has settled
     const Napi::Promise promise = task->deferred_.Promise();
     task->Queue();

@@ -9,9 +9,9 @@ namespace root_optimizer {
 
 namespace {
 
-// The Gram form sees a singular value σ only through R, where it stands as σ² beside the rounding error of the largest ones,
-// about 2⁻²⁴. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so a leg ends with an error of
-// about 2⁻²⁴·∏a² beside what it should hold.
+// The Gram form sees a singular value σ only through R, where it stands as σ² beside the rounding error of the largest
+// ones, about 2⁻²⁴. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so a leg ends
+// with an error of about 2⁻²⁴·∏a² beside what it should hold.
 constexpr double kGrowthLimit = 1 << 11;
 
 struct Split {
@@ -48,8 +48,9 @@ std::vector<int> gram_legs(const std::vector<Coefficients>& steps) {
   return std::vector<int>(size_t(count), 1);
 }
 
-// Whether a rounding upwards by up to 0.2 % in every iteration leaves all singular values where the next ones pull them back.
-// Coefficients of which that is not true (ROOT's for 2048 × 2048) diverge sooner in the Gram form, where R carries them squared.
+// Whether a rounding upwards by up to 0.2 % in every iteration leaves all singular values where the next ones pull them
+// back. Coefficients of which that is not true (ROOT's for 2048 × 2048) diverge sooner in the Gram form, where R
+// carries them squared.
 bool stays_bounded(const std::vector<Coefficients>& steps) {
   constexpr int kPoints = 512;
   for (int i = 1; i <= kPoints; ++i) {
@@ -82,7 +83,8 @@ Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::ve
   return x;
 }
 
-// R and all that is made of it are polynomials of one matrix: they commute and are symmetric, so half of each product will do.
+// R and all that is made of it are polynomials of one matrix: they commute and are symmetric, so half of each product
+// will do.
 Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule) {
   Operand next = queue.operand(batch, x.rows, x.columns);
   const Operand r = queue.operand(batch, x.columns, x.columns);
@@ -115,7 +117,8 @@ Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& s
 }  // namespace
 
 double Schedule::flops(int64_t tall, int64_t narrow) const {
-  return gram() ? gram_flops(double(tall), double(narrow), legs) : standard_flops(double(tall), double(narrow), steps.size());
+  return gram() ? gram_flops(double(tall), double(narrow), legs)
+                : standard_flops(double(tall), double(narrow), steps.size());
 }
 
 Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 2, false}; }
@@ -124,7 +127,8 @@ Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficien
   Schedule schedule{{}, std::move(steps)};
   std::vector<int> legs = gram_legs(schedule.steps);
   const double standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
-  if (gram_flops(double(tall), double(narrow), legs) < standard && stays_bounded(schedule.steps)) schedule.legs = std::move(legs);
+  if (gram_flops(double(tall), double(narrow), legs) < standard && stays_bounded(schedule.steps))
+    schedule.legs = std::move(legs);
   return schedule;
 }
 

@@ -16,9 +16,12 @@ std::vector<ParameterLayout> parameter_layouts(const Napi::Value& value) {
 }
 
 Settings orthogonal_settings(const Napi::Object& entry, size_t matrices) {
-  OrthogonalSettings settings{finite_number(entry.Get("lr"), "lr"), finite_number(entry.Get("momentum"), "momentum"),
-                              finite_number(entry.Get("weightDecay"), "weightDecay"), boolean(entry.Get("nesterov"), "nesterov"),
-                              std::nullopt, {}};
+  OrthogonalSettings settings{finite_number(entry.Get("lr"), "lr"),
+                              finite_number(entry.Get("momentum"), "momentum"),
+                              finite_number(entry.Get("weightDecay"), "weightDecay"),
+                              boolean(entry.Get("nesterov"), "nesterov"),
+                              std::nullopt,
+                              {}};
   if (!entry.Get("threshold").IsNull()) {
     const Napi::Object threshold = object(entry.Get("threshold"), "threshold");
     const double quantile = finite_number(threshold.Get("quantile"), "quantile");
@@ -61,10 +64,11 @@ struct OptimizerWrap::Step {
 };
 
 Napi::Function OptimizerWrap::define(Napi::Env env) {
-  return DefineClass(env, "Optimizer",
-                     {InstanceAccessor<&OptimizerWrap::threads>("threads"), InstanceMethod<&OptimizerWrap::step>("step"),
-                      InstanceMethod<&OptimizerWrap::step_sync>("stepSync"), InstanceMethod<&OptimizerWrap::state>("state"),
-                      InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
+  return DefineClass(
+      env, "Optimizer",
+      {InstanceAccessor<&OptimizerWrap::threads>("threads"), InstanceMethod<&OptimizerWrap::step>("step"),
+       InstanceMethod<&OptimizerWrap::step_sync>("stepSync"), InstanceMethod<&OptimizerWrap::state>("state"),
+       InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
 }
 
 OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -136,7 +140,8 @@ Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
     const std::vector<Napi::Value> keep = std::move(step->values);
     const auto non_finite = std::make_shared<std::vector<uint32_t>>();
     const Napi::Value promise = Task::start(
-        info.Env(), keep, [=, session = session_] { *non_finite = session->optimizer.step(step->arrays, step->settings); },
+        info.Env(), keep,
+        [=, session = session_] { *non_finite = session->optimizer.step(step->arrays, step->settings); },
         [=, session = session_](Napi::Env env, const Napi::Array& kept) {
           session->busy = false;
           for (uint32_t i = 0; i < kept.Length(); ++i) {

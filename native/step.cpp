@@ -19,7 +19,8 @@ class Owned {
  public:
   Owned(Backend& backend, size_t count)
       : backend_(&backend), data_(static_cast<T*>(backend.allocate(count * sizeof(T)))), count_(count) {}
-  Owned(Owned&& other) noexcept : backend_(other.backend_), data_(std::exchange(other.data_, nullptr)), count_(other.count_) {}
+  Owned(Owned&& other) noexcept
+      : backend_(other.backend_), data_(std::exchange(other.data_, nullptr)), count_(other.count_) {}
   Owned& operator=(Owned&&) = delete;
   ~Owned() {
     if (data_ != nullptr) backend_->release(data_);
@@ -97,7 +98,8 @@ struct Optimizer::State {
     thresholds.write(none.data());
   }
 
-  Batch batch(const MatrixLayout& matrix, size_t index, const Arrays& arrays, const OrthogonalSettings& settings) const {
+  Batch batch(const MatrixLayout& matrix, size_t index, const Arrays& arrays,
+              const OrthogonalSettings& settings) const {
     return {matrix.rows,
             matrix.columns,
             float(settings.momentum),
@@ -151,9 +153,8 @@ std::vector<Job> Optimizer::checks(const std::vector<Arrays>& arrays, const std:
     } else {
       const Moments moments = states_[p].moments(layout.size, arrays[p]);
       const AdamWScalars scalars = scalars_of(std::get<AdamWSettings>(settings[p]));
-      jobs.push_back({kElementCost * double(layout.size), {}, [=](Queue& queue) {
-                        queue.check_moments(moments, scalars, flag);
-                      }});
+      jobs.push_back(
+          {kElementCost * double(layout.size), {}, [=](Queue& queue) { queue.check_moments(moments, scalars, flag); }});
     }
   }
   return jobs;
@@ -228,7 +229,8 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
   backend.run(jobs);
 }
 
-double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size, Threshold threshold) {
+double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
+                      Threshold threshold) {
   Owned<double> epsilon(backend, 1);
   const Batch batch = plain_batch(input, nullptr, epsilon.data(), size, 1);
   require_finite(backend, {batch});

@@ -75,7 +75,8 @@ class Optimizer {
  private:
   struct State;
 
-  std::vector<Job> checks(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings, uint32_t* flags) const;
+  std::vector<Job> checks(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings,
+                          uint32_t* flags) const;
   std::vector<Job> updates(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
 
   std::unique_ptr<Backend> backend_;
@@ -88,6 +89,7 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
                    const std::vector<std::vector<Coefficients>>& coefficients);
 
 /// Returns ε. Throws ERR_NON_FINITE.
-double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size, Threshold threshold);
+double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
+                      Threshold threshold);
 
 }  // namespace root_optimizer

@@ -7,7 +7,9 @@ namespace root_optimizer {
 
 namespace {
 
-inline float next_exp_avg(float exp_avg, float g, const AdamWScalars& s) { return exp_avg + (g - exp_avg) * s.beta1_complement; }
+inline float next_exp_avg(float exp_avg, float g, const AdamWScalars& s) {
+  return exp_avg + (g - exp_avg) * s.beta1_complement;
+}
 
 inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWScalars& s) {
   return exp_avg_sq * s.beta2 + s.beta2_complement * g * g;

@@ -33,7 +33,8 @@ class CpuBackend final : public Backend {
   void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
 
-  // Jobs that outweigh a fair share are divided among all threads, one after another; the rest go to a thread each, longest first.
+  // Jobs that outweigh a fair share are divided among all threads, one after another; the rest go to a thread each,
+  // longest first.
   void run(const std::vector<Job>& jobs) override {
     std::vector<const Job*> order;
     double remaining = 0;

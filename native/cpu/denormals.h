@@ -6,8 +6,8 @@
 
 namespace root_optimizer {
 
-/// Denormals count as zero while this lives: small singular values sink there, and each operation on one costs a hundred others.
-/// For products only; everywhere else every bit counts.
+/// Denormals count as zero while this lives: small singular values sink there, and each operation on one costs a
+/// hundred others. For products only; everywhere else every bit counts.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)

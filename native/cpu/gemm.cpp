@@ -12,7 +12,8 @@ int64_t blocks(int64_t length) { return (length + kGemmBlock - 1) / kGemmBlock; 
 }  // namespace
 
 // Blocks on and below the diagonal, row by row.
-void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta, const Operand& c) {
+void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
+                              const Operand& c) {
   const PanelLayout square = layout(out);
   const int64_t pitch = layout(a).pitch();
   const int64_t size = square.padded_rows();
@@ -23,9 +24,9 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
     const int64_t row = i * kGemmBlock;
     const int64_t column = (index - i * (i + 1) / 2) * kGemmBlock;
     const FlushDenormals flush;
-    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, pitch, square.pitch(), square.pitch(), row,
-                         std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows, alpha, beta, true,
-                         true});
+    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, pitch, square.pitch(), square.pitch(),
+                         row, std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows,
+                         alpha, beta, true, true});
   });
 }
 
@@ -39,8 +40,8 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
     const int64_t column = index % across * kGemmBlock;
     const FlushDenormals flush;
     kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, layout(b).pitch(), pitch, pitch, row,
-                         std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column), a.columns, 1, beta,
-                         false, false});
+                         std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column),
+                         a.columns, 1, beta, false, false});
   });
 }
 
@@ -51,7 +52,8 @@ void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {
     float* to = out.storage + panel * square.pitch();
     std::copy(from, from + square.padded_rows() * square.width, to);
     const int64_t first = panel * square.width;
-    for (int64_t i = first; i < std::min(first + square.width, square.columns); ++i) to[i * square.width + i - first] += a;
+    for (int64_t i = first; i < std::min(first + square.width, square.columns); ++i)
+      to[i * square.width + i - first] += a;
   });
 }
 

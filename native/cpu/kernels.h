@@ -38,8 +38,8 @@ const Kernels* avx2_kernels();
 /// 128-bit vectors of the kind that the processor family guarantees (SSE2, NEON).
 const Kernels* baseline_kernels();
 
-/// Side of the square blocks that a product is divided into: tasks of one size, and operands that fit the second-level cache.
-/// A multiple of every set's panel width.
+/// Side of the square blocks that a product is divided into: tasks of one size, and operands that fit the second-level
+/// cache. A multiple of every set's panel width.
 constexpr int64_t kGemmBlock = 192;
 
 }  // namespace root_optimizer

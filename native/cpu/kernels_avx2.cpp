@@ -22,7 +22,9 @@ constexpr int kLanes = 8;
 constexpr int kRows = 4;
 
 KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm256_set1_ps(x); }
-KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z); }
+KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
+  return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
+}
 
 #include "kernels.inc"
 

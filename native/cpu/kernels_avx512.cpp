@@ -8,7 +8,8 @@
 
 // Pragmas rather than a compiler flag, so that neither build system needs flags for single files.
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
@@ -22,7 +23,9 @@ constexpr int kLanes = 16;
 constexpr int kRows = 8;
 
 KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm512_set1_ps(x); }
-KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z); }
+KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
+  return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+}
 
 #include "kernels.inc"
 

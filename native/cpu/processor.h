@@ -8,7 +8,8 @@ namespace root_optimizer {
 
 std::string processor_name();
 
-/// Physical cores that this process may use, affinity and container quota considered: with two threads to a core, products gain nothing from the second.
+/// Physical cores that this process may use, affinity and container quota considered: with two threads to a core,
+/// products gain nothing from the second.
 int physical_cores();
 
 /// The widest kernels that this processor runs, or those that ROOT_OPTIMIZER_INSTRUCTION_SET names

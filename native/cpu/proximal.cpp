@@ -7,7 +7,8 @@ namespace root_optimizer {
 
 namespace {
 
-// One double has too long a latency to add up a stream; a fixed number of them keeps the order of the sum fixed as well.
+// One double has too long a latency to add up a stream; a fixed number of them keeps the order of the sum fixed as
+// well.
 double clipped_square_sum(const LookAhead& u, int64_t begin, int64_t end, float limit) {
   constexpr int64_t kSums = 8;
   double sums[kSums] = {};

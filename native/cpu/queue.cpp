@@ -15,7 +15,9 @@ namespace {
 
 constexpr size_t kHugePage = size_t(2) << 20;
 
-size_t aligned(size_t bytes) { return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment; }
+size_t aligned(size_t bytes) {
+  return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
+}
 
 }  // namespace
 
@@ -40,7 +42,8 @@ void Arena::reserve(size_t bytes) {
 void* Arena::take(size_t bytes) {
   void* memory = static_cast<char*>(memory_.get()) + used_;
   used_ += aligned(bytes);
-  if (used_ > capacity_) std::abort();  // A footprint that promises less than its job takes is a bug, and memory is not to pay for it.
+  if (used_ > capacity_)
+    std::abort();  // A footprint that promises less than its job takes is a bug, and memory is not to pay for it.
   return memory;
 }
 

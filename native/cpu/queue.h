@@ -40,8 +40,8 @@ struct LookAhead {
   float operator()(int64_t i) const { return gradient == nullptr ? momentum[i] : gradient[i] + mu * momentum[i]; }
 };
 
-/// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. A division never depends on how
-/// many threads there are, so neither do results.
+/// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. A division never
+/// depends on how many threads there are, so neither do results.
 class CpuQueue final : public Queue {
  public:
   explicit CpuQueue(const Kernels& kernels) : kernels_(kernels), digit_counts_(1 << 11) {}
@@ -58,7 +58,8 @@ class CpuQueue final : public Queue {
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
   Operand operand(const Batch& batch, int64_t rows, int64_t columns) override;
-  void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta, const Operand& c) override;
+  void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
+                      const Operand& c) override;
   void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;
   void add_identity(const Operand& out, const Operand& z, float a) override;
   void update(const Batch& batch, const Operand& x, float decay, float rate) override;
@@ -92,7 +93,8 @@ float clip_limit(const Batch& batch);
 
 inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
 
-/// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel, transposed.
+/// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel,
+/// transposed.
 constexpr int64_t kStrip = 64;
 constexpr int64_t kWidestPanel = 48;
 

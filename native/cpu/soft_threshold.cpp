@@ -12,7 +12,8 @@ void CpuQueue::soft_threshold(const Batch& batch, float* base, float* outliers) 
       const float x = u(i);
       float kept = clamp(x, limit);
       float outlier = std::copysign(x - kept, x);  // of −0 both parts are −0, and so is their sum
-      // x − ε can fall halfway between two floats, and then no rounding of it adds up to an odd x again: take the larger one.
+      // x − ε can fall halfway between two floats, and then no rounding of it adds up to an odd x again: take the
+      // larger one.
       if (kept + outlier != x) {
         outlier = std::nextafter(outlier, x);
         kept = x - outlier;

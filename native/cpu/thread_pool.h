@@ -20,8 +20,8 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  /// Runs task(index, thread) for every index below `count` and returns when all have ended. It waits for tasks, not for
-  /// workers: one that wakes late finds nothing left. Tasks must not throw, nor call `for_each` themselves.
+  /// Runs task(index, thread) for every index below `count` and returns when all have ended. It waits for tasks, not
+  /// for workers: one that wakes late finds nothing left. Tasks must not throw, nor call `for_each` themselves.
   void for_each(int64_t count, const std::function<void(int64_t index, int thread)>& task);
 
  private:

@@ -39,7 +39,8 @@ uint32_t select_key(uint32_t* keys, int64_t count, int64_t rank) {
     int64_t counts[kDigits] = {};
     for (int64_t i = 0; i < count; ++i) ++counts[keys[i] >> shift & (kDigits - 1)];
     const uint32_t digit = uint32_t(find_digit(counts, rank));
-    count = std::partition(keys, keys + count, [=](uint32_t key) { return (key >> shift & (kDigits - 1)) == digit; }) - keys;
+    count = std::partition(keys, keys + count, [=](uint32_t key) { return (key >> shift & (kDigits - 1)) == digit; }) -
+            keys;
   }
   return keys[0];
 }
