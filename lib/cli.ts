@@ -1,0 +1,70 @@
+#!/usr/bin/env node
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { type DeviceReport, devices } from './devices.js';
+
+const help = `Usage: root-optimizer <command>
+
+  build            build the native addon for this machine (build --help: its options)
+  devices          print what this machine offers; --json as JSON
+  --help           print this
+  --version        print the version`;
+
+const packageRoot = path.join(__dirname, '..');
+
+function main([command, ...args]: string[]): number {
+  switch (command) {
+    case 'build':
+      return spawnSync(process.execPath, [path.join(packageRoot, 'scripts', 'build.mjs'), ...args], { stdio: 'inherit' })
+        .status ?? 1;
+    case 'devices':
+      return printDevices(args);
+    case '--help':
+    case '-h':
+      console.log(help);
+      return 0;
+    case '--version':
+    case '-v':
+      console.log(version());
+      return 0;
+    case undefined:
+      console.error(help);
+      return 2;
+    default:
+      console.error(`Expected a command of root-optimizer, got "${command}".\n\n${help}`);
+      return 2;
+  }
+}
+
+function printDevices(args: string[]): number {
+  const unknown = args.find((arg) => arg !== '--json');
+  if (unknown !== undefined) {
+    console.error(`Expected no argument but --json, got "${unknown}".`);
+    return 2;
+  }
+  const report = devices();
+  console.log(args.includes('--json') ? JSON.stringify(report, null, 2) : describe(report));
+  return 0;
+}
+
+function describe({ cpu, cuda }: DeviceReport): string {
+  const cores = `${cpu.physicalCores} physical ${cpu.physicalCores === 1 ? 'core' : 'cores'}`;
+  const rows = [`cpu     ${cpu.description}: ${cores}, ${cpu.instructionSet}`];
+  for (const { name, description, memoryBytes } of cuda.devices) {
+    rows.push(`${name.padEnd(7)} ${description}: ${(memoryBytes / 2 ** 30).toFixed(1)} GiB`);
+  }
+  if (cuda.reason !== null) rows.push(`cuda    none: ${cuda.reason}`);
+  return rows.join('\n');
+}
+
+function version(): string {
+  return (JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
+}
+
+try {
+  process.exitCode = main(process.argv.slice(2));
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+}
