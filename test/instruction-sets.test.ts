@@ -1,0 +1,66 @@
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { newtonSchulzCoefficients, type RootErrorCode } from '../lib/index.js';
+import * as reference from './reference.js';
+import { gaussian, relativeError } from './support.js';
+
+/** What a child process, where the instruction set can still be chosen, does with the addon alone. */
+const program = `
+  const { addon, shapes, coefficients } = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+  const native = require(addon);
+  try {
+    const results = shapes.map(({ rows, columns, input }) => {
+      const output = new Float32Array(input.length);
+      native.orthogonalizeSync('cpu', 2, Float32Array.from(input), output, [{ offset: 0, rows, columns }], [Float64Array.from(coefficients)]);
+      return Array.from(output);
+    });
+    console.log(JSON.stringify({ used: native.devices().cpu.instructionSet, results }));
+  } catch (error) {
+    console.log(JSON.stringify({ code: error.code, message: error.message }));
+  }
+`;
+
+interface Output {
+  used?: string;
+  results?: number[][];
+  code?: RootErrorCode;
+  message?: string;
+}
+
+// Tile, panel and block edges of every set: rows of 4 and 8, panels of 12, 24 and 48, blocks of 192.
+const shapes = [[1, 1], [3, 50], [50, 3], [12, 25], [47, 49], [96, 97], [193, 191], [200, 410], [410, 200]] as const;
+const inputs = shapes.map(([rows, columns], i) => ({ rows, columns, input: Array.from(gaussian(rows * columns, i + 1)) }));
+const triples = newtonSchulzCoefficients([1, 1], 'polar-express');
+
+function run(set: string): Output {
+  const addon = path.resolve(process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(__dirname, '..', 'build', 'Release', 'root_optimizer.node'));
+  const input = JSON.stringify({ addon, shapes: inputs, coefficients: triples.flat() });
+  const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], { input, env, encoding: 'utf8', maxBuffer: 1 << 28 });
+  if (stdout === '') throw new Error(stderr);
+  return JSON.parse(stdout) as Output;
+}
+
+const outputs = new Map(['avx512', 'avx2', 'neon', 'baseline'].map((set) => [set, run(set)]));
+const available = [...outputs].filter(([, { results }]) => results !== undefined).map(([set]) => set);
+
+test('the narrowest set of the processor is among those that it runs', () => {
+  expect(available).toContain(process.arch === 'arm64' ? 'neon' : 'baseline');
+});
+
+test.each(available)('%s agrees with float64 at every edge', (set) => {
+  const { used, results } = outputs.get(set)!;
+  expect(used).toBe(set);
+  inputs.forEach(({ rows, columns, input }, i) => {
+    const expected = reference.newtonSchulz(Float64Array.from(input), rows, columns, triples);
+    expect(relativeError(results![i]!, expected)).toBeLessThan(1e-4);
+  });
+});
+
+test('a set that the processor lacks, or that does not exist, is refused by name', () => {
+  const refused = [...outputs].filter(([set]) => !available.includes(set)).map(([, output]) => output);
+  for (const { code, message } of [...refused, run('sse9')]) {
+    expect(code).toBe('ERR_INVALID_ARGUMENT');
+    expect(message).toMatch(/Expected ROOT_OPTIMIZER_INSTRUCTION_SET to be one of .*(baseline|neon), got/);
+  }
+});
