@@ -119,6 +119,22 @@ export class Optimizer {
   dispose(): void;
 }
 
+/** Which products orthogonalise a matrix, settled by its shape and the coefficients (a, b, c of every iteration in turn). */
+export function newtonSchulzPlan(
+  rows: number,
+  columns: number,
+  coefficients: Float64Array,
+): {
+  form: 'standard' | 'gram';
+  /** Gram form: iterations of each leg between restarts. Standard form: empty. */
+  legs: number[];
+  /** Floating-point operations, symmetric products counted by halves. */
+  flops: number;
+};
+
+/** FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured against. */
+export function cpuPeak(): number;
+
 /**
  * Orthogonalises every matrix of `input` into the same place of `output` (same length; may be the same array).
  * @param coefficients one entry a matrix: a, b, c of every iteration in turn

@@ -155,6 +155,8 @@ struct CpuReport {
 /// threads 0: the physical cores.
 std::unique_ptr<Backend> make_cpu_backend(int threads);
 CpuReport cpu_report();
+/// FLOP/s of one core that multiplies and adds in registers alone; takes some tenths of a second.
+double cpu_peak();
 
 /// Throws ERR_DEVICE_UNAVAILABLE with the reason.
 std::unique_ptr<Backend> make_cuda_backend(int index);

@@ -1,5 +1,7 @@
 #include "functions_wrap.h"
 
+#include <algorithm>
+
 #include "bind.h"
 
 namespace root_optimizer {
@@ -33,6 +35,28 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
     report.Set("cuda", cuda);
     return report;
   });
+}
+
+Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const int64_t rows = integer(info[0], "rows", 1);
+    const int64_t columns = integer(info[1], "columns", 1);
+    const int64_t tall = std::max(rows, columns);
+    const int64_t narrow = std::min(rows, columns);
+    const Schedule schedule = plan_newton_schulz(tall, narrow, coefficient_list(info[2]));
+    Napi::Array legs = Napi::Array::New(env, schedule.legs.size());
+    for (uint32_t i = 0; i < schedule.legs.size(); ++i) legs.Set(i, schedule.legs[i]);
+    const Napi::Object plan = Napi::Object::New(env);
+    plan.Set("form", schedule.gram() ? "gram" : "standard");
+    plan.Set("legs", legs);
+    plan.Set("flops", schedule.flops(tall, narrow));
+    return plan;
+  });
+}
+
+Napi::Value cpu_peak(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), root_optimizer::cpu_peak()); });
 }
 
 struct OrthogonalizeCall {
@@ -105,6 +129,8 @@ Napi::Value soft_threshold_async(const Napi::CallbackInfo& info) {
 
 void define_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", Napi::Function::New<devices>(env, "devices"));
+  exports.Set("newtonSchulzPlan", Napi::Function::New<newton_schulz_plan>(env, "newtonSchulzPlan"));
+  exports.Set("cpuPeak", Napi::Function::New<cpu_peak>(env, "cpuPeak"));
   exports.Set("orthogonalize", Napi::Function::New<orthogonalize_async>(env, "orthogonalize"));
   exports.Set("orthogonalizeSync", Napi::Function::New<orthogonalize_sync>(env, "orthogonalizeSync"));
   exports.Set("softThreshold", Napi::Function::New<soft_threshold_async>(env, "softThreshold"));

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -19,7 +20,8 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(int threads) : kernels_(chosen_kernels()), pool_(threads) {
     queues_.reserve(size_t(pool_.threads()));
-    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_);
+    const int64_t cache = first_level_cache();
+    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_, cache);
   }
 
   int threads() const override { return pool_.threads(); }
@@ -86,6 +88,18 @@ class CpuBackend final : public Backend {
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
   return std::make_unique<CpuBackend>(threads > 0 ? threads : physical_cores());
+}
+
+double cpu_peak() {
+  using Clock = std::chrono::steady_clock;
+  const Kernels& kernels = chosen_kernels();
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const Clock::time_point start = Clock::now();
+    const double flop = kernels.spin(1 << 20);
+    best = std::max(best, flop / std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
 }
 
 CpuReport cpu_report() { return {processor_name(), chosen_kernels().name, physical_cores()}; }

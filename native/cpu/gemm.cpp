@@ -26,7 +26,7 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
     const FlushDenormals flush;
     kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, pitch, square.pitch(), square.pitch(),
                          row, std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows,
-                         alpha, beta, true, true});
+                         transposed_depth_block_, alpha, beta, true, true});
   });
 }
 
@@ -41,7 +41,7 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
     const FlushDenormals flush;
     kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, layout(b).pitch(), pitch, pitch, row,
                          std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column),
-                         a.columns, 1, beta, false, false});
+                         a.columns, depth_block_, 1, beta, false, false});
   });
 }
 

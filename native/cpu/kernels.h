@@ -17,6 +17,7 @@ struct GemmBlock {
   int64_t row0, rows;        // multiples of the row tile
   int64_t column0, columns;  // column0 a multiple of the panel width
   int64_t depth;             // length of the sums
+  int64_t depth_block;       // how much of it at a time, a multiple of the panel width
   float alpha, beta;
   bool transposed;  // op(a) = aᵀ, else a
   bool symmetric;   // out is symmetric: compute what lies on and below the diagonal, then mirror the block
@@ -30,6 +31,9 @@ struct Kernels {
   void (*gemm_block)(const GemmBlock& block);
   /// out[c·out_stride + r] ← in[r·in_stride + c].
   void (*transpose)(const float* in, int64_t in_stride, float* out, int64_t out_stride, int64_t rows, int64_t columns);
+  /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can
+  /// do at most.
+  double (*spin)(int64_t rounds);
 };
 
 /// Null where the compiler or the processor lacks the set.

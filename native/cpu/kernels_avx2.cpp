@@ -31,7 +31,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 }  // namespace
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels{"avx2", kWidth, kRows, gemm_block, transpose};
+  static const Kernels kernels{"avx2", kWidth, kRows, gemm_block, transpose, spin};
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels : nullptr;
 }
 

@@ -32,7 +32,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 }  // namespace
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512", kWidth, kRows, gemm_block, transpose};
+  static const Kernels kernels{"avx512", kWidth, kRows, gemm_block, transpose, spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");

@@ -31,7 +31,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return x * y +
 }  // namespace
 
 const Kernels* baseline_kernels() {
-  static const Kernels kernels{kName, kWidth, kRows, gemm_block, transpose};
+  static const Kernels kernels{kName, kWidth, kRows, gemm_block, transpose, spin};
   return &kernels;
 }
 

@@ -10,6 +10,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
 #endif
@@ -75,6 +76,17 @@ int physical_cores() {
   if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) return cores;
 #endif
   return std::max(1, int(std::thread::hardware_concurrency()));
+}
+
+int64_t first_level_cache() {
+  int64_t bytes = 0;
+#if defined(__linux__) && defined(_SC_LEVEL1_DCACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+#elif defined(__APPLE__)
+  size_t size = sizeof bytes;
+  if (sysctlbyname("hw.l1dcachesize", &bytes, &size, nullptr, 0) != 0) bytes = 0;
+#endif
+  return bytes >= (8 << 10) ? bytes : 32 << 10;
 }
 
 const Kernels& chosen_kernels() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "kernels.h"
@@ -11,6 +12,9 @@ std::string processor_name();
 /// Physical cores that this process may use, affinity and container quota considered: with two threads to a core,
 /// products gain nothing from the second.
 int physical_cores();
+
+/// Bytes of a core's first-level data cache; 32 KiB where the system does not tell.
+int64_t first_level_cache();
 
 /// The widest kernels that this processor runs, or those that ROOT_OPTIMIZER_INSTRUCTION_SET names
 /// (ERR_INVALID_ARGUMENT where it cannot run them).

@@ -19,7 +19,20 @@ size_t aligned(size_t bytes) {
   return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
 }
 
+// As many panel widths of depth as fit four fifths of the cache, at least one.
+int64_t depth_block(const Kernels& kernels, int64_t cache, int64_t bytes_of_a_row) {
+  return std::max<int64_t>(1, cache * 4 / 5 / bytes_of_a_row / kernels.panel_width) * kernels.panel_width;
+}
+
 }  // namespace
+
+// Of an operand that is read transposed, a row of a tile takes a cache line of its own.
+CpuQueue::CpuQueue(const Kernels& kernels, int64_t first_level_cache)
+    : kernels_(kernels),
+      depth_block_(depth_block(kernels, first_level_cache, kernels.panel_width * int64_t(sizeof(float)))),
+      transposed_depth_block_(depth_block(kernels, first_level_cache,
+                                          kernels.panel_width * int64_t(sizeof(float)) + PanelLayout::kAlignment)),
+      digit_counts_(1 << 11) {}
 
 void Arena::Free::operator()(void* memory) const { std::free(memory); }
 

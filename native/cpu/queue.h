@@ -44,7 +44,7 @@ struct LookAhead {
 /// depends on how many threads there are, so neither do results.
 class CpuQueue final : public Queue {
  public:
-  explicit CpuQueue(const Kernels& kernels) : kernels_(kernels), digit_counts_(1 << 11) {}
+  CpuQueue(const Kernels& kernels, int64_t first_level_cache);
 
   static size_t scratch_bytes(const Kernels& kernels, const Footprint& footprint);
   void reserve(size_t bytes) { arena_.reserve(bytes); }
@@ -75,6 +75,10 @@ class CpuQueue final : public Queue {
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
 
   const Kernels& kernels_;
+  // Rows of a product's second operand that stay in the first-level cache while a block's rows pass by, for either
+  // first operand.
+  const int64_t depth_block_;
+  const int64_t transposed_depth_block_;
   ThreadPool* team_ = nullptr;
   Arena arena_;
   std::vector<int64_t> digit_counts_;  // of `threshold`
