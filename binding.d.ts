@@ -97,6 +97,8 @@ export class Optimizer {
 
   /** CPU threads in use. */
   readonly threads: number;
+  /** State, and the scratch memory that steps so far have needed. */
+  readonly memoryBytes: number;
 
   /**
    * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`.

@@ -122,6 +122,8 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual int threads() const = 0;
+  /// Scratch that is kept from run to run.
+  virtual size_t scratch_bytes() const = 0;
 
   /// Zeroed memory of the device. Throws ERR_OUT_OF_MEMORY.
   virtual void* allocate(size_t bytes) = 0;

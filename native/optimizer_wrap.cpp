@@ -66,7 +66,8 @@ struct OptimizerWrap::Step {
 Napi::Function OptimizerWrap::define(Napi::Env env) {
   return DefineClass(
       env, "Optimizer",
-      {InstanceAccessor<&OptimizerWrap::threads>("threads"), InstanceMethod<&OptimizerWrap::step>("step"),
+      {InstanceAccessor<&OptimizerWrap::threads>("threads"),
+       InstanceAccessor<&OptimizerWrap::memory_bytes>("memoryBytes"), InstanceMethod<&OptimizerWrap::step>("step"),
        InstanceMethod<&OptimizerWrap::step_sync>("stepSync"), InstanceMethod<&OptimizerWrap::state>("state"),
        InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
 }
@@ -75,19 +76,25 @@ OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   session_ = guard(info.Env(), [&] {
     return std::make_shared<Session>(make_backend(info[0], info[1]), parameter_layouts(info[2]));
   });
-  external_bytes_ = int64_t(session_->optimizer.state_bytes());
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), external_bytes_);
+  account_memory(info.Env());
 }
 
-OptimizerWrap::~OptimizerWrap() { free_session(Env()); }
-
-void OptimizerWrap::free_session(Napi::Env env) {
-  if (session_ == nullptr) return;
+OptimizerWrap::~OptimizerWrap() {
   session_.reset();
-  Napi::MemoryManagement::AdjustExternalMemory(env, -external_bytes_);
+  account_memory(Env());
 }
 
-void OptimizerWrap::dispose(const Napi::CallbackInfo& info) { free_session(info.Env()); }
+// Tells the garbage collector what an object of ours holds besides itself.
+void OptimizerWrap::account_memory(Napi::Env env) {
+  const int64_t bytes = session_ == nullptr ? 0 : int64_t(session_->optimizer.memory_bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes - external_bytes_);
+  external_bytes_ = bytes;
+}
+
+void OptimizerWrap::dispose(const Napi::CallbackInfo& info) {
+  session_.reset();
+  account_memory(info.Env());
+}
 
 OptimizerWrap::Session& OptimizerWrap::session() const {
   if (session_ == nullptr) throw Error("ERR_DISPOSED", "The optimizer has been disposed of");
@@ -101,6 +108,11 @@ OptimizerWrap::Session& OptimizerWrap::idle_session() const {
 
 Napi::Value OptimizerWrap::threads(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), session().optimizer.backend().threads()); });
+}
+
+Napi::Value OptimizerWrap::memory_bytes(const Napi::CallbackInfo& info) {
+  return guard(info.Env(),
+               [&] { return Napi::Number::New(info.Env(), double(idle_session().optimizer.memory_bytes())); });
 }
 
 OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) const {
@@ -130,21 +142,25 @@ OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) con
 Napi::Value OptimizerWrap::step_sync(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const Step step = read_step(info);
-    return indices(info.Env(), session_->optimizer.step(step.arrays, step.settings));
+    const Napi::Value result = indices(info.Env(), session_->optimizer.step(step.arrays, step.settings));
+    account_memory(info.Env());
+    return result;
   });
 }
 
 Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const auto step = std::make_shared<Step>(read_step(info));
-    const std::vector<Napi::Value> keep = std::move(step->values);
+    std::vector<Napi::Value> keep = std::move(step->values);
+    keep.push_back(info.This());
     const auto non_finite = std::make_shared<std::vector<uint32_t>>();
     const Napi::Value promise = Task::start(
         info.Env(), keep,
         [=, session = session_] { *non_finite = session->optimizer.step(step->arrays, step->settings); },
         [=, session = session_](Napi::Env env, const Napi::Array& kept) {
           session->busy = false;
-          for (uint32_t i = 0; i < kept.Length(); ++i) {
+          account_memory(env);
+          for (uint32_t i = 0; i < step->spans.size(); ++i) {
             if (!(floats(kept[i], "array") == step->spans[i])) {
               throw Error("ERR_INVALID_ARGUMENT", "Expected the arrays of a step to stay attached while it runs");
             }

@@ -27,6 +27,7 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   struct Step;
 
   Napi::Value threads(const Napi::CallbackInfo& info);
+  Napi::Value memory_bytes(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value step_sync(const Napi::CallbackInfo& info);
   Napi::Value state(const Napi::CallbackInfo& info);
@@ -37,7 +38,7 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   Session& idle_session() const;
   size_t parameter_index(const Napi::Value& value) const;
   Step read_step(const Napi::CallbackInfo& info) const;
-  void free_session(Napi::Env env);
+  void account_memory(Napi::Env env);
 
   std::shared_ptr<Session> session_;
   int64_t external_bytes_ = 0;

@@ -121,8 +121,8 @@ Optimizer::Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayo
 
 Optimizer::~Optimizer() = default;
 
-size_t Optimizer::state_bytes() const {
-  size_t bytes = 0;
+size_t Optimizer::memory_bytes() const {
+  size_t bytes = backend_->scratch_bytes();
   for (const State& state : states_) bytes += state.first.bytes() + state.second.bytes();
   return bytes;
 }

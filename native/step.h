@@ -61,7 +61,8 @@ class Optimizer {
 
   const Backend& backend() const { return *backend_; }
   const std::vector<ParameterLayout>& parameters() const { return parameters_; }
-  size_t state_bytes() const;
+  /// State and scratch.
+  size_t memory_bytes() const;
 
   /// Returns the parameters that would not stay finite. Unless there are none, or where it throws, nothing has changed.
   std::vector<uint32_t> step(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings);

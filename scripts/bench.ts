@@ -1,55 +1,86 @@
-import { writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
-import { Parameter, Root, devices, orthogonalizeSync } from '../lib/index.js';
+import { addon } from '../lib/binding.js';
+import { Muon, Parameter, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
 
-const SHAPES = '128x128,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
+const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
 const HELP = `Usage: npm run bench -- [options]
 
-Median times of orthogonalising one matrix, and of a whole ROOT step on one parameter, per shape.
-GFLOP/s counts what five plain Newton-Schulz iterations take, 5·(4·m²·n + 2·m³) with m ≤ n, however few are done.
+Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a shape take turns.
 
-  --shapes <list>  as rows x columns (default ${SHAPES})
-  --threads <n>    CPU threads; 0, the default: the physical cores
-  --json <file>    write the figures to a file as well
-  --help           print this`;
+  --shapes <list>   rows x columns (default ${SHAPES})
+  --threads <list>  CPU threads (default 1 and the physical cores)
+  --sets <list>     instruction sets out of avx512, avx2, neon, baseline; "all" for those that this processor runs (default: the widest)
+  --time <ms>       how long to measure a task (default 1000)
+  --json <file>     write the figures to a file as well
+  --compare <file>  print ratios to the figures of such a file
+  --help            print this
 
-interface Figure {
-  milliseconds: number;
-  gflops: number;
-  repeats: number;
+  effective  GFLOP/s counting what five plain iterations take, 5·(4·m²·n + 2·m³) with m ≤ n, however few are done
+  executed   GFLOP/s counting what is done: the form that the addon chose, symmetric products by halves
+  peak       executed over what that many cores reach in registers alone, measured first
+  step       a ROOT step; "over" it over the orthogonalisation, "quantile" the share of it that the threshold takes (against Muon)
+  memory     state and scratch after a step, in matrices of that shape`;
+
+interface Row {
+  set: string;
+  shape: string;
+  threads: number;
+  form: string;
+  orthogonalizeMs: number;
+  effective: number;
+  executed: number;
+  peakShare: number;
+  stepMs: number;
+  overProducts: number;
+  quantileShare: number;
+  memoryMatrices: number;
+}
+
+interface Report {
+  date: string;
+  processor: string;
+  node: string;
+  peakGflops: Record<string, number>;
+  rows: Row[];
+  /** A step on 64 matrices of 128 × 128 against 64 steps on one each: how many times faster. */
+  manySmall: { set: string; threads: number; ratio: number }[];
+}
+
+interface Work {
+  shapes: [number, number][];
+  threads: number[];
+  time: number;
 }
 
 async function main(): Promise<void> {
+  const text = { type: 'string' } as const;
   const { values } = parseArgs({
-    options: {
-      shapes: { type: 'string', default: SHAPES },
-      threads: { type: 'string', default: '0' },
-      json: { type: 'string' },
-      help: { type: 'boolean' },
-    },
+    options: { shapes: text, threads: text, sets: text, time: text, json: text, compare: text, worker: text, help: { type: 'boolean' } },
   });
-  if (values.help) {
-    console.log(HELP);
-    return;
-  }
-  const shapes = values.shapes.split(',').map(parseShape);
-  const threads = parseThreads(values.threads);
-  const { cpu } = devices();
+  if (values.help) return console.log(HELP);
+  if (values.worker !== undefined) return console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work)));
 
-  console.log(`${cpu.description}, ${cpu.instructionSet}, ${threads || cpu.physicalCores} threads, Node ${process.version}\n`);
-  console.log('                 orthogonalize           ROOT step');
-  console.log('shape              ms     GFLOP/s        ms     GFLOP/s');
-  const rows = [];
-  for (const shape of shapes) {
-    const row = { shape, ...(await measure(shape, threads)) };
-    rows.push(row);
-    console.log(shape.join('x').padEnd(12) + format(row.orthogonalize) + format(row.step));
+  const { cpu } = devices();
+  const work: Work = {
+    shapes: (values.shapes ?? SHAPES).split(',').map(parseShape),
+    threads: values.threads === undefined ? [...new Set([1, cpu.physicalCores])] : values.threads.split(',').map((one) => positive(one, '--threads')),
+    time: positive(values.time ?? '1000', '--time'),
+  };
+  const before = values.compare === undefined ? undefined : (JSON.parse(readFileSync(values.compare, 'utf8')) as Report);
+  const report: Report = { date: new Date().toISOString(), processor: cpu.description, node: process.version, peakGflops: {}, rows: [], manySmall: [] };
+  for (const set of chooseSets(values.sets, cpu.instructionSet)) {
+    const part = measureSet(set, work);
+    if (part === undefined) continue;
+    report.rows.push(...part.rows);
+    report.manySmall.push(...part.manySmall);
+    Object.assign(report.peakGflops, part.peakGflops);
+    print(set, report, before);
   }
-  if (values.json !== undefined) {
-    writeFileSync(values.json, `${JSON.stringify({ cpu, threads, node: process.version, rows }, null, 2)}\n`);
-  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`);
 }
 
 function parseShape(text: string): [number, number] {
@@ -58,44 +89,144 @@ function parseShape(text: string): [number, number] {
   return [Number(rows), Number(columns)];
 }
 
-function parseThreads(text: string): number {
-  if (!/^\d+$/.test(text)) throw new Error(`Expected --threads to be a whole number, got "${text}"`);
+function positive(text: string, name: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new Error(`Expected ${name} to be a positive whole number, got "${text}"`);
   return Number(text);
 }
 
-async function measure(shape: [number, number], threads: number): Promise<{ orthogonalize: Figure; step: Figure }> {
+const SETS = ['avx512', 'avx2', 'neon', 'baseline'];
+
+function chooseSets(asked: string | undefined, widest: string): string[] {
+  if (asked === undefined) return [widest];
+  const sets = asked === 'all' ? SETS : asked.split(',');
+  for (const set of sets) if (!SETS.includes(set)) throw new Error(`Expected --sets to name some of ${SETS.join(', ')}, got "${set}"`);
+  return sets;
+}
+
+/** In a process of its own: the addon chooses its kernels once. Undefined where the processor lacks the set. */
+function measureSet(set: string, work: Work): Report | undefined {
+  const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };
+  const args = [...process.execArgv, __filename, '--worker', JSON.stringify(work)];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { env, encoding: 'utf8' });
+  if (status === 0) return JSON.parse(stdout) as Report;
+  if (!stderr.includes('ROOT_OPTIMIZER_INSTRUCTION_SET')) throw new Error(stderr);
+  console.log(`${set}: not on this processor\n`);
+  return undefined;
+}
+
+async function measureAll({ shapes, threads, time }: Work): Promise<Partial<Report>> {
+  const set = devices().cpu.instructionSet;
+  const peak = addon().cpuPeak() / 1e9;
+  const rows: Row[] = [];
+  for (const shape of shapes) {
+    for (const count of threads) rows.push(await measureShape(set, shape, count, time, peak));
+  }
+  const manySmall = [];
+  for (const count of threads) manySmall.push({ set, threads: count, ratio: await measureManySmall(count, time) });
+  return { rows, manySmall, peakGflops: { [set]: peak } };
+}
+
+async function measureShape(set: string, shape: [number, number], threads: number, time: number, peak: number): Promise<Row> {
   const size = shape[0] * shape[1];
   const x = gaussian(size);
-  const parameter = new Parameter({ name: 'w', shape, data: gaussian(size), grad: gaussian(size) });
-  const optimizer = new Root([parameter], { lr: 1e-3, threads });
+  const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
+  const rss = process.memoryUsage.rss();
+  const root = new Root([parameters[0]!], { lr: 1e-3, threads, device: 'cpu' });
+  root.stepSync();
+  const memory = process.memoryUsage.rss() - rss;
+  const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, device: 'cpu' });
+  const [orthogonalizeMs, stepMs, muonMs] = await medians(time, [
+    () => orthogonalizeSync(x, shape, { threads, device: 'cpu' }),
+    () => root.stepSync(),
+    () => muon.stepSync(),
+  ]);
+  root.dispose();
+  muon.dispose();
 
-  const bench = new Bench({ time: 1000, iterations: 7, warmupTime: 100, warmupIterations: 2, throws: true });
-  bench.add('orthogonalize', () => orthogonalizeSync(x, shape, { threads }));
-  bench.add('step', () => optimizer.stepSync());
-  await bench.run();
-  optimizer.dispose();
-
-  const m = Math.min(...shape);
-  const flop = 5 * (4 * m * size + 2 * m ** 3);
-  const figure = (name: string): Figure => {
-    const result = bench.getTask(name)?.result;
-    if (result?.state !== 'completed') throw new Error(`${name} was not measured`);
-    const { p50, samplesCount } = result.latency;
-    return { milliseconds: p50, gflops: flop / p50 / 1e6, repeats: samplesCount };
+  const [m, n] = [Math.min(...shape), Math.max(...shape)];
+  const plan = addon().newtonSchulzPlan(m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()));
+  const executed = plan.flops / orthogonalizeMs! / 1e6;
+  const { physicalCores } = devices().cpu;
+  return {
+    set,
+    shape: shape.join('x'),
+    threads,
+    form: plan.form === 'gram' ? `gram ${plan.legs.join('+')}` : plan.form,
+    orthogonalizeMs: orthogonalizeMs!,
+    effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs! / 1e6,
+    executed,
+    peakShare: executed / (peak * Math.min(threads, physicalCores)),
+    stepMs: stepMs!,
+    overProducts: stepMs! / orthogonalizeMs!,
+    quantileShare: 1 - muonMs! / stepMs!,
+    memoryMatrices: memory / (4 * size),
   };
-  return { orthogonalize: figure('orthogonalize'), step: figure('step') };
+}
+
+async function measureManySmall(threads: number, time: number): Promise<number> {
+  const shape = [128, 128];
+  const parameters = Array.from({ length: 128 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(128 * 128) }));
+  const together = new Root(parameters.slice(0, 64), { threads, device: 'cpu' });
+  const apart = parameters.slice(64).map((one) => new Root([one], { threads, device: 'cpu' }));
+  const [one, many] = await medians(time, [() => together.stepSync(), () => apart.forEach((optimizer) => optimizer.stepSync())]);
+  for (const optimizer of [together, ...apart]) optimizer.dispose();
+  return many! / one!;
+}
+
+/** Median milliseconds of each task. They take turns, so that what else the machine does meets all of them. */
+async function medians(time: number, tasks: (() => unknown)[]): Promise<number[]> {
+  const rounds = 7;
+  const samples: number[][] = tasks.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    const bench = new Bench({ time: time / rounds, iterations: 1, warmup: round === 0, warmupTime: 50, warmupIterations: 1, retainSamples: true, throws: true });
+    tasks.forEach((task, i) => bench.add(String(i), task));
+    for (const [i, { result }] of (await bench.run()).entries()) {
+      if (result.state === 'completed') samples[i]!.push(...(result.latency.samples ?? []));
+    }
+  }
+  return samples.map((one) => one.sort((a, b) => a - b)[one.length >> 1]!);
 }
 
 /** Standard normal values: of zeros the processor makes short work. */
 function gaussian(size: number): Float32Array {
-  return Float32Array.from({ length: size }, () => {
-    const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
-    return radius * Math.cos(2 * Math.PI * Math.random());
-  });
+  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
 }
 
-function format({ milliseconds, gflops }: Figure): string {
-  return milliseconds.toFixed(2).padStart(10) + gflops.toFixed(0).padStart(12);
+function print(set: string, report: Report, before: Report | undefined): void {
+  console.log(`${report.processor}, ${set}, ${report.peakGflops[set]!.toFixed(0)} GFLOP/s peak a core, Node ${report.node}\n`);
+  const head = ['shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'over', 'quantile', 'memory'];
+  const compared = before === undefined ? [] : ['before/now', 'step'];
+  const lines = report.rows
+    .filter((row) => row.set === set)
+    .map((row) => {
+      const old = before?.rows.find((one) => one.set === row.set && one.shape === row.shape && one.threads === row.threads);
+      const ratios = old === undefined ? ['', ''] : [old.orthogonalizeMs / row.orthogonalizeMs, old.stepMs / row.stepMs].map((one) => one.toFixed(2));
+      return [
+        row.shape,
+        String(row.threads),
+        row.form,
+        `${row.orthogonalizeMs.toFixed(2)} ms`,
+        row.effective.toFixed(0),
+        row.executed.toFixed(0),
+        percent(row.peakShare),
+        `${row.stepMs.toFixed(2)} ms`,
+        row.overProducts.toFixed(2),
+        percent(row.quantileShare),
+        row.memoryMatrices.toFixed(1),
+        ...ratios.slice(0, compared.length),
+      ];
+    });
+  const table = [[...head, ...compared], ...lines];
+  const widths = table[0]!.map((_, i) => Math.max(...table.map((line) => line[i]!.length)));
+  for (const line of table) console.log(line.map((cell, i) => (i === 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '));
+  for (const { set: of, threads, ratio } of report.manySmall) {
+    if (of === set) console.log(`\n64 matrices of 128x128, ${threads} threads: one step is ${ratio.toFixed(2)} times as fast as a step for each`);
+  }
+  console.log();
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
 }
 
 main().catch((error: unknown) => {

@@ -25,6 +25,11 @@ class CpuBackend final : public Backend {
   }
 
   int threads() const override { return pool_.threads(); }
+  size_t scratch_bytes() const override {
+    size_t bytes = 0;
+    for (const CpuQueue& queue : queues_) bytes += queue.capacity();
+    return bytes;
+  }
 
   void* allocate(size_t bytes) override {
     void* memory = std::calloc(std::max<size_t>(bytes, 1), 1);

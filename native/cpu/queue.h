@@ -19,6 +19,7 @@ class Arena {
  public:
   void reserve(size_t bytes);
   void* take(size_t bytes);
+  size_t capacity() const { return capacity_; }
   size_t mark() const { return used_; }
   void rewind(size_t mark) { used_ = mark; }
 
@@ -48,6 +49,7 @@ class CpuQueue final : public Queue {
 
   static size_t scratch_bytes(const Kernels& kernels, const Footprint& footprint);
   void reserve(size_t bytes) { arena_.reserve(bytes); }
+  size_t capacity() const { return arena_.capacity(); }
   /// Begins a job: scratch is free again. `team` may be null.
   void begin(ThreadPool* team);
 
