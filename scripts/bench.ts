@@ -61,8 +61,8 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: { shapes: text, threads: text, sets: text, time: text, json: text, compare: text, worker: text, help: { type: 'boolean' } },
   });
-  if (values.help) return console.log(HELP);
-  if (values.worker !== undefined) return console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work)));
+  if (values.help) { console.log(HELP); return; }
+  if (values.worker !== undefined) { console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work))); return; }
 
   const { cpu } = devices();
   const work: Work = {
