@@ -1,0 +1,90 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import bindings from 'bindings';
+import type * as native from '../binding.js';
+import { RootError, type RootErrorCode } from './errors.js';
+
+export type Binding = typeof native;
+
+const packageRoot = path.join(__dirname, '..');
+const builds = [
+  ['build', 'Release'],
+  ['native', 'build', 'Release'],
+];
+
+let loaded: Binding | undefined;
+
+/**
+ * The native addon, loaded at first use: from `ROOT_OPTIMIZER_ADDON` where that is set, else as built in this package.
+ * @throws RootError ERR_DEVICE_UNAVAILABLE where it is not built, or is built but does not load
+ */
+export function addon(): Binding {
+  return (loaded ??= load());
+}
+
+function load(): Binding {
+  const override = process.env['ROOT_OPTIMIZER_ADDON'];
+  if (override !== undefined && override !== '') {
+    try {
+      // eslint-disable-next-line @typescript-eslint/no-require-imports -- the path is known at run time only
+      return require(path.resolve(override)) as Binding;
+    } catch (cause) {
+      throw unavailable(`Cannot load the addon that ROOT_OPTIMIZER_ADDON names: ${message(cause)}`, cause);
+    }
+  }
+  try {
+    // Given in full because `bindings` would otherwise prefer build/Debug and guess the package's root from the call stack.
+    const attempts = builds.map((folder) => ['module_root', ...folder, 'bindings']);
+    return bindings({ bindings: 'root_optimizer.node', module_root: packageRoot, try: attempts }) as Binding;
+  } catch (cause) {
+    const candidates = builds.map((folder) => path.join(packageRoot, ...folder, 'root_optimizer.node'));
+    const found = candidates.find((file) => existsSync(file));
+    throw found === undefined
+      ? unavailable(`The native addon is not built; run: npx root-optimizer build\nLooked for ${candidates.join(' and ')}`, cause)
+      : unavailable(`The native addon at ${found} does not load (${message(cause)}); to build it anew, run: npx root-optimizer build`, cause);
+  }
+}
+
+function unavailable(text: string, cause: unknown): RootError {
+  return new RootError('ERR_DEVICE_UNAVAILABLE', text, { cause });
+}
+
+function message(error: unknown): string {
+  return (error as { message?: string }).message ?? String(error);
+}
+
+const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
+  ERR_INVALID_ARGUMENT: 'ERR_INVALID_ARGUMENT',
+  ERR_SHAPE_MISMATCH: 'ERR_SHAPE_MISMATCH',
+  ERR_NON_FINITE: 'ERR_NON_FINITE',
+  ERR_BUSY: 'ERR_BUSY',
+  ERR_DISPOSED: 'ERR_DISPOSED',
+  ERR_DEVICE_UNAVAILABLE: 'ERR_DEVICE_UNAVAILABLE',
+  ERR_OUT_OF_MEMORY: 'ERR_OUT_OF_MEMORY',
+  ERR_CUDA: 'ERR_CUDA',
+};
+
+/** Native errors are told by their code: they may come from another realm, where `instanceof` fails. */
+function converted(error: unknown): unknown {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  if (error instanceof RootError || typeof code !== 'string' || !Object.hasOwn(nativeCodes, code)) return error;
+  return new RootError(nativeCodes[code as native.NativeErrorCode], message(error), { cause: error });
+}
+
+/** Runs a native call; what it throws comes out as a RootError. */
+export function guard<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw converted(error);
+  }
+}
+
+/** The same for a call that returns a promise. */
+export async function guardAsync<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw converted(error);
+  }
+}

@@ -1,0 +1,47 @@
+import type { DeviceReport } from '../binding.js';
+import { addon, guard } from './binding.js';
+import { expected, RootError } from './errors.js';
+import type { Rule } from './validate.js';
+
+export type { DeviceReport };
+
+/** `auto`: the first CUDA device, else the CPU. `cuda`: the first CUDA device, an error where there is none. */
+export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
+
+/** The device that something runs on, and why that one. */
+export interface DeviceInfo {
+  readonly name: 'cpu' | `cuda:${number}`;
+  readonly description: string;
+  readonly reason: string;
+}
+
+let report: DeviceReport | undefined;
+
+/**
+ * What this machine has, and in `cuda.reason` why there is no more. Asked once a process.
+ * @throws RootError ERR_DEVICE_UNAVAILABLE where the addon is not built
+ */
+export function devices(): DeviceReport {
+  return structuredClone((report ??= guard(() => addon().devices())));
+}
+
+export const checkDevice: Rule<Device> = (device, name) => {
+  if (typeof device !== 'string' || !/^(auto|cpu|cuda(:\d+)?)$/.test(device)) {
+    throw expected(name, 'one of "auto", "cpu", "cuda", "cuda:N"', device);
+  }
+  return device as Device;
+};
+
+/** @throws RootError ERR_DEVICE_UNAVAILABLE with the reason */
+export function resolveDevice(device: Device): DeviceInfo {
+  const { cpu, cuda } = devices();
+  if (device === 'cpu') return Object.freeze({ name: 'cpu', description: cpu.description, reason: 'asked for' });
+  const found = device.includes(':') ? cuda.devices.find((one) => one.name === device) : cuda.devices[0];
+  if (found !== undefined) {
+    const reason = device === 'auto' ? 'the first CUDA device' : 'asked for';
+    return Object.freeze({ name: found.name, description: found.description, reason });
+  }
+  const missing = cuda.reason ?? `there ${cuda.devices.length === 1 ? 'is' : 'are'} ${cuda.devices.map((one) => one.name).join(', ')}`;
+  if (device === 'auto') return Object.freeze({ name: 'cpu', description: cpu.description, reason: missing });
+  throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${missing}`);
+}

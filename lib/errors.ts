@@ -1,0 +1,58 @@
+/** Why a call failed: what a program can act on. The message is for people. */
+export type RootErrorCode =
+  | 'ERR_INVALID_ARGUMENT'
+  | 'ERR_SHAPE_MISMATCH'
+  | 'ERR_NON_FINITE'
+  | 'ERR_BUSY'
+  | 'ERR_DISPOSED'
+  | 'ERR_DEVICE_UNAVAILABLE'
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_CUDA'
+  | 'ERR_CHECKPOINT';
+
+/** Every error this package throws. It is thrown before anything changes; `message` says what was expected and what came. */
+export class RootError extends Error {
+  readonly code: RootErrorCode;
+
+  static {
+    Object.defineProperty(this.prototype, 'name', { value: 'RootError', configurable: true, writable: true });
+  }
+
+  constructor(code: RootErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** "Expected momentum to be in [0, 1), got 1.2" */
+export function expected(name: string, requirement: string, got: unknown): RootError {
+  return new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be ${requirement}, got ${describe(got)}`);
+}
+
+/** A value in a few words, for the end of a message. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}`;
+  if (Array.isArray(value)) return describeArray(value);
+  if (ArrayBuffer.isView(value)) return `${kind(value)} of length ${String('length' in value ? value.length : value.byteLength)}`;
+  if (typeof value === 'object' && value !== null) return `${/^[AEIOU]/.test(kind(value)) ? 'an' : 'a'} ${kind(value)}`;
+  return typeof value === 'bigint' ? `${value}n` : String(value);
+}
+
+function describeArray(array: unknown[]): string {
+  const simple = array.every((item) => typeof item === 'number');
+  return simple && array.length <= 8 ? `[${array.join(', ')}]` : `an array of length ${array.length}`;
+}
+
+function kind(object: object): string {
+  return Object.prototype.toString.call(object) === '[object Object]'
+    ? (object.constructor as { name?: string } | undefined)?.name ?? 'Object'
+    : Object.prototype.toString.call(object).slice(8, -1);
+}
+
+/** `"a", "b" and 3 more` */
+export function enumerate(names: readonly string[], most = 5): string {
+  const shown = names.slice(0, most).map((name) => JSON.stringify(name));
+  const rest = names.length - shown.length;
+  return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
+}

@@ -1,0 +1,150 @@
+import { types } from 'node:util';
+import type { MatrixLayout } from '../binding.js';
+import { describe, expected, RootError } from './errors.js';
+import { checkKeys, checkObject, checkShape, product } from './validate.js';
+
+export type { MatrixLayout };
+
+export interface ParameterOptions {
+  /** Unique within an optimizer: errors and checkpoints speak of the parameter by it. */
+  name: string;
+  /** Positive integers; `[]` is a scalar. */
+  shape: readonly number[];
+  /** Row-major values; zeros if absent. Updated in place by a step. May live in a SharedArrayBuffer. */
+  data?: Float32Array | undefined;
+  /** The gradient, as long as `data`; zeros if absent. Read by a step. */
+  grad?: Float32Array | undefined;
+  /**
+   * Reads the matrix as blocks of rows that are matrices of their own (a fused QKV projection): the number of equal blocks,
+   * or the rows of each. With `stack` every stacked matrix is split so.
+   */
+  split?: number | readonly number[] | undefined;
+  /** Reads [e, m, n, …] as e matrices of m × n·… (experts). */
+  stack?: boolean | undefined;
+}
+
+/**
+ * A named array with its gradient, and how it is read as matrices: [m, n] is one; more dimensions (a convolution's
+ * kernel) are read as [shape[0], the rest]; fewer than two dimensions are none, so that AdamW updates it.
+ *
+ * `data` and `grad` may be replaced by arrays of the same length at any time but during a step, which works in the
+ * arrays it began with.
+ */
+export class Parameter {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Number of elements. */
+  readonly size: number;
+  /** The matrices in the array; none where there are fewer than two dimensions. */
+  readonly matrices: readonly MatrixLayout[];
+  #data: Float32Array;
+  #grad: Float32Array;
+
+  /**
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH where lengths and shape disagree, ERR_OUT_OF_MEMORY
+   */
+  constructor(options: ParameterOptions) {
+    checkObject(options, 'the argument of Parameter');
+    const { name, shape, data, grad, split, stack } = options;
+    if (typeof name !== 'string' || name === '') throw expected('the name of a Parameter', 'a non-empty string', name);
+    const label = `parameter ${JSON.stringify(name)}`;
+    checkKeys(options, ['name', 'shape', 'data', 'grad', 'split', 'stack'], `of ${label}`);
+    this.name = name;
+    this.shape = checkShape(shape, `the shape of ${label}`);
+    this.size = product(this.shape);
+    this.matrices = matricesOf(this.shape, { split, stack }, label);
+    this.#data = this.#check('data', data ?? allocate(this.size, label));
+    this.#grad = this.#check('grad', grad ?? allocate(this.size, label));
+  }
+
+  get data(): Float32Array {
+    return this.#data;
+  }
+
+  set data(data: Float32Array) {
+    this.#data = this.#check('data', data);
+  }
+
+  get grad(): Float32Array {
+    return this.#grad;
+  }
+
+  set grad(grad: Float32Array) {
+    this.#grad = this.#check('grad', grad);
+  }
+
+  #check(property: 'data' | 'grad', array: unknown): Float32Array {
+    return checkArray(array, this.size, `${property} of parameter ${JSON.stringify(this.name)}`);
+  }
+}
+
+/**
+ * A Float32Array of that length, over memory that cannot shrink while a step uses it.
+ * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH
+ */
+export function checkArray(array: unknown, size: number, name: string): Float32Array {
+  // Not `instanceof`, which fails for arrays from another realm.
+  if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
+  if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
+    throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`);
+  }
+  if (array.length !== size) {
+    if (array.length === 0 && array.buffer.byteLength === 0) {
+      const got = 'one without memory: empty or detached (transferred to another thread?)';
+      throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be a Float32Array of length ${size}, got ${got}`);
+    }
+    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to be of length ${size}, got ${describe(array)}`);
+  }
+  return array;
+}
+
+export interface Layout {
+  split?: number | readonly number[] | undefined;
+  stack?: boolean | undefined;
+}
+
+/** The matrices of an array of `shape`, as `Parameter` reads it. */
+export function matricesOf(shape: readonly number[], { split, stack = false }: Layout, label: string): readonly MatrixLayout[] {
+  if (typeof stack !== 'boolean') throw expected(`stack of ${label}`, 'true or false', stack);
+  const least = stack ? 3 : 2;
+  if (shape.length < least && (stack || split !== undefined)) {
+    throw expected(`the shape of ${label}`, `of at least ${least} dimensions with ${stack ? 'stack' : 'split'}`, shape);
+  }
+  if (shape.length < least) return Object.freeze([]);
+  const [count, rest] = stack ? [shape[0] ?? 1, shape.slice(1)] : [1, shape];
+  const rows = rest[0] ?? 1;
+  const columns = product(rest.slice(1));
+  const blocks = blocksOf(split, rows, `split of ${label}`);
+  const matrices: MatrixLayout[] = [];
+  let offset = 0;
+  for (let i = 0; i < count; i++) {
+    for (const block of blocks) {
+      matrices.push(Object.freeze({ offset, rows: block, columns }));
+      offset += block * columns;
+    }
+  }
+  return Object.freeze(matrices);
+}
+
+function blocksOf(split: unknown, rows: number, name: string): readonly number[] {
+  if (split === undefined) return [rows];
+  if (typeof split === 'number') {
+    if (!Number.isInteger(split) || split < 1 || rows % split !== 0) throw expected(name, `a divisor of the ${rows} rows`, split);
+    return Array.from({ length: split }, () => rows / split);
+  }
+  if (!Array.isArray(split)) throw expected(name, 'a number of blocks or a list of their rows', split);
+  const blocks = checkShape(split, name);
+  const sum = blocks.reduce((a, b) => a + b, 0);
+  if (sum !== rows) {
+    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to sum to the ${rows} rows, got ${describe(split)}: ${sum}`);
+  }
+  return blocks;
+}
+
+export function allocate(size: number, label: string): Float32Array {
+  try {
+    return new Float32Array(size);
+  } catch (cause) {
+    throw new RootError('ERR_OUT_OF_MEMORY', `Cannot allocate the ${size} elements of ${label}`, { cause });
+  }
+}

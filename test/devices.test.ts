@@ -1,0 +1,40 @@
+import { AdamW, type Device, devices, Parameter } from '../lib/index.js';
+import { devicesUnderTest, expectError } from './support.js';
+
+const on = (device: Device) => {
+  using optimizer = new AdamW([new Parameter({ name: 'w', shape: [2] })], { device });
+  return optimizer.device;
+};
+const { cpu, cuda } = devices();
+
+test('devices tells what there is, and why not more', () => {
+  expect(cpu.physicalCores).toBeGreaterThan(0);
+  expect(cpu.description).not.toBe('');
+  expect(['avx512', 'avx2', 'neon', 'baseline']).toContain(cpu.instructionSet);
+  expect(cuda.devices.length > 0).toBe(cuda.reason === null);
+  cuda.devices.length = 0;
+  cpu.physicalCores = 0;
+  expect(devices().cpu.physicalCores).toBeGreaterThan(0);
+});
+
+test('an optimizer tells its device, and why that one', () => {
+  expect(on('cpu')).toEqual({ name: 'cpu', description: cpu.description, reason: 'asked for' });
+});
+
+const names = devicesUnderTest();
+const without = names.length === 1 ? test : test.skip;
+const withCuda = names.length > 1 ? test : test.skip;
+
+without('auto takes the CPU and keeps the reason; cuda throws it', async () => {
+  const { reason } = devices().cuda;
+  expect(on('auto')).toEqual({ name: 'cpu', description: cpu.description, reason });
+  for (const device of ['cuda', 'cuda:0'] as const) {
+    await expectError(() => on(device), 'ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${String(reason)}`);
+  }
+});
+
+withCuda('auto and cuda take the first device', async () => {
+  expect(on('auto')).toMatchObject({ name: 'cuda:0', reason: 'the first CUDA device' });
+  expect(on('cuda')).toMatchObject({ name: 'cuda:0', reason: 'asked for' });
+  await expectError(() => on('cuda:99'), 'ERR_DEVICE_UNAVAILABLE', /^Expected device "cuda:99" to be available: there (is|are) cuda:0/);
+});

@@ -1,0 +1,66 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { type Device, devices, RootError, type RootErrorCode } from '../lib/index.js';
+
+// Jest's globals are slow to reach: a million of them take a second.
+const { cos, imul, log, PI, sqrt } = Math;
+
+/** Every device here; REQUIRE_CUDA=1 makes the lack of a CUDA device a failure. */
+export function devicesUnderTest(): Device[] {
+  const { cuda } = devices();
+  if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0) throw new Error(`REQUIRE_CUDA is set, but ${String(cuda.reason)}`);
+  return ['cpu', ...cuda.devices.slice(0, 1).map((one) => one.name)];
+}
+
+export function golden<T>(name: string): { cases: T[] } {
+  return JSON.parse(readFileSync(path.join(__dirname, 'golden', `${name}.json`), 'utf8')) as { cases: T[] };
+}
+
+/** Uniform in [0, 1), the same for the same seed (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = imul(state ^ (state >>> 15), 1 | state);
+    t = (t + imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Standard normal values. */
+export function gaussian(size: number, seed = 1): Float32Array {
+  const next = random(seed);
+  const values = new Float32Array(size);
+  for (let i = 0; i < size; i++) values[i] = sqrt(-2 * log(1 - next())) * cos(2 * PI * next());
+  return values;
+}
+
+/** ‖a − b‖ / ‖b‖ */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`lengths ${a.length} and ${b.length}`);
+  let [difference, norm] = [0, 0];
+  for (let i = 0; i < a.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    norm += b[i]! ** 2;
+  }
+  return Math.sqrt(difference / norm);
+}
+
+/** A digest of an array's bits, which unlike numbers tell −0 from 0. */
+export function bits(array: Float32Array): string {
+  return createHash('sha1').update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength)).digest('hex');
+}
+
+/** Checks that `action` throws, or rejects with, a RootError of that code whose message matches. */
+export async function expectError(action: () => unknown, code: RootErrorCode, message: RegExp | string): Promise<void> {
+  let error: unknown;
+  try {
+    await action();
+  } catch (thrown) {
+    error = thrown;
+  }
+  expect(error).toBeInstanceOf(RootError);
+  expect((error as RootError).message).toMatch(message);
+  expect(error).toMatchObject({ name: 'RootError', code });
+}
