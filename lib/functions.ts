@@ -1,0 +1,119 @@
+import { firstNonFinite } from './arrays.js';
+import { addon, guard, guardAsync } from './binding.js';
+import { checkCoefficients, checkSteps, type Coefficients, defaultSteps, triplesFor } from './coefficients.js';
+import { checkDevice, type Device, resolveDevice } from './devices.js';
+import { expected, RootError } from './errors.js';
+import { checkThreads, checkThreshold } from './options.js';
+import { allocate, checkArray, type Layout, matricesOf } from './parameter.js';
+import { checkKeys, checkObject, checkShape, product } from './validate.js';
+
+interface WhereOptions {
+  /** Default `auto`: the first CUDA device, else the CPU. */
+  device?: Device | undefined;
+  /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
+  threads?: number | undefined;
+}
+
+export interface OrthogonalizeOptions extends WhereOptions, Layout {
+  /** Default `adaptive`. */
+  coefficients?: Coefficients | undefined;
+  /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
+  steps?: number | undefined;
+}
+
+export interface SoftThresholdOptions extends WhereOptions {
+  /** In [0, 1], default 0.9. */
+  quantile?: number | undefined;
+  /** Above 0, default 1. */
+  scale?: number | undefined;
+}
+
+export interface SoftThresholdResult {
+  /** clamp(x, −threshold, threshold) */
+  readonly base: Float32Array;
+  /** sign(x)·max(|x| − threshold, 0); `base` + `outliers` is `x`, bit for bit. */
+  readonly outliers: Float32Array;
+  /** ε, in float64 */
+  readonly threshold: number;
+}
+
+/**
+ * The approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the Frobenius norm, then
+ * X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is meanwhile.
+ * @param x row-major, not changed
+ * @param shape [m, n]; more dimensions are read as [shape[0], the rest], or as `split` and `stack` say
+ * @returns a new array of the same shape
+ * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
+ */
+export async function orthogonalize(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Promise<Float32Array> {
+  const { device, threads, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
+  await guardAsync(() => addon().orthogonalize(device, threads, x, output, matrices, coefficients)).catch((error: unknown) => explain(error, x));
+  return output;
+}
+
+/** The same as `orthogonalize`, on the calling thread. */
+export function orthogonalizeSync(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Float32Array {
+  const { device, threads, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
+  try {
+    guard(() => addon().orthogonalizeSync(device, threads, x, output, matrices, coefficients));
+  } catch (error) {
+    explain(error, x);
+  }
+  return output;
+}
+
+/**
+ * Splits `x` at ε = `scale` · the `quantile` of |x| (linearly interpolated) into what is kept and what sticks out: the proximal
+ * operator of ε‖·‖₁. Off the event loop; `x` has to stay as it is meanwhile.
+ * @param x not empty, not changed
+ * @throws RootError ERR_INVALID_ARGUMENT, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
+ */
+export async function softThreshold(x: Float32Array, options: SoftThresholdOptions = {}): Promise<SoftThresholdResult> {
+  const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
+  const call = () => addon().softThreshold(device, threads, x, base, outliers, quantile, scale);
+  const threshold = await guardAsync(call).catch((error: unknown) => explain(error, x));
+  return { base, outliers, threshold };
+}
+
+/** The same as `softThreshold`, on the calling thread. */
+export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions = {}): SoftThresholdResult {
+  const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
+  try {
+    const threshold = guard(() => addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale));
+    return { base, outliers, threshold };
+  } catch (error) {
+    return explain(error, x);
+  }
+}
+
+function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
+  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'split', 'stack']);
+  const extents = checkShape(shape, 'shape');
+  if (extents.length < 2) throw expected('shape', 'of at least 2 dimensions', shape);
+  checkArray(x, product(extents), 'x');
+  const matrices = matricesOf(extents, options, 'x');
+  const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
+  const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
+  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(triplesFor(rows, columns, chosen, steps).flat()));
+  return { ...where(options), output: allocate(product(extents), 'the result'), matrices, coefficients };
+}
+
+function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {
+  checkKeys(checkObject(options, 'the options'), ['quantile', 'scale', 'device', 'threads']);
+  const size = (x as { length?: unknown } | null | undefined)?.length;
+  checkArray(x, typeof size === 'number' && size > 0 ? size : 1, 'x');
+  const length = (x as Float32Array).length;
+  const parts = { base: allocate(length, 'the base'), outliers: allocate(length, 'the outliers') };
+  return { ...checkThreshold(options), ...where(options), ...parts };
+}
+
+function where({ device, threads }: WhereOptions): { device: string; threads: number } {
+  const { name } = resolveDevice(checkDevice(device ?? 'auto', 'device'));
+  return { device: name, threads: checkThreads(threads ?? 0, 'threads') };
+}
+
+/** The addon tells only that a value is not finite. */
+function explain(error: unknown, x: Float32Array): never {
+  const found = error instanceof RootError && error.code === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
+  throw found === undefined ? error : new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
+}

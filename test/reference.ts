@@ -1,0 +1,162 @@
+/** The algorithm once more, in float64 and for reading: what every backend's results are measured against. */
+
+export type Triple = readonly [number, number, number];
+
+export interface OrthogonalOptions {
+  lr: number;
+  momentum: number;
+  nesterov: boolean;
+  weightDecay: number;
+  threshold: { quantile: number; scale: number } | null;
+  coefficients: readonly Triple[];
+  lrScale: 'rms' | 'spectral' | 'none';
+}
+
+export interface AdamWOptions {
+  lr: number;
+  betas: readonly [number, number];
+  eps: number;
+  weightDecay: number;
+}
+
+/** M ← μM + G; returns U. */
+export function momentum(buffer: Float64Array, gradient: ArrayLike<number>, mu: number, nesterov: boolean): Float64Array {
+  buffer.forEach((value, i) => (buffer[i] = mu * value + gradient[i]!));
+  return nesterov ? buffer.map((value, i) => gradient[i]! + mu * value) : buffer.slice();
+}
+
+/** scale · quantile of |u|, interpolated linearly at rank (size − 1)·quantile. */
+export function threshold(u: ArrayLike<number>, quantile: number, scale: number): number {
+  const sorted = Float64Array.from(u, Math.abs).sort();
+  const rank = (sorted.length - 1) * quantile;
+  const below = sorted[Math.floor(rank)]!;
+  const above = sorted[Math.ceil(rank)]!;
+  return scale * (below + (above - below) * (rank - Math.floor(rank)));
+}
+
+export function softThreshold(u: ArrayLike<number>, epsilon: number): { base: Float64Array; outliers: Float64Array } {
+  const base = Float64Array.from(u, (value) => Math.min(Math.max(value, -epsilon), epsilon));
+  return { base, outliers: base.map((value, i) => u[i]! - value) };
+}
+
+export function transpose(x: ArrayLike<number>, rows: number, columns: number): Float64Array {
+  return Float64Array.from({ length: rows * columns }, (_, i) => x[(i % rows) * columns + Math.floor(i / rows)]!);
+}
+
+/** X Xᵀ */
+export function gram(x: Float64Array, rows: number, columns: number): Float64Array {
+  const out = new Float64Array(rows * rows);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = 0;
+      for (let k = 0; k < columns; k++) sum += x[i * columns + k]! * x[j * columns + k]!;
+      out[i * rows + j] = out[j * rows + i] = sum;
+    }
+  }
+  return out;
+}
+
+/** a·b for a of m × k and b of k × n */
+function gemm(a: Float64Array, b: Float64Array, m: number, k: number, n: number): Float64Array {
+  const out = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let l = 0; l < k; l++) {
+      const factor = a[i * k + l]!;
+      for (let j = 0; j < n; j++) out[i * n + j]! += factor * b[l * n + j]!;
+    }
+  }
+  return out;
+}
+
+export function frobenius(x: ArrayLike<number>): number {
+  return Math.sqrt(Array.prototype.reduce.call<ArrayLike<number>, [(sum: number, value: number) => number, number], number>(x, (sum, value) => sum + value * value, 0));
+}
+
+/** X ← X / (‖X‖ + 1e-7), then X ← aX + (bA + cA²)X with A = XXᵀ for every triple. */
+export function newtonSchulz(x: ArrayLike<number>, rows: number, columns: number, coefficients: readonly Triple[]): Float64Array {
+  if (rows > columns) return transpose(newtonSchulz(transpose(x, rows, columns), columns, rows, coefficients), columns, rows);
+  const norm = frobenius(x) + 1e-7;
+  let y = Float64Array.from(x, (value) => value / norm);
+  for (const [a, b, c] of coefficients) {
+    const A = gram(y, rows, columns);
+    const squared = gemm(A, A, rows, rows, rows);
+    const B = A.map((value, i) => b * value + c * squared[i]!);
+    const By = gemm(B, y, rows, rows, columns);
+    y = y.map((value, i) => a * value + By[i]!);
+  }
+  return y;
+}
+
+/** By one-sided Jacobi rotations, in descending order. */
+export function singularValues(x: ArrayLike<number>, rows: number, columns: number): number[] {
+  const [m, n, y] = rows > columns ? [columns, rows, transpose(x, rows, columns)] : [rows, columns, Float64Array.from(x)];
+  for (let sweep = 0; sweep < 30; sweep++) {
+    let largest = 0;
+    for (let p = 0; p < m; p++) {
+      for (let q = p + 1; q < m; q++) largest = Math.max(largest, rotate(y.subarray(p * n, p * n + n), y.subarray(q * n, q * n + n)));
+    }
+    if (largest < 1e-12) break;
+  }
+  return Array.from({ length: m }, (_, i) => frobenius(y.subarray(i * n, i * n + n))).sort((a, b) => b - a);
+}
+
+/** Makes two rows orthogonal; returns the cosine between them before. */
+function rotate(p: Float64Array, q: Float64Array): number {
+  let [pp, qq, pq] = [0, 0, 0];
+  p.forEach((value, i) => {
+    pp += value * value;
+    qq += q[i]! * q[i]!;
+    pq += value * q[i]!;
+  });
+  if (pq === 0) return 0;
+  const zeta = (qq - pp) / (2 * pq);
+  const t = (zeta < 0 ? -1 : 1) / (Math.abs(zeta) + Math.hypot(1, zeta));
+  const cos = 1 / Math.hypot(1, t);
+  p.forEach((value, i) => {
+    p[i] = cos * (value - t * q[i]!);
+    q[i] = cos * (t * value + q[i]!);
+  });
+  return Math.abs(pq) / Math.sqrt(pp * qq);
+}
+
+const lrScales = {
+  rms: (rows: number, columns: number) => 0.2 * Math.sqrt(Math.max(rows, columns)),
+  spectral: (rows: number, columns: number) => Math.sqrt(Math.max(1, rows / columns)),
+  none: () => 1,
+};
+
+/** One step of ROOT, or of Muon without `threshold`, in place in `data` and `buffer`; returns ε. */
+export function orthogonalStep(
+  data: Float64Array,
+  buffer: Float64Array,
+  gradient: ArrayLike<number>,
+  [rows, columns]: readonly [number, number],
+  options: OrthogonalOptions,
+): number | null {
+  const u = momentum(buffer, gradient, options.momentum, options.nesterov);
+  const epsilon = options.threshold && threshold(u, options.threshold.quantile, options.threshold.scale);
+  const kept = epsilon ? softThreshold(u, epsilon).base : u;
+  const x = newtonSchulz(kept, rows, columns, options.coefficients);
+  const rate = options.lr * lrScales[options.lrScale](rows, columns);
+  data.forEach((value, i) => (data[i] = value * (1 - options.lr * options.weightDecay) - rate * x[i]!));
+  return epsilon;
+}
+
+/** One step of torch.optim.AdamW, in place; `step` counts from 1. */
+export function adamwStep(
+  data: Float64Array,
+  expAvg: Float64Array,
+  expAvgSq: Float64Array,
+  gradient: ArrayLike<number>,
+  step: number,
+  { lr, betas: [beta1, beta2], eps, weightDecay }: AdamWOptions,
+): void {
+  data.forEach((value, i) => {
+    const g = gradient[i]!;
+    expAvg[i] = beta1 * expAvg[i]! + (1 - beta1) * g;
+    expAvgSq[i] = beta2 * expAvgSq[i]! + (1 - beta2) * g * g;
+    const first = expAvg[i] / (1 - beta1 ** step);
+    const second = expAvgSq[i] / (1 - beta2 ** step);
+    data[i] = value * (1 - lr * weightDecay) - (lr * first) / (Math.sqrt(second) + eps);
+  });
+}
