@@ -1,0 +1,15 @@
+import type { GroupOptions } from './groups.js';
+import { Optimizer } from './optimizer.js';
+import type { AdamWOptions } from './options.js';
+import type { Parameter } from './parameter.js';
+
+/** AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it: decoupled weight decay, bias correction, `eps` added to the root. */
+export class AdamW extends Optimizer {
+  /**
+   * @param params a flat list, or groups with settings of their own, of parameters of any shape
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
+   */
+  constructor(params: readonly Parameter[] | readonly GroupOptions[], options: AdamWOptions = {}) {
+    super('adamw', params, options);
+  }
+}

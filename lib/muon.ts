@@ -1,0 +1,15 @@
+import type { GroupOptions } from './groups.js';
+import { Optimizer } from './optimizer.js';
+import type { MuonOptions } from './options.js';
+import type { Parameter } from './parameter.js';
+
+/** Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping. The momentum buffer accumulates: M ← μM + G. */
+export class Muon extends Optimizer {
+  /**
+   * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to AdamW
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
+   */
+  constructor(params: readonly Parameter[] | readonly GroupOptions[], options: MuonOptions = {}) {
+    super('muon', params, options);
+  }
+}

@@ -1,0 +1,214 @@
+import type * as native from '../binding.js';
+import { type Arrays, checkArrays, firstNonFinite } from './arrays.js';
+import { addon, guard, guardAsync } from './binding.js';
+import { readCheckpoint, writeCheckpoint } from './checkpoint.js';
+import { type DeviceInfo, resolveDevice } from './devices.js';
+import { enumerate, expected, RootError } from './errors.js';
+import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
+import { type Algorithm, resolveOptions } from './options.js';
+import type { Parameter } from './parameter.js';
+import { StepSettings } from './settings.js';
+import { checkKeys, checkObject, oneOf } from './validate.js';
+
+/** What a step did. */
+export interface StepReport {
+  /** Steps applied so far, this one included where it was. */
+  readonly step: number;
+  /** False where a gradient was not finite and `nonFinite` is `skip`. */
+  readonly applied: boolean;
+  /** Names of the parameters whose gradient was not finite or would have made the state so. */
+  readonly nonFinite: readonly string[];
+}
+
+/** State of a parameter that is updated by ROOT or Muon; arrays are copies. */
+export interface OrthogonalState {
+  readonly step: number;
+  readonly momentumBuffer: Float32Array;
+  /** ε of the last step for the first matrix; null where clipping is off or before the first step; 0 where it was 0 and nothing was clipped. */
+  readonly threshold: number | null;
+  /** The same for every matrix of the parameter. */
+  readonly thresholds: readonly (number | null)[];
+}
+
+/** State of a parameter that is updated by AdamW; arrays are copies. */
+export interface AdamWState {
+  readonly step: number;
+  readonly expAvg: Float32Array;
+  readonly expAvgSq: Float32Array;
+}
+
+export type ParameterState = OrthogonalState | AdamWState;
+
+/** What `Root`, `Muon` and `AdamW` have in common: they differ in the algorithm of a group that names none, and in defaults. */
+export abstract class Optimizer {
+  /** The groups as given, then those that routing added (see `GroupOptions`); schedules write here. */
+  readonly paramGroups: readonly ParamGroup[];
+  readonly device: DeviceInfo;
+  readonly #native: native.Optimizer;
+  readonly #nonFinite: 'error' | 'skip';
+  readonly #parameters: readonly Parameter[];
+  readonly #settings: readonly StepSettings[];
+  #arrays: Arrays;
+  #step = 0;
+  #running: 'step' | 'save' | 'load' | undefined;
+  #disposed = false;
+
+  protected constructor(algorithm: Algorithm, params: readonly Parameter[] | readonly GroupOptions[], options: object) {
+    const { defaults, device, threads, nonFinite } = resolveOptions(algorithm, options);
+    this.paramGroups = resolveGroups(algorithm, params, defaults);
+    this.#parameters = this.paramGroups.flatMap((group) => group.params);
+    this.#settings = this.paramGroups.map((group) => new StepSettings(group));
+    this.#nonFinite = nonFinite;
+    this.#arrays = checkArrays(this.#parameters);
+    this.device = resolveDevice(device);
+    const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
+      params.map(({ size, matrices }) => ({ size, matrices: algorithm === 'adamw' ? [] : matrices })),
+    );
+    const { Optimizer: Native } = addon();
+    this.#native = guard(() => new Native(this.device.name, threads, layouts));
+  }
+
+  /**
+   * One step for every parameter: reads `grad`, updates `data` in place, off the event loop. It happens whole or not at all.
+   *
+   * Until the promise settles both arrays belong to the step: reading or writing them shows or causes a mixture, and transferring
+   * them to another thread can end the process (Node-API cannot pin their memory; a SharedArrayBuffer's cannot go away).
+   * @throws RootError ERR_NON_FINITE naming the parameters, ERR_BUSY, ERR_DISPOSED, ERR_INVALID_ARGUMENT or
+   * ERR_SHAPE_MISMATCH for arrays that were detached or share memory, ERR_OUT_OF_MEMORY, ERR_CUDA
+   */
+  async step(): Promise<StepReport> {
+    return this.#exclusively('step', async () => {
+      const { data, gradients } = this.#checkArrays();
+      const rejected = await guardAsync(() => this.#native.step(data, gradients, this.#stepSettings()));
+      return this.#report(gradients, rejected);
+    });
+  }
+
+  /** The same on the calling thread. */
+  stepSync(): StepReport {
+    this.#checkIdle();
+    const { data, gradients } = this.#checkArrays();
+    const rejected = guard(() => this.#native.stepSync(data, gradients, this.#stepSettings()));
+    return this.#report(gradients, rejected);
+  }
+
+  /** Fills every gradient with zeros. */
+  zeroGrad(): void {
+    this.#checkIdle();
+    for (const gradient of this.#checkArrays().gradients) gradient.fill(0);
+  }
+
+  /**
+   * Copies of a parameter's state.
+   * @throws RootError ERR_INVALID_ARGUMENT for a parameter that is not this optimizer's, ERR_BUSY, ERR_DISPOSED
+   */
+  stateOf(parameter: Parameter): ParameterState {
+    this.#checkIdle();
+    const state = this.#stateOf(parameter);
+    if (!('thresholds' in state)) return { step: this.#step, expAvg: state.expAvg, expAvgSq: state.expAvgSq };
+    const thresholds = Array.from(state.thresholds, (one) => (Number.isNaN(one) ? null : one));
+    return { step: this.#step, momentumBuffer: state.momentumBuffer, threshold: thresholds[0] ?? null, thresholds };
+  }
+
+  /**
+   * Writes data, state, the number of steps and the settings to a safetensors file, atomically: a failure leaves an older file
+   * whole. Until the promise settles a step throws ERR_BUSY.
+   * @throws RootError ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
+   */
+  async save(path: string): Promise<void> {
+    checkPath(path);
+    await this.#exclusively('save', async () => {
+      this.#checkArrays();
+      await writeCheckpoint(path, this.#step, this.paramGroups, (parameter) => this.#stateOf(parameter));
+    });
+  }
+
+  /**
+   * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting but
+   * `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they are.
+   * @returns the number of steps that had been applied when the file was saved
+   * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
+   */
+  async load(path: string, options: { options?: 'check' | 'ignore' | undefined } = {}): Promise<{ step: number }> {
+    checkPath(path);
+    checkKeys(checkObject(options, 'the options of load'), ['options'], 'of load');
+    const comparison = oneOf('check', 'ignore')(options.options ?? 'check', 'options');
+    return this.#exclusively('load', async () => {
+      const { step, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
+      this.#checkArrays();
+      for (const { parameter, data, state } of entries) {
+        guard(() => this.#native.setState(this.#indexOf(parameter), state));
+        parameter.data.set(data);
+      }
+      this.#step = step;
+      return { step };
+    });
+  }
+
+  /** Frees state and scratch memory, after a running step has ended. Idempotent; every other method throws ERR_DISPOSED afterwards. */
+  dispose(): void {
+    this.#disposed = true;
+    guard(() => this.#native.dispose());
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #report(gradients: readonly Float32Array[], rejected: readonly number[]): StepReport {
+    if (rejected.length === 0) {
+      this.#step++;
+      return { step: this.#step, applied: true, nonFinite: [] };
+    }
+    const names = rejected.map((index) => this.#parameters[index]!.name);
+    if (this.#nonFinite === 'skip') return { step: this.#step, applied: false, nonFinite: names };
+    const found = rejected.map((index) => firstNonFinite(gradients[index]!)).find((one) => one !== undefined);
+    const got = found ?? 'values too large for the optimizer\'s state';
+    throw new RootError('ERR_NON_FINITE', `Expected finite gradients, got ${got} in ${enumerate(names)}; nothing was changed`);
+  }
+
+  #checkArrays(): Arrays {
+    return (this.#arrays = checkArrays(this.#parameters, this.#arrays));
+  }
+
+  #stepSettings(): native.ParameterSettings[] {
+    return this.#settings.flatMap((settings) => settings.forStep(this.#step + 1));
+  }
+
+  #stateOf(parameter: Parameter): native.OrthogonalState | native.AdamWState {
+    const index = this.#indexOf(parameter);
+    return guard(() => this.#native.state(index));
+  }
+
+  #indexOf(parameter: Parameter): number {
+    const index = this.#parameters.indexOf(parameter);
+    if (index < 0) {
+      const name = (parameter as Partial<Parameter> | null | undefined)?.name;
+      throw expected('the parameter', 'one of this optimizer\'s', name ?? parameter);
+    }
+    return index;
+  }
+
+  async #exclusively<T>(what: 'step' | 'save' | 'load', run: () => Promise<T>): Promise<T> {
+    this.#checkIdle();
+    this.#running = what;
+    try {
+      return await run();
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  #checkIdle(): void {
+    this.#checkLive();
+    if (this.#running !== undefined) throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
+  }
+
+  #checkLive(): void {
+    if (this.#disposed) throw new RootError('ERR_DISPOSED', 'Expected an optimizer in use, got one that was disposed');
+  }
+}
+
+function checkPath(path: unknown): void {
+  if (typeof path !== 'string' || path === '') throw expected('path', 'the name of a file', path);
+}

@@ -1,0 +1,195 @@
+import { checkCoefficients, checkSteps, type Coefficients } from './coefficients.js';
+import { checkDevice, type Device } from './devices.js';
+import { expected } from './errors.js';
+import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from './validate.js';
+
+export type Algorithm = 'root' | 'muon' | 'adamw';
+
+/** Clips the look-ahead at ε = `scale` · the `quantile` of its absolute values over the whole matrix. */
+export interface Threshold {
+  readonly quantile: number;
+  readonly scale: number;
+}
+
+/**
+ * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a normal
+ * distribution. `null`: no clipping.
+ */
+export type ThresholdOption = 'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;
+
+/** `rms`: 0.2·√max(m, n), so that a learning rate of AdamW's carries over. `spectral`: √max(1, m/n). `none`: 1. */
+export type LrScale = 'rms' | 'spectral' | 'none';
+
+export interface MuonSettings {
+  /** Learning rate, at least 0; default 2e-2. */
+  lr: number;
+  /** μ in M ← μM + G, in [0, 1); default 0.95. */
+  momentum: number;
+  /** Whether G + μM is orthogonalised rather than M; default true. */
+  nesterov: boolean;
+  /** λ in θ ← (1 − lr·λ)θ, at least 0; default 0.1. */
+  weightDecay: number;
+  /** Of the Newton-Schulz iteration; default `adaptive`. */
+  coefficients: Coefficients;
+  /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
+  steps: number;
+  /** The factor on the orthogonalised direction, by the shape of the matrix; default `rms`. */
+  lrScale: LrScale;
+}
+
+export interface RootSettings extends MuonSettings {
+  /** Default quantile 0.9, scale 1; `null`: no clipping. */
+  threshold: Threshold | null;
+}
+
+export interface AdamWSettings {
+  /** Learning rate, at least 0; default 1e-3, 3e-3 in `Root` and `Muon`. */
+  lr: number;
+  /** Decay rates of the two moments, in [0, 1); default 0.9 and 0.95. */
+  betas: readonly [number, number];
+  /** Added to the root of the second moment, at least 1e-37; default 1e-8. */
+  eps: number;
+  /** λ in θ ← (1 − lr·λ)θ, at least 0; default 0.1, in `Root` and `Muon` the one that holds for matrices. */
+  weightDecay: number;
+}
+
+/** What a user may leave out; `threshold` also takes a name or a part. */
+export type Given<T> = { [K in keyof T]?: (K extends 'threshold' ? ThresholdOption : T[K]) | undefined };
+
+/** Options of an optimizer that hold for all its groups. */
+export interface DeviceOptions {
+  /** Default `auto`: the first CUDA device, else the CPU. */
+  device?: Device | undefined;
+  /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
+  threads?: number | undefined;
+  /** Of gradients: `error`, the default, throws ERR_NON_FINITE; `skip` leaves the step out and reports so. Either way nothing changes. */
+  nonFinite?: 'error' | 'skip' | undefined;
+}
+
+/** Options of `Muon`. */
+export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
+  /** Of the parameters that AdamW updates. */
+  adamw?: Given<AdamWSettings> | undefined;
+  /** Of the Newton-Schulz products on CUDA, default `float16`; the CPU computes in float32. */
+  precision?: 'float16' | 'bfloat16' | 'float32' | undefined;
+}
+
+/** Options of `Root`. */
+export interface RootOptions extends MuonOptions, Given<RootSettings> {}
+
+/** Options of `AdamW`. */
+export interface AdamWOptions extends Given<AdamWSettings>, DeviceOptions {}
+
+const fraction = interval('[0, 1)');
+const nonNegative = interval('[0, ∞)');
+const quantileRule = interval('[0, 1]');
+const scaleRule = interval('(0, ∞)');
+
+const threshold: Rule<Threshold | null> = (value, name) => {
+  if (value === null) return null;
+  if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745 });
+  if (typeof value !== 'object' || Array.isArray(value)) throw expected(name, 'null, "robust" or { quantile, scale }', value);
+  const given = checkObject(value, name);
+  checkKeys(given, ['quantile', 'scale'], `of ${name}`);
+  return checkThreshold(given, `${name}.`);
+};
+
+/** The default is 0.9 and 1, each for itself. */
+export function checkThreshold(given: Given<{ quantile: unknown; scale: unknown }>, prefix = ''): Threshold {
+  const { quantile = 0.9, scale = 1 } = given;
+  return Object.freeze({ quantile: quantileRule(quantile, `${prefix}quantile`), scale: scaleRule(scale, `${prefix}scale`) });
+}
+
+const betas: Rule<readonly [number, number]> = (value, name) => {
+  if (!Array.isArray(value) || value.length !== 2) throw expected(name, 'two numbers in [0, 1)', value);
+  return Object.freeze([fraction(value[0], `${name}[0]`), fraction(value[1], `${name}[1]`)] as const);
+};
+
+const muonRules: { [K in keyof MuonSettings]: Rule<MuonSettings[K]> } = {
+  lr: nonNegative,
+  momentum: fraction,
+  nesterov: boolean,
+  weightDecay: nonNegative,
+  coefficients: checkCoefficients,
+  steps: checkSteps,
+  lrScale: oneOf('rms', 'spectral', 'none'),
+};
+
+const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = { ...muonRules, threshold };
+
+const adamwRules: { [K in keyof AdamWSettings]: Rule<AdamWSettings[K]> } = {
+  lr: nonNegative,
+  betas,
+  // Less would be 0 in float32 with denormals flushed, and a gradient that was always 0 would divide 0 by 0.
+  eps: interval('[1e-37, ∞)'),
+  weightDecay: nonNegative,
+};
+
+/** The settings that a group of each algorithm has. */
+export const rules: Readonly<Record<Algorithm, Readonly<Record<string, Rule<unknown>>>>> = {
+  root: rootRules,
+  muon: muonRules,
+  adamw: adamwRules,
+};
+
+export const checkThreads = integer(0, 1024);
+
+const deviceRules = {
+  device: checkDevice,
+  threads: checkThreads,
+  nonFinite: oneOf('error', 'skip'),
+};
+
+const adamwDefaults = { betas: [0.9, 0.95], eps: 1e-8 };
+
+const rootDefaults = {
+  lr: 2e-2,
+  momentum: 0.95,
+  nesterov: true,
+  weightDecay: 0.1,
+  threshold: { quantile: 0.9, scale: 1 },
+  coefficients: 'adaptive',
+  lrScale: 'rms',
+};
+
+/** What holds where a group gives no value of its own; `steps` may be absent, since it depends on the group's `coefficients`. */
+export type Defaults = Readonly<Record<Algorithm, Readonly<Record<string, unknown>>>>;
+
+export interface ResolvedOptions {
+  readonly defaults: Defaults;
+  readonly device: Device;
+  readonly threads: number;
+  readonly nonFinite: 'error' | 'skip';
+}
+
+/** Checks every option, used by a group or not. */
+export function resolveOptions(algorithm: Algorithm, options: unknown): ResolvedOptions {
+  const given = checkObject(options, 'the options');
+  const own = rules[algorithm];
+  const further = algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: oneOf('float16', 'bfloat16', 'float32') };
+  const checked = checkAll(given, { ...own, ...further });
+  const matrices = { ...rootDefaults, ...pick(checked, own) };
+  const { lr, weightDecay } = algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay: matrices.weightDecay };
+  const vectors = algorithm === 'adamw' ? pick(checked, own) : (checked['adamw'] as object | undefined);
+  return {
+    defaults: { root: matrices, muon: matrices, adamw: { lr, weightDecay, ...adamwDefaults, ...vectors } },
+    device: (checked['device'] ?? 'auto') as Device,
+    threads: (checked['threads'] ?? 0) as number,
+    nonFinite: (checked['nonFinite'] ?? 'error') as 'error' | 'skip',
+  };
+}
+
+const nestedAdamW: Rule<Record<string, unknown>> = (value, name) => checkAll(checkObject(value, name), adamwRules, `${name}.`);
+
+function checkAll(given: Record<string, unknown>, known: Readonly<Record<string, Rule<unknown>>>, prefix = ''): Record<string, unknown> {
+  checkKeys(given, Object.keys(known), prefix === '' ? '' : `of ${prefix.slice(0, -1)}`);
+  const checked: Record<string, unknown> = {};
+  for (const [key, rule] of Object.entries(known)) {
+    if (given[key] !== undefined) checked[key] = rule(given[key], `${prefix}${key}`);
+  }
+  return checked;
+}
+
+function pick(from: Record<string, unknown>, keys: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(from).filter(([key]) => Object.hasOwn(keys, key)));
+}

@@ -1,0 +1,27 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+const root = path.join(__dirname, '..');
+
+/** The first block of TypeScript in the README, as a reader would copy it. */
+function example(): string {
+  const [, code] = /^```ts\n([^]*?)^```/m.exec(readFileSync(path.join(root, 'README.md'), 'utf8')) ?? [];
+  if (code === undefined) throw new Error('README.md has no block that begins with ```ts');
+  return code;
+}
+
+test('the example runs as it stands', () => {
+  const code = example();
+  expect(code).toContain("from 'root-optimizer'");
+  const folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-'));
+  try {
+    const file = path.join(folder, 'example.mts');
+    writeFileSync(file, code.replaceAll("'root-optimizer'", JSON.stringify(path.join(root, 'lib/index.ts'))));
+    const { status, stderr } = spawnSync(process.execPath, ['--import', require.resolve('tsx'), file], { cwd: folder, encoding: 'utf8' });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}, 60_000);
