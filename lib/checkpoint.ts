@@ -1,0 +1,179 @@
+import type * as native from '../binding.js';
+import { describe, RootError } from './errors.js';
+import type { ParamGroup } from './groups.js';
+import type { Parameter } from './parameter.js';
+import { isRecord, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
+
+type State = native.OrthogonalState | native.AdamWState;
+
+/** What a file held for a parameter, checked and in memory. */
+export interface Entry {
+  readonly parameter: Parameter;
+  readonly data: Float32Array;
+  readonly state: State;
+}
+
+/** How the metadata describe a parameter. Of AdamW's there are no matrices and no thresholds. */
+interface Description {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly algorithm: string;
+  /** [rows, columns] of each */
+  readonly matrices: readonly (readonly number[])[];
+  readonly settings: Readonly<Record<string, unknown>>;
+  readonly thresholds: readonly (number | null)[];
+}
+
+const format = 'root-optimizer';
+const version = '1';
+
+/** Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and `<name>.expAvgSq`. */
+export async function writeCheckpoint(
+  file: string,
+  step: number,
+  groups: readonly ParamGroup[],
+  stateOf: (parameter: Parameter) => State,
+): Promise<void> {
+  const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
+  const parameters = members.map(({ parameter, group }) => {
+    const state = stateOf(parameter);
+    return { ...describeParameter(parameter, group), thresholds: 'thresholds' in state ? [...state.thresholds].map(nullForNaN) : [] };
+  });
+  const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
+    const { name, shape } = parameter;
+    const ofState = stateKeys(group).map((key) => ({ name: `${name}.${key}`, shape, values: () => arrayOf(stateOf(parameter), key) }));
+    return [{ name: `${name}.data`, shape, values: () => parameter.data }, ...ofState];
+  });
+  await writeSafetensors(file, { format, version, step: String(step), parameters: JSON.stringify(parameters) }, tensors);
+}
+
+/**
+ * Reads all of a file that belongs to these groups.
+ * @throws RootError ERR_CHECKPOINT where it is not one of ours, or differs in names, shapes, algorithms or, if they are compared, settings
+ */
+export async function readCheckpoint(
+  path: string,
+  groups: readonly ParamGroup[],
+  compareSettings: boolean,
+): Promise<{ step: number; entries: readonly Entry[] }> {
+  const file = await SafetensorsFile.open(path);
+  try {
+    const { step, descriptions } = readMetadata(file, path);
+    const differences = compare(descriptions, groups, compareSettings);
+    if (differences.length > 0) {
+      const rest = differences.length > 10 ? [`and ${differences.length - 10} more differences`] : [];
+      throw failure([`${path} is not of this optimizer:`, ...differences.slice(0, 10), ...rest].join('\n- '));
+    }
+    const entries: Entry[] = [];
+    for (const group of groups) {
+      for (const parameter of group.params) entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
+    }
+    return { step, entries };
+  } finally {
+    await file.close();
+  }
+}
+
+function describeParameter({ name, shape, matrices }: Parameter, group: ParamGroup): Omit<Description, 'thresholds'> {
+  const { algorithm } = group;
+  const settings = Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
+  const layout = algorithm === 'adamw' ? [] : matrices.map(({ rows, columns }) => [rows, columns]);
+  return { name, shape, algorithm, matrices: layout, settings };
+}
+
+function readMetadata({ metadata }: SafetensorsFile, path: string): { step: number; descriptions: Map<string, Description> } {
+  if (metadata['format'] !== format) throw failure(`${path} is not a checkpoint of ${format}`);
+  if (metadata['version'] !== version) {
+    throw failure(`Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`);
+  }
+  const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : NaN;
+  let parameters: unknown;
+  try {
+    parameters = JSON.parse(metadata['parameters'] ?? '');
+  } catch (cause) {
+    throw failure(`The parameters in the metadata of ${path} are not JSON`, cause);
+  }
+  if (!Number.isSafeInteger(step) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
+    throw failure(`The metadata of ${path} are not those of a checkpoint`);
+  }
+  return { step, descriptions: new Map(parameters.map((one) => [one.name, one])) };
+}
+
+function isDescription(value: unknown): value is Description {
+  return (
+    isRecord(value) &&
+    typeof value['name'] === 'string' &&
+    isRecord(value['settings']) &&
+    Array.isArray(value['matrices']) &&
+    Array.isArray(value['thresholds']) &&
+    value['thresholds'].length === value['matrices'].length &&
+    value['thresholds'].every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))
+  );
+}
+
+function compare(descriptions: ReadonlyMap<string, Description>, groups: readonly ParamGroup[], settingsToo: boolean): string[] {
+  const differences: string[] = [];
+  const here = new Set<string>();
+  for (const group of groups) {
+    for (const parameter of group.params) {
+      here.add(parameter.name);
+      const mine = describeParameter(parameter, group);
+      const theirs = descriptions.get(mine.name);
+      if (theirs === undefined) differences.push(`"${mine.name}" is not in the file`);
+      else differences.push(...compareOne(theirs, mine, settingsToo).map((text) => `"${mine.name}": ${text}`));
+    }
+  }
+  for (const name of descriptions.keys()) if (!here.has(name)) differences.push(`"${name}" is in the file only`);
+  return differences;
+}
+
+function compareOne(theirs: Description, mine: Omit<Description, 'thresholds'>, settingsToo: boolean): string[] {
+  const differs = (key: string, a: unknown, b: unknown) => {
+    const [there, here] = [JSON.stringify(a), JSON.stringify(b)];
+    return there === here ? [] : [`${key} ${there} in the file, ${here} here`];
+  };
+  const fixed = (['shape', 'algorithm', 'matrices'] as const).flatMap((key) => differs(key, theirs[key], mine[key]));
+  if (fixed.length > 0 || !settingsToo) return fixed;
+  // A schedule owns lr, and has moved it since the optimizer was made.
+  const keys = Object.keys(mine.settings).filter((key) => key !== 'lr');
+  return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
+}
+
+async function readEntry(file: SafetensorsFile, path: string, parameter: Parameter, group: ParamGroup, { thresholds }: Description): Promise<Entry> {
+  const read = async (key: string) => {
+    const name = `${parameter.name}.${key}`;
+    const shape = file.tensors.get(name)?.shape;
+    if (JSON.stringify(shape) !== JSON.stringify(parameter.shape)) {
+      throw failure(`Expected tensor "${name}" of ${path} to be of shape ${describe(parameter.shape)}, got ${describe(shape)}`);
+    }
+    return file.read(name);
+  };
+  const data = await read('data');
+  const arrays: Record<string, Float32Array> = {};
+  for (const key of stateKeys(group)) {
+    const array = (arrays[key] = await read(key));
+    // A state that is not finite would refuse every step from then on.
+    const [least, requirement] = key === 'expAvgSq' ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
+    if (!array.every((value) => Number.isFinite(value) && value >= least)) {
+      throw failure(`Expected tensor "${parameter.name}.${key}" of ${path} to be ${requirement}`);
+    }
+  }
+  const further = group.algorithm === 'adamw' ? {} : { thresholds: Float64Array.from(thresholds, (one) => one ?? NaN) };
+  return { parameter, data, state: { ...arrays, ...further } as unknown as State };
+}
+
+function stateKeys(group: ParamGroup): readonly string[] {
+  return group.algorithm === 'adamw' ? ['expAvg', 'expAvgSq'] : ['momentumBuffer'];
+}
+
+function arrayOf(state: State, key: string): Float32Array {
+  return (state as unknown as Readonly<Record<string, Float32Array>>)[key]!;
+}
+
+function nullForNaN(value: number): number | null {
+  return Number.isNaN(value) ? null : value;
+}
+
+function failure(message: string, cause?: unknown): RootError {
+  return new RootError('ERR_CHECKPOINT', message, cause === undefined ? undefined : { cause });
+}

@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, realpath, rename, unlink } from 'node:fs/promises';
+import path from 'node:path';
+import { RootError } from './errors.js';
+import { product } from './validate.js';
+
+/*
+ * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded by spaces), then
+ * the tensors without gaps, here all of float32. Every platform that the addon is built for is little-endian.
+ */
+
+/** A tensor to be written; `values` is called when its turn comes, so that one at a time is in memory. */
+export interface TensorSource {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly values: () => Float32Array;
+}
+
+const elementSize = Float32Array.BYTES_PER_ELEMENT;
+const headerLimit = 100_000_000;
+/** Reads and writes of more than 2 GiB fail on some systems. */
+const chunk = 1 << 30;
+
+/**
+ * Writes the file atomically: a failure leaves an older file of that name whole.
+ * @throws RootError ERR_CHECKPOINT
+ */
+export async function writeSafetensors(file: string, metadata: Readonly<Record<string, string>>, tensors: readonly TensorSource[]): Promise<void> {
+  const target = await realpath(file).catch(() => file);
+  const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}.tmp`);
+  try {
+    const handle = await open(temporary, 'wx');
+    try {
+      await writeAll(handle, header(metadata, tensors));
+      for (const { values } of tensors) await writeAll(handle, values());
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, target);
+  } catch (error) {
+    await unlink(temporary).catch(() => undefined);
+    throw error instanceof RootError ? error : failure(`Cannot write ${file}: ${(error as Error).message}`, error);
+  }
+  await syncFolder(path.dirname(target));
+}
+
+function header(metadata: Readonly<Record<string, string>>, tensors: readonly TensorSource[]): Uint8Array {
+  const entries: [string, unknown][] = [['__metadata__', metadata]];
+  let offset = 0;
+  for (const { name, shape } of tensors) {
+    const end = offset + product(shape) * elementSize;
+    entries.push([name, { dtype: 'F32', shape, data_offsets: [offset, end] }]);
+    offset = end;
+  }
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+  const length = Math.ceil(json.length / 8) * 8;
+  const bytes = Buffer.alloc(8 + length, ' ');
+  bytes.writeBigUInt64LE(BigInt(length), 0);
+  json.copy(bytes, 8);
+  return bytes;
+}
+
+async function writeAll(handle: FileHandle, view: ArrayBufferView): Promise<void> {
+  for (let done = 0; done < view.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytesOf(view, done));
+    done += bytesWritten;
+  }
+}
+
+/** Makes the new name last through a power failure, where a folder can be opened. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => undefined);
+  await handle?.sync().catch(() => undefined);
+  await handle?.close();
+}
+
+interface Entry {
+  readonly shape: readonly number[];
+  readonly start: number;
+  readonly end: number;
+}
+
+/** An open file whose header has been checked: every tensor lies within it, and none overlaps another. */
+export class SafetensorsFile {
+  private constructor(
+    private readonly file: string,
+    private readonly handle: FileHandle,
+    readonly metadata: Readonly<Record<string, string>>,
+    readonly tensors: ReadonlyMap<string, Entry>,
+  ) {}
+
+  /** @throws RootError ERR_CHECKPOINT where it cannot be read or is not such a file */
+  static async open(file: string): Promise<SafetensorsFile> {
+    const handle = await open(file, 'r').catch((cause: unknown) => {
+      throw failure(`Cannot read ${file}: ${(cause as Error).message}`, cause);
+    });
+    try {
+      const { size } = await handle.stat();
+      const start = new BigUint64Array(1);
+      if (size < 8) throw malformed(file, `it is ${size} bytes long`);
+      await readAll(handle, start, 0);
+      const length = Number(start[0]);
+      if (length > headerLimit || length > size - 8) throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
+      const bytes = new Uint8Array(length);
+      await readAll(handle, bytes, 8);
+      const { metadata, tensors } = parseHeader(file, bytes, size);
+      return new SafetensorsFile(file, handle, metadata, tensors);
+    } catch (error) {
+      await handle.close();
+      throw error instanceof RootError ? error : failure(`Cannot read ${file}: ${(error as Error).message}`, error);
+    }
+  }
+
+  async read(name: string): Promise<Float32Array> {
+    const entry = this.tensors.get(name);
+    if (entry === undefined) throw malformed(this.file, `it has no tensor "${name}"`);
+    try {
+      const values = new Float32Array(product(entry.shape));
+      await readAll(this.handle, values, entry.start);
+      return values;
+    } catch (cause) {
+      throw failure(`Cannot read tensor "${name}" of ${this.file}: ${(cause as Error).message}`, cause);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.handle.close();
+  }
+}
+
+function parseHeader(file: string, bytes: Uint8Array, size: number): Pick<SafetensorsFile, 'metadata' | 'tensors'> {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw malformed(file, `its header is not JSON: ${(cause as Error).message}`, cause);
+  }
+  if (!isRecord(parsed)) throw malformed(file, 'its header is not an object');
+  const { __metadata__: metadata = {}, ...entries } = parsed;
+  if (!isRecord(metadata) || !Object.values(metadata).every((value) => typeof value === 'string')) {
+    throw malformed(file, 'its metadata are not strings');
+  }
+  const begin = 8 + bytes.length;
+  const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(file, name, entry, begin)]));
+  let end = begin;
+  for (const [name, entry] of [...tensors].sort(([, a], [, b]) => a.start - b.start || a.end - b.end)) {
+    if (entry.start !== end) throw malformed(file, `tensor "${name}" begins at byte ${entry.start} rather than ${end}`);
+    end = entry.end;
+  }
+  if (end !== size) throw malformed(file, `it is ${size} bytes long rather than ${end}`);
+  return { metadata: metadata as Record<string, string>, tensors };
+}
+
+function parseEntry(file: string, name: string, entry: unknown, begin: number): Entry {
+  if (!isRecord(entry)) throw malformed(file, `the entry of tensor "${name}" is not an object`);
+  const { dtype, shape, data_offsets: offsets } = entry;
+  if (dtype !== 'F32') throw malformed(file, `tensor "${name}" is ${JSON.stringify(dtype)} rather than "F32"`);
+  if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2) throw malformed(file, `the entry of tensor "${name}" is not valid`);
+  const [start, end] = offsets as [number, number];
+  if (end - start !== product(shape) * elementSize) {
+    throw malformed(file, `tensor "${name}" takes ${end - start} bytes rather than ${product(shape) * elementSize}`);
+  }
+  return { shape, start: begin + start, end: begin + end };
+}
+
+async function readAll(handle: FileHandle, view: ArrayBufferView, position: number): Promise<void> {
+  for (let done = 0; done < view.byteLength; ) {
+    const { bytesRead } = await handle.read(bytesOf(view, done), { position: position + done });
+    if (bytesRead === 0) throw new Error('the file ended early');
+    done += bytesRead;
+  }
+}
+
+function bytesOf(view: ArrayBufferView, from: number): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset + from, Math.min(chunk, view.byteLength - from));
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isNaturals(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && (one as number) >= 0);
+}
+
+function malformed(file: string, why: string, cause?: unknown): RootError {
+  return failure(`${file} is not a valid safetensors file: ${why}`, cause);
+}
+
+function failure(message: string, cause?: unknown): RootError {
+  return new RootError('ERR_CHECKPOINT', message, cause === undefined ? undefined : { cause });
+}
