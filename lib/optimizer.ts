@@ -92,6 +92,12 @@ export abstract class Optimizer {
     return this.#report(gradients, rejected);
   }
 
+  /** Bytes that the optimizer holds on its device: state, and the scratch memory that steps so far have needed. */
+  get memoryBytes(): number {
+    this.#checkIdle();
+    return guard(() => this.#native.memoryBytes);
+  }
+
   /** Fills every gradient with zeros. */
   zeroGrad(): void {
     this.#checkIdle();

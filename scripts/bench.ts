@@ -130,16 +130,14 @@ async function measureShape(set: string, shape: [number, number], threads: numbe
   const size = shape[0] * shape[1];
   const x = gaussian(size);
   const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
-  const rss = process.memoryUsage.rss();
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, device: 'cpu' });
-  root.stepSync();
-  const memory = process.memoryUsage.rss() - rss;
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, device: 'cpu' });
   const [orthogonalizeMs, stepMs, muonMs] = await medians(time, [
     () => orthogonalizeSync(x, shape, { threads, device: 'cpu' }),
     () => root.stepSync(),
     () => muon.stepSync(),
   ]);
+  const memory = root.memoryBytes;
   root.dispose();
   muon.dispose();
 

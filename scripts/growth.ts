@@ -1,0 +1,126 @@
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { TopLevelSpec } from 'vega-lite';
+import { devices, orthogonalizeSync, Parameter, Root } from '../lib/index.js';
+
+const HELP = `Usage: npm run bench:growth -- [options]
+
+How the time grows with the work: nanoseconds per multiply-add of the plain iteration against the size of a matrix, at odd sizes and powers of
+two as well, and the time of a step against the number of matrices. Writes two charts.
+
+  --out <file>   the picture, as SVG (default growth.svg)
+  --json <file>  the figures
+  --help         print this`;
+
+interface SizePoint {
+  size: number;
+  shape: '1:1' | '1:4';
+  /** One thread; m·n·m·10 + m³·5 multiply-adds make up the plain five iterations. */
+  picosecondsEach: number;
+}
+
+interface CountPoint {
+  matrices: number;
+  threads: string;
+  milliseconds: number;
+}
+
+const sizes = [
+  ...[48, 64, 65, 79, 80, 96, 127, 128, 129, 144, 191, 192, 193, 208, 255, 256, 257, 272, 383, 384, 385, 400],
+  ...[511, 512, 513, 528, 767, 768, 769, 784, 1023, 1024, 1025, 1040],
+];
+
+async function main(): Promise<void> {
+  const text = { type: 'string' } as const;
+  const { values } = parseArgs({ options: { out: text, json: text, help: { type: 'boolean' } } });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
+  const bySize = sizes.flatMap((size) => [measureSize(size, 1), measureSize(size, 4)]);
+  const byCount = [1, devices().cpu.physicalCores].flatMap((threads) => [1, 2, 4, 8, 16, 32, 64].map((count) => measureCount(count, threads)));
+  for (const { size, shape, picosecondsEach } of bySize) console.log(`${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps`);
+  for (const { matrices, threads, milliseconds } of byCount) console.log(`${String(matrices).padStart(5)} matrices  ${threads}  ${milliseconds.toFixed(2)} ms`);
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), bySize, byCount }, null, 2)}\n`);
+  writeFileSync(values.out ?? 'growth.svg', await draw(bySize, byCount));
+}
+
+function measureSize(size: number, aspect: 1 | 4): SizePoint {
+  const shape = [size, aspect * size];
+  const x = gaussian(size * size * aspect);
+  const milliseconds = median(() => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu' }));
+  return { size, shape: aspect === 1 ? '1:1' : '1:4', picosecondsEach: (1e9 * milliseconds) / (size ** 3 * (10 * aspect + 5)) };
+}
+
+function measureCount(matrices: number, threads: number): CountPoint {
+  const shape = [256, 256];
+  const parameters = Array.from({ length: matrices }, (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(256 * 256) }));
+  const optimizer = new Root(parameters, { threads, device: 'cpu' });
+  const milliseconds = median(() => optimizer.stepSync());
+  optimizer.dispose();
+  return { matrices, threads: `${threads} thread${threads === 1 ? '' : 's'}`, milliseconds };
+}
+
+/** Of at least 5 calls and 200 ms, after one that does not count. */
+function median(call: () => unknown): number {
+  call();
+  const samples: number[] = [];
+  for (const started = performance.now(); samples.length < 5 || performance.now() - started < 200; ) {
+    const before = performance.now();
+    call();
+    samples.push(performance.now() - before);
+  }
+  return samples.sort((a, b) => a - b)[samples.length >> 1]!;
+}
+
+function gaussian(size: number): Float32Array {
+  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+}
+
+async function draw(bySize: SizePoint[], byCount: CountPoint[]): Promise<string> {
+  // Modules that `require` cannot load in all versions of Node.
+  const [vega, { compile }] = await Promise.all([import('vega'), import('vega-lite')]);
+  const mark = { type: 'line', point: { size: 18, filled: true }, strokeWidth: 1.5 } as const;
+  const range = ['#c2410c', '#0067b1'];
+  const chart: TopLevelSpec = {
+    background: 'white',
+    padding: 8,
+    hconcat: [
+      {
+        width: 400,
+        height: 260,
+        title: 'One matrix, one thread',
+        data: { values: bySize },
+        mark,
+        encoding: {
+          x: { field: 'size', type: 'quantitative', title: 'shorter side', scale: { type: 'log', nice: false }, axis: { values: [64, 128, 256, 512, 1024] } },
+          y: { field: 'picosecondsEach', type: 'quantitative', title: 'ps per multiply-add of the plain form', scale: { zero: true } },
+          color: { field: 'shape', type: 'nominal', scale: { range }, legend: { title: 'shape' } },
+        },
+      },
+      {
+        width: 300,
+        height: 260,
+        title: 'A step on matrices of 256 × 256',
+        data: { values: byCount },
+        mark,
+        encoding: {
+          x: { field: 'matrices', type: 'quantitative', scale: { type: 'log', base: 2 }, axis: { values: [1, 2, 4, 8, 16, 32, 64] } },
+          y: { field: 'milliseconds', type: 'quantitative', title: 'ms', scale: { type: 'log' } },
+          color: { field: 'threads', type: 'nominal', scale: { range }, legend: { title: null } },
+        },
+      },
+    ],
+    resolve: { scale: { color: 'independent' } },
+    config: { font: 'system-ui, sans-serif', view: { stroke: null }, axis: { gridOpacity: 0.4 } },
+  };
+  const view = new vega.View(vega.parse(compile(chart).spec), { renderer: 'none', logLevel: vega.Error });
+  const svg = await view.toSVG();
+  view.finalize();
+  return `${svg}\n`;
+}
+
+main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+});
