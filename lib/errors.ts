@@ -10,7 +10,8 @@ export type RootErrorCode =
   | 'ERR_CUDA'
   | 'ERR_CHECKPOINT';
 
-/** Every error this package throws. It is thrown before anything changes; `message` says what was expected and what came. */
+/** Every error this package throws. It is thrown before anything changes, unless the
+ * arrays of a step are taken away while it runs; `message` says what was expected and what came. */
 export class RootError extends Error {
   readonly code: RootErrorCode;
 

@@ -39,6 +39,9 @@ export interface AdamWState {
 
 export type ParameterState = OrthogonalState | AdamWState;
 
+/** Parameters that a step, a save or a load of some optimizer is busy with. */
+const inUse = new WeakSet<Parameter>();
+
 /** What `Root`, `Muon` and `AdamW` have in common: they differ in the algorithm of a group that names none, and in defaults. */
 export abstract class Optimizer {
   /** The groups as given, then those that routing added (see `GroupOptions`); schedules write here. */
@@ -79,7 +82,12 @@ export abstract class Optimizer {
   async step(): Promise<StepReport> {
     return this.#exclusively('step', async () => {
       const { data, gradients } = this.#checkArrays();
-      const rejected = await guardAsync(() => this.#native.step(data, gradients, this.#stepSettings()));
+      const running = guard(() => this.#native.step(data, gradients, this.#stepSettings()));
+      const rejected = await guardAsync(() => running).catch((error: unknown) => {
+        // The arrays were detached meanwhile: the state is a step further, wherever the data went.
+        if (error instanceof RootError && error.code === 'ERR_INVALID_ARGUMENT') this.#step++;
+        throw error;
+      });
       return this.#report(gradients, rejected);
     });
   }
@@ -198,16 +206,20 @@ export abstract class Optimizer {
   async #exclusively<T>(what: 'step' | 'save' | 'load', run: () => Promise<T>): Promise<T> {
     this.#checkIdle();
     this.#running = what;
+    for (const parameter of this.#parameters) inUse.add(parameter);
     try {
       return await run();
     } finally {
       this.#running = undefined;
+      for (const parameter of this.#parameters) inUse.delete(parameter);
     }
   }
 
   #checkIdle(): void {
     this.#checkLive();
     if (this.#running !== undefined) throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
+    const shared = this.#parameters.find((parameter) => inUse.has(parameter));
+    if (shared !== undefined) throw new RootError('ERR_BUSY', `Expected another optimizer to have ended what it does with "${shared.name}"`);
   }
 
   #checkLive(): void {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { RootError } from './errors.js';
 import { product } from './validate.js';
@@ -29,10 +29,15 @@ export async function writeSafetensors(file: string, metadata: Readonly<Record<s
   const target = await realpath(file).catch(() => file);
   const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
-    const handle = await open(temporary, 'wx');
+    const mode = await stat(target).then(({ mode }) => mode & 0o777, () => 0o666);
+    const handle = await open(temporary, 'wx', mode);
     try {
       await writeAll(handle, header(metadata, tensors));
-      for (const { values } of tensors) await writeAll(handle, values());
+      for (const { name, shape, values } of tensors) {
+        const array = values();
+        if (array.length !== product(shape)) throw failure(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
+        await writeAll(handle, array);
+      }
       await handle.sync();
     } finally {
       await handle.close();

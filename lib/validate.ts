@@ -20,7 +20,8 @@ export function interval(text: string): Rule<number> {
     const inside =
       typeof value === 'number' && (open === '[' ? value >= least : value > least) && (close === ']' ? value <= most : value < most);
     if (!inside) throw expected(name, `in ${text}`, value);
-    if (!Number.isFinite(Math.fround(value))) throw expected(name, `in ${text} and within float32's range`, value);
+    const rounded = Math.fround(value);
+    if (!Number.isFinite(rounded) || (close === ')' && rounded === most)) throw expected(name, `in ${text} as a float32`, value);
     return value;
   };
 }
@@ -43,7 +44,8 @@ export function oneOf<const T extends string>(...values: readonly T[]): Rule<T> 
 }
 
 export function checkObject(value: unknown, name: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw expected(name, 'an object', value);
+  // Not a Map, say, whose entries are no properties.
+  if (Object.prototype.toString.call(value) !== '[object Object]') throw expected(name, 'an object', value);
   return value as Record<string, unknown>;
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,6 +37,12 @@ struct Failure {
       return {error.code(), error.what()};
     } catch (const std::bad_alloc&) {
       return {"ERR_OUT_OF_MEMORY", "Not enough memory"};
+    } catch (const std::length_error&) {
+      return {"ERR_OUT_OF_MEMORY", "More elements than memory can hold"};
+    } catch (const Napi::Error&) {
+      throw;  // a script's own, on its way back to it
+    } catch (const std::exception& error) {
+      return {"ERR_INVALID_ARGUMENT", error.what()};
     }
   }
 };

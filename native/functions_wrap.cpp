@@ -65,14 +65,15 @@ struct OrthogonalizeCall {
   std::vector<MatrixLayout> matrices;
   std::vector<std::vector<Coefficients>> coefficients;
 
-  explicit OrthogonalizeCall(const Napi::CallbackInfo& info)
-      : backend(make_backend(info[0], info[1])),
-        input(floats(info[2], "input")),
-        output(floats(info[3], "output", input.size)),
-        matrices(matrix_layouts(info[4], int64_t(input.size))) {
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : backend(make_backend(info[0], info[1])) {
+    const size_t size = floats(info[2], "input").size;
+    matrices = matrix_layouts(info[4], int64_t(size));
     const Napi::Array array = list(info[5], "coefficients");
     if (matrices.empty() || array.Length() != matrices.size()) reject("coefficients", "one for each matrix");
     for (uint32_t i = 0; i < array.Length(); ++i) coefficients.push_back(coefficient_list(array[i]));
+    // Last, when no getter can run any more.
+    input = floats(info[2], "input", size);
+    output = floats(info[3], "output", size);
   }
 
   void operator()() const { orthogonalize(*backend, input.data, output.data, matrices, coefficients); }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 namespace root_optimizer {
@@ -14,38 +13,38 @@ namespace {
 // with an error of about 2⁻²⁴·∏a² beside what it should hold.
 constexpr double kGrowthLimit = 1 << 11;
 
-struct Split {
-  double growth;  // the largest of any leg
+// Legs that are each as long as the growth limit lets them be; an iteration that exceeds it alone is a leg of its own.
+std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limit) {
   std::vector<int> legs;
-};
-
-// The split of the first `count` iterations into `legs` legs whose largest growth is smallest.
-Split best_split(const std::vector<Coefficients>& steps, int count, int legs) {
-  Split best{std::numeric_limits<double>::infinity(), {}};
-  double growth = 1;
-  for (int start = count - 1; start >= legs - 1; --start) {
-    const double a = steps[size_t(start)].a;
-    growth *= std::max(a * a, 1.0);
-    if (growth >= best.growth) break;
-    if (legs == 1 && start > 0) continue;
-    Split split = legs == 1 ? Split{growth, {}} : best_split(steps, start, legs - 1);
-    split.growth = std::max(split.growth, growth);
-    if (split.growth < best.growth) {
-      split.legs.push_back(count - start);
-      best = std::move(split);
+  double growth = 0;
+  for (const Coefficients& step : steps) {
+    const double gain = std::max(step.a * step.a, 1.0);
+    if (legs.empty() || growth * gain > limit) {
+      legs.push_back(0);
+      growth = 1;
     }
+    growth *= gain;
+    ++legs.back();
   }
-  return best;
+  return legs;
 }
 
-// As few legs as keep the growth of each within the limit; where an iteration alone exceeds it, a leg for each.
+// As few legs as the limit allows, divided at the lowest limit that as many legs can keep.
 std::vector<int> gram_legs(const std::vector<Coefficients>& steps) {
-  const int count = int(steps.size());
-  for (int legs = 1; legs < count; ++legs) {
-    const Split split = best_split(steps, count, legs);
-    if (split.growth <= kGrowthLimit) return split.legs;
+  std::vector<int> legs = greedy_legs(steps, kGrowthLimit);
+  double too_low = 0;
+  double enough = std::log2(kGrowthLimit);
+  while (enough - too_low > 0.01) {
+    const double middle = (too_low + enough) / 2;
+    std::vector<int> balanced = greedy_legs(steps, std::exp2(middle));
+    if (balanced.size() > legs.size()) {
+      too_low = middle;
+    } else {
+      enough = middle;
+      legs = std::move(balanced);
+    }
   }
-  return std::vector<int>(size_t(count), 1);
+  return legs;
 }
 
 // Whether a rounding upwards by up to 0.2 % in every iteration leaves all singular values where the next ones pull them

@@ -47,6 +47,8 @@ Settings adamw_settings(const Napi::Object& entry) {
                        integer(entry.Get("step"), "step", 1)};
 }
 
+Error disposed() { return {"ERR_DISPOSED", "The optimizer has been disposed of"}; }
+
 Napi::Value indices(Napi::Env env, const std::vector<uint32_t>& values) {
   Napi::Array array = Napi::Array::New(env, values.size());
   for (uint32_t i = 0; i < values.size(); ++i) array.Set(i, Napi::Number::New(env, values[i]));
@@ -97,7 +99,7 @@ void OptimizerWrap::dispose(const Napi::CallbackInfo& info) {
 }
 
 OptimizerWrap::Session& OptimizerWrap::session() const {
-  if (session_ == nullptr) throw Error("ERR_DISPOSED", "The optimizer has been disposed of");
+  if (session_ == nullptr) throw disposed();
   return *session_;
 }
 
@@ -115,8 +117,12 @@ Napi::Value OptimizerWrap::memory_bytes(const Napi::CallbackInfo& info) {
                [&] { return Napi::Number::New(info.Env(), double(idle_session().optimizer.memory_bytes())); });
 }
 
+// Reading an object may run a script of its own (a getter), which may do anything to the arrays and to us. So settings
+// come first, and what scripts can change is looked at when none can run any more.
 OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) const {
-  const std::vector<ParameterLayout>& layouts = idle_session().optimizer.parameters();
+  const std::shared_ptr<Session> session = session_;
+  if (session == nullptr) throw disposed();
+  const std::vector<ParameterLayout>& layouts = session->optimizer.parameters();
   const Napi::Array data = list(info[0], "data");
   const Napi::Array gradients = list(info[1], "gradients");
   const Napi::Array settings = list(info[2], "settings");
@@ -126,16 +132,19 @@ OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) con
   }
   Step step;
   for (uint32_t i = 0; i < count; ++i) {
-    const size_t size = size_t(layouts[i].size);
-    step.values.push_back(data[i]);
-    step.values.push_back(gradients[i]);
-    step.spans.push_back(floats(step.values[2 * i], "data", size));
-    step.spans.push_back(floats(step.values[2 * i + 1], "gradient", size));
-    step.arrays.push_back({step.spans[2 * i].data, step.spans[2 * i + 1].data});
     const Napi::Object entry = object(settings[i], "settings[i]");
     const size_t matrices = layouts[i].matrices.size();
     step.settings.push_back(matrices > 0 ? orthogonal_settings(entry, matrices) : adamw_settings(entry));
+    step.values.push_back(data[i]);
+    step.values.push_back(gradients[i]);
   }
+  for (uint32_t i = 0; i < count; ++i) {
+    const size_t size = size_t(layouts[i].size);
+    step.spans.push_back(floats(step.values[2 * i], "data", size));
+    step.spans.push_back(floats(step.values[2 * i + 1], "gradient", size));
+    step.arrays.push_back({step.spans[2 * i].data, step.spans[2 * i + 1].data});
+  }
+  idle_session();
   return step;
 }
 
@@ -205,18 +214,21 @@ Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
 
 Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    Optimizer& optimizer = idle_session().optimizer;
+    idle_session();
     const size_t index = parameter_index(info[0]);
-    const ParameterLayout& layout = optimizer.parameters()[index];
     const Napi::Object state = object(info[1], "state");
-    const size_t size = size_t(layout.size);
-    if (layout.matrices.empty()) {
-      const Span<float> first = floats(state.Get("expAvg"), "expAvg", size);
-      const Span<float> second = floats(state.Get("expAvgSq"), "expAvgSq", size);
+    const bool adamw = session_->optimizer.parameters()[index].matrices.empty();
+    const Napi::Value first_value = state.Get(adamw ? "expAvg" : "momentumBuffer");
+    const Napi::Value second_value = state.Get(adamw ? "expAvgSq" : "thresholds");
+
+    Optimizer& optimizer = idle_session().optimizer;  // once more: a getter may have run
+    const ParameterLayout& layout = optimizer.parameters()[index];
+    const Span<float> first = floats(first_value, adamw ? "expAvg" : "momentumBuffer", size_t(layout.size));
+    if (adamw) {
+      const Span<float> second = floats(second_value, "expAvgSq", size_t(layout.size));
       optimizer.write_state(index, first.data, second.data);
     } else {
-      const Span<float> first = floats(state.Get("momentumBuffer"), "momentumBuffer", size);
-      const Span<double> thresholds = doubles(state.Get("thresholds"), "thresholds");
+      const Span<double> thresholds = doubles(second_value, "thresholds");
       if (thresholds.size != layout.matrices.size()) reject("thresholds", "one for each matrix");
       optimizer.write_state(index, first.data, nullptr);
       optimizer.set_thresholds(index, {thresholds.data, thresholds.data + thresholds.size});

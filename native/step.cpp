@@ -27,10 +27,12 @@ class Owned {
   }
 
   T* data() const { return data_; }
-  size_t count() const { return count_; }
   size_t bytes() const { return count_ * sizeof(T); }
   void read(T* host) const { backend_->read(host, data_, bytes()); }
   void write(const T* host) { backend_->write(data_, host, bytes()); }
+  void fill(T value) {
+    for (size_t i = 0; i < count_; ++i) backend_->write(data_ + i, &value, sizeof(T));
+  }
   std::vector<T> values() const {
     std::vector<T> host(count_);
     read(host.data());
@@ -52,12 +54,20 @@ std::vector<uint32_t> raised(const Owned<uint32_t>& flags) {
   return indices;
 }
 
+// A product of settings that are finite each may not be.
+float finite(double value, const char* name) {
+  if (!(std::fabs(value) <= std::numeric_limits<float>::max())) {
+    throw Error("ERR_INVALID_ARGUMENT", std::string("Expected ") + name + " to be within float32's range");
+  }
+  return float(value);
+}
+
 AdamWScalars scalars_of(const AdamWSettings& s) {
   return {float(1 - s.beta1),
           float(s.beta2),
           float(1 - s.beta2),
-          float(1 - s.lr * s.weight_decay),
-          float(s.lr / (1 - std::pow(s.beta1, double(s.step)))),
+          finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay"),
+          finite(s.lr / (1 - std::pow(s.beta1, double(s.step))), "lr / (1 - beta1^step)"),
           float(std::sqrt(1 - std::pow(s.beta2, double(s.step)))),
           float(s.eps)};
 }
@@ -93,10 +103,7 @@ struct Optimizer::State {
     forget_thresholds();
   }
 
-  void forget_thresholds() {
-    const std::vector<double> none(thresholds.count(), std::numeric_limits<double>::quiet_NaN());
-    thresholds.write(none.data());
-  }
+  void forget_thresholds() { thresholds.fill(std::numeric_limits<double>::quiet_NaN()); }
 
   Batch batch(const MatrixLayout& matrix, size_t index, const Arrays& arrays,
               const OrthogonalSettings& settings) const {
@@ -128,11 +135,12 @@ size_t Optimizer::memory_bytes() const {
 }
 
 std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) {
+  const std::vector<Job> jobs = updates(arrays, settings);
   Owned<uint32_t> flags(*backend_, parameters_.size());
   backend_->run(checks(arrays, settings, flags.data()));
   std::vector<uint32_t> non_finite = raised(flags);
   if (!non_finite.empty()) return non_finite;
-  backend_->run(updates(arrays, settings));
+  backend_->run(jobs);
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const auto* s = std::get_if<OrthogonalSettings>(&settings[p]);
     if (s != nullptr && !s->threshold) states_[p].forget_thresholds();
@@ -165,14 +173,15 @@ static Job orthogonal_job(const Batch& batch, const OrthogonalSettings& s, const
   const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), m.coefficients);
   Footprint footprint = schedule.footprint(batch.tall(), batch.narrow());
   footprint.selection = s.threshold.has_value();
-  const float decay = float(1 - s.lr * s.weight_decay);
-  const float rate = float(-s.lr * m.update_scale);
+  const float decay = finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay");
+  const float rate = finite(-s.lr * m.update_scale, "lr times the scale of the update");
   const double cost = schedule.flops(batch.tall(), batch.narrow()) + kElementCost * double(batch.size());
   return {cost, footprint, [=, threshold = s.threshold](Queue& queue) {
             queue.momentum(batch);
             if (threshold) queue.threshold(batch, threshold->quantile, threshold->scale);
             const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
-            queue.update(batch, x, decay, rate);
+            if (decay != 1 || rate != 0)
+              queue.update(batch, x, decay, rate);  // −0 + 0 is 0: to change nothing, do nothing
           }};
 }
 

@@ -14,7 +14,17 @@ const program = `
       native.orthogonalizeSync('cpu', 2, Float32Array.from(input), output, [{ offset: 0, rows, columns }], [Float64Array.from(coefficients)]);
       return Array.from(output);
     });
-    console.log(JSON.stringify({ used: native.devices().cpu.instructionSet, results }));
+    // Momentum, threshold, clip and update go through the sets' own transposes as well.
+    const steps = shapes.map(({ rows, columns, input }) => {
+      const [data, gradient] = [Float32Array.from(input).reverse(), Float32Array.from(input)];
+      const optimizer = new native.Optimizer('cpu', 2, [{ size: data.length, matrices: [{ offset: 0, rows, columns }] }]);
+      const matrices = [{ updateScale: 1, coefficients: Float64Array.from(coefficients) }];
+      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold: { quantile: 0.9, scale: 1 }, matrices };
+      for (let i = 0; i < 2; i++) optimizer.stepSync([data], [gradient], [settings]);
+      const { momentumBuffer, thresholds } = optimizer.state(0);
+      return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };
+    });
+    console.log(JSON.stringify({ used: native.devices().cpu.instructionSet, results, steps }));
   } catch (error) {
     console.log(JSON.stringify({ code: error.code, message: error.message }));
   }
@@ -23,6 +33,7 @@ const program = `
 interface Output {
   used?: string;
   results?: number[][];
+  steps?: { data: number[]; momentumBuffer: number[]; threshold: number }[];
   code?: RootErrorCode;
   message?: string;
 }
@@ -54,6 +65,15 @@ test.each(available)('%s agrees with float64 at every edge', (set) => {
   inputs.forEach(({ rows, columns, input }, i) => {
     const expected = reference.newtonSchulz(Float64Array.from(input), rows, columns, triples);
     expect(relativeError(results![i]!, expected)).toBeLessThan(1e-4);
+  });
+});
+
+test.each(available)('%s takes the same steps, with the same thresholds to the bit', (set) => {
+  const narrowest = outputs.get(available.at(-1)!)!.steps!;
+  outputs.get(set)!.steps!.forEach(({ data, momentumBuffer, threshold }, i) => {
+    expect(threshold).toBe(narrowest[i]!.threshold);
+    expect(momentumBuffer).toEqual(narrowest[i]!.momentumBuffer);
+    expect(relativeError(data, narrowest[i]!.data)).toBeLessThan(1e-5);
   });
 });
 

@@ -33,12 +33,14 @@ void CpuQueue::check_moments(const Moments& p, const AdamWScalars& scalars, uint
 
 void CpuQueue::adamw(const Moments& p, const AdamWScalars& scalars) {
   const AdamWScalars s = scalars;
+  const bool still = s.decay == 1 && s.step_size == 0;  // −0 − 0·x may be 0: to change nothing, do nothing
   for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float average = next_exp_avg(p.exp_avg[i], p.gradient[i], s);
       const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
       p.exp_avg[i] = average;
       p.exp_avg_sq[i] = square;
+      if (still) continue;
       p.data[i] = p.data[i] * s.decay - s.step_size * (average / (std::sqrt(square) / s.correction2_root + s.eps));
     }
   });

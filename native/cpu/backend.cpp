@@ -56,9 +56,8 @@ class CpuBackend final : public Backend {
     }
     reserve(order, divided);
     for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
-    pool_.for_each(int64_t(order.size() - divided), [&](int64_t i, int thread) {
-      run_job(queues_[size_t(thread)], *order[divided + size_t(i)], nullptr);
-    });
+    pool_.for_each(int64_t(order.size() - divided),
+                   [&](int64_t i, int slot) { run_job(queues_[size_t(slot)], *order[divided + size_t(i)], nullptr); });
   }
 
  private:
@@ -79,6 +78,7 @@ class CpuBackend final : public Backend {
       most = std::max(most, CpuQueue::scratch_bytes(kernels_, order[i]->footprint));
     }
     const size_t single = order.size() - divided;
+    if (divided > 0 || single > 1) pool_.start();
     for (size_t i = 0; i < queues_.size(); ++i) {
       queues_[i].reserve(std::max(i == 0 ? together : 0, i < single ? alone : 0));
     }

@@ -52,9 +52,7 @@ int cgroup_cores() {
 }
 #endif
 
-}  // namespace
-
-int physical_cores() {
+int count_physical_cores() {
 #if defined(__linux__)
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
@@ -76,6 +74,13 @@ int physical_cores() {
   if (sysctlbyname("hw.physicalcpu", &cores, &size, nullptr, 0) == 0 && cores > 0) return cores;
 #endif
   return std::max(1, int(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+int physical_cores() {
+  static const int cores = count_physical_cores();
+  return cores;
 }
 
 int64_t first_level_cache() {

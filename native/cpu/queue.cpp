@@ -84,7 +84,7 @@ Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns) {
   return operand;
 }
 
-void CpuQueue::for_each(int64_t count, const std::function<void(int64_t)>& task) {
+void CpuQueue::for_each(int64_t count, FunctionRef<void(int64_t)> task) {
   if (team_ == nullptr) {
     for (int64_t i = 0; i < count; ++i) task(i);
   } else {
@@ -92,7 +92,7 @@ void CpuQueue::for_each(int64_t count, const std::function<void(int64_t)>& task)
   }
 }
 
-void CpuQueue::for_ranges(int64_t size, int64_t grain, const std::function<void(int64_t, int64_t)>& task) {
+void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t, int64_t)> task) {
   for_each((size + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
 }
 

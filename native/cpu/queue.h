@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "../backend.h"
+#include "function_ref.h"
 #include "kernels.h"
 #include "panel.h"
 #include "thread_pool.h"
@@ -72,8 +72,8 @@ class CpuQueue final : public Queue {
     return {operand.rows, operand.columns, kernels_.panel_width, kernels_.row_tile};
   }
   /// task(begin, end) over pieces of [0, size) that are whole multiples of `grain`, save the last.
-  void for_ranges(int64_t size, int64_t grain, const std::function<void(int64_t begin, int64_t end)>& task);
-  void for_each(int64_t count, const std::function<void(int64_t index)>& task);
+  void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
+  void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
 
   const Kernels& kernels_;

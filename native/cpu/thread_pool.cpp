@@ -7,9 +7,9 @@ namespace root_optimizer {
 ThreadPool::ThreadPool(int threads) : threads_(threads) { workers_.reserve(size_t(threads - 1)); }
 
 void ThreadPool::start() {
-  for (int thread = 1; thread < threads_; ++thread) {
+  while (int(workers_.size()) + 1 < threads_) {
     try {
-      workers_.emplace_back([this, thread] { work(thread); });
+      workers_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
       break;  // A container's limit on threads: fewer of them give the same results.
     }
@@ -25,37 +25,39 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::for_each(int64_t count, const std::function<void(int64_t, int)>& task) {
-  if (count <= 1 || threads_ == 1) {
+void ThreadPool::for_each(int64_t count, FunctionRef<void(int64_t, int)> task) {
+  if (count <= 1 || workers_.empty()) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
-  if (workers_.empty()) start();
   std::unique_lock<std::mutex> lock(mutex_);
   task_ = &task;
   next_ = 0;
   count_ = count;
+  slots_ = 0;
   wake_.notify_all();
-  take_tasks(lock, 0);
+  take_tasks(lock);
   ended_.wait(lock, [this] { return running_ == 0; });
 }
 
-void ThreadPool::work(int thread) {
+void ThreadPool::work() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stopping_ || next_ < count_; });
     if (stopping_) return;
-    take_tasks(lock, thread);
+    take_tasks(lock);
   }
 }
 
 // Tasks are coarse (tens of microseconds and up), so one mutex for all of the bookkeeping costs nothing that shows.
-void ThreadPool::take_tasks(std::unique_lock<std::mutex>& lock, int thread) {
+void ThreadPool::take_tasks(std::unique_lock<std::mutex>& lock) {
+  if (next_ == count_) return;
+  const int slot = slots_++;
   while (next_ < count_) {
     const int64_t index = next_++;
     ++running_;
     lock.unlock();
-    (*task_)(index, thread);
+    (*task_)(index, slot);
     lock.lock();
     if (--running_ == 0 && next_ == count_) ended_.notify_one();
   }
