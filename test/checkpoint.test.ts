@@ -247,6 +247,20 @@ test('one thing at a time', async () => {
   expect(optimizer.stepSync()).toMatchObject({ applied: true });
 });
 
+test('data that is detached while a save runs', async () => {
+  const [a, b] = [1, 2].map((seed) => new Parameter({ name: `w${seed}`, shape: [500, 500], data: gaussian(250_000, seed) }));
+  using optimizer = new Root([a!, b!]);
+  const file = path.join(folder, 'detached.safetensors');
+  await optimizer.save(file);
+  const before = readFileSync(file);
+  const saving = optimizer.save(file);
+  const kept = structuredClone(b!.data.buffer as ArrayBuffer, { transfer: [b!.data.buffer as ArrayBuffer] });
+  await expectError(() => saving, 'ERR_INVALID_ARGUMENT', /data of parameter "w2".*detached/);
+  expect(kept.byteLength).toBe(1_000_000);
+  expect(readFileSync(file).equals(before)).toBe(true);
+  expect(readdirSync(folder).filter((name) => name.includes('.tmp'))).toEqual([]);
+});
+
 test('disposed meanwhile', async () => {
   const params = model();
   using saved = new Root(params);

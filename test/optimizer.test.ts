@@ -240,6 +240,43 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     expect(params.map((one) => one.grad)).toEqual([new Float32Array(6), new Float32Array(4)]);
   });
 
+  test.each([[3, 2], [4, 3], [8, 2], [8, 5]])('%i threads on %i matrices do what one does', (threads, count) => {
+    const make = () => Array.from({ length: count }, (_, i) => parameter(`w${i}`, [40 + i, 64], i));
+    const [many, one] = [make(), make()];
+    using together = new Root(many, { device, threads });
+    using alone = new Root(one, { device, threads: 1 });
+    for (let i = 0; i < 20; i++) for (const optimizer of [together, alone]) optimizer.stepSync();
+    expect(many.map(({ data }) => bits(data))).toEqual(one.map(({ data }) => bits(data)));
+  });
+
+  test('a parameter that another optimizer is stepping is refused', async () => {
+    const shared = large();
+    using first = new Root([shared], { device });
+    using second = new AdamW([shared, parameter('b', [3])], { device });
+    const running = first.step();
+    await expectError(() => second.step(), 'ERR_BUSY', /another optimizer.*"large"/);
+    await expectError(() => second.stepSync(), 'ERR_BUSY', /another optimizer.*"large"/);
+    await running;
+    expect(second.stepSync().applied).toBe(true);
+  });
+
+  test('settings whose product leaves float32 change nothing', async () => {
+    const [w, b] = [parameter('w', [5, 6]), parameter('b', [7])];
+    using optimizer = new Root([w, b], { device, lr: 1e30, weightDecay: 1e30 });
+    const before = [w, b].map(({ data }) => bits(data));
+    await expectError(() => optimizer.step(), 'ERR_INVALID_ARGUMENT', /1 - lr \* weightDecay.*float32/);
+    expect([w, b].map(({ data }) => bits(data))).toEqual(before);
+    expect((optimizer.stateOf(w) as OrthogonalState).momentumBuffer.every((value) => value === 0)).toBe(true);
+  });
+
+  test('a learning rate of zero without weight decay keeps even the sign of zero', () => {
+    const [w, b] = [parameter('w', [9, 4]), parameter('b', [5])];
+    for (const { data } of [w, b]) data.fill(-0);
+    using optimizer = new Root([w, b], { device, lr: 0, weightDecay: 0, adamw: { lr: 0 } });
+    optimizer.stepSync();
+    for (const { data } of [w, b]) expect(data.every((value) => Object.is(value, -0))).toBe(true);
+  });
+
   test('memoryBytes counts the state, and scratch once a step has needed some', () => {
     using optimizer = new Root([parameter('w', [96, 400]), parameter('b', [50])], { device, threads: 1 });
     const state = 4 * (96 * 400 + 2 * 50);

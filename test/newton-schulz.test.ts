@@ -1,0 +1,44 @@
+import { addon } from '../lib/binding.js';
+import { newtonSchulzCoefficients, Root, Parameter, type Preset } from '../lib/index.js';
+import { gaussian } from './support.js';
+
+const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
+
+function plan(rows: number, columns: number, preset: Preset, steps: number) {
+  const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
+  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat())) };
+}
+
+test.each(presets)('the legs of %s cover all iterations, and none lets rounding errors grow beyond 2¹¹', (preset) => {
+  for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
+    const { form, legs, triples } = plan(64, 1024, preset, steps);
+    expect({ steps, form }).toEqual({ steps, form: 'gram' });
+    expect(legs.reduce((a, b) => a + b, 0)).toBe(steps);
+    let start = 0;
+    for (const leg of legs) {
+      const growth = triples.slice(start, (start += leg)).reduce((product, [a]) => product * Math.max(1, a * a), 1);
+      expect(leg === 1 || growth <= 2 ** 11).toBe(true);
+    }
+  }
+});
+
+test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifteenth of that of 3 + 2', () => {
+  expect(plan(64, 1024, 'polar-express', 5).legs).toEqual([2, 3]);
+});
+
+test('square matrices take the standard form, and coefficients that rounding can send astray take it at any shape', () => {
+  expect(plan(512, 512, 'muon', 5).form).toBe('standard');
+  const [published] = newtonSchulzCoefficients([2048, 2048], 'paper', 1);
+  const five = Float64Array.from(Array.from({ length: 5 }, () => published!).flat());
+  expect(addon().newtonSchulzPlan(256, 4096, five).form).toBe('standard');
+});
+
+test('the count of operations is that of the form: symmetric products by halves', () => {
+  expect(plan(512, 512, 'muon', 5).flops).toBe(5 * (3 + 1) * 512 ** 3);
+  expect(plan(256, 1024, 'muon', 5).flops).toBe(6 * 256 ** 2 * 1024 + 14 * 256 ** 3);
+});
+
+test('a hundred iterations are no more trouble than five', () => {
+  using optimizer = new Root([new Parameter({ name: 'w', shape: [16, 64], grad: gaussian(16 * 64) })], { coefficients: 'muon', steps: 100 });
+  expect(optimizer.stepSync().applied).toBe(true);
+});
