@@ -55,7 +55,7 @@ bool stays_bounded(const std::vector<Coefficients>& steps) {
   for (int i = 1; i <= kPoints; ++i) {
     double x = double(i) / kPoints;
     for (const auto& [a, b, c] : steps) x = 1.002 * x * (a + x * x * (b + c * x * x));
-    if (!(std::fabs(x) < 2.2)) return false;  // what sequences cut short reach between iterations
+    if (!(std::fabs(x) < 2.5)) return false;  // what sequences cut short reach between iterations
   }
   return true;
 }
