@@ -1,73 +1,49 @@
-import { expected } from './errors.js';
+import { adaptiveTriples } from './adaptive.js';
+import { type Calibration, calibratedTriples, checkCalibration, isCalibration } from './calibration.js';
+import { expected, RootError } from './errors.js';
+import { cans, muon, paper, polarExpress, quintic } from './presets.js';
 import { checkShape, integer, product } from './validate.js';
 
 /** a, b, c of one Newton-Schulz iteration, which maps every singular value x to ax + bx³ + cx⁵. */
 export type Triple = readonly [a: number, b: number, c: number];
 
 /**
- * Named coefficients. Each but `paper` maps singular values from [0, 1] into [0, 1.25] with 5 iterations or more; on the way, and so with
- * fewer iterations, `polar-express` and `cans` reach 1.99 and `quintic` 1.27. Where a sequence is shorter than the number of
- * iterations its last triple repeats.
+ * Named coefficients. Each but `paper` keeps singular values in [0, 1] within [0, 1.25] at 5 iterations or more, `adaptive` at any number; in
+ * between, and at fewer iterations, `polar-express` and `cans` reach 1.99 and `quintic` 1.27. Where a list is shorter than the
+ * number of iterations its last triple repeats.
  *
  * - `muon`: one triple for every iteration (Keller Jordan, https://kellerjordan.github.io/posts/muon).
- * - `paper`: ROOT's published triples (arXiv 2511.20626), one for each of 2048×2048, 2048×3072, 2048×8192 and 2048×16384 or their
- *   transposes; `muon` for other shapes. As published, and that of 2048×2048 is not bounded: its peak 1.22459, at 0.5591, lies
- *   above its unstable fixed point 1.22355, so that a few singular values leave five iterations at up to 3.31 and six at up to 679.
- * - `polar-express`: optimal in the spectral norm, iteration by iteration (arXiv 2505.16932), with its safety factor 1.01.
+ * - `paper`: ROOT's published triples, one a shape (arXiv 2511.20626), `muon` for shapes it gives none for. Exactly as published, and
+ *   that of 2048×2048 is not a bounded map: its peak 1.22459 lies above its unstable fixed point 1.22355, so that singular values
+ *   near 0.559 of an iteration leave five iterations at up to 3.31, six at up to 679.
+ * - `polar-express`: optimal for the spectral norm, iteration by iteration (arXiv 2505.16932), with its safety factor 1.01.
  * - `cans`: Chebyshev-optimal (arXiv 2506.10935).
- * - `quintic`: You Jiacheng's sequence (https://x.com/YouJiacheng/status/1905861218138804534).
- * - `adaptive`: to be fitted to the matrix's shape; at present the same as `polar-express`, which the fits will replace.
+ * - `quintic`: You Jiacheng's sequence (https://x.com/YouJiacheng/status/1893704552689303901).
+ * - `adaptive`, the default: a triple for each iteration, fitted to the shape and the number of iterations. They minimise the mean square of
+ *   σ − 1 over the spectra of Gaussian matrices of that shape (Marchenko-Pastur) at weight 3 and spectra that decay as i^−p, p from 0.5 to 1,
+ *   at weight 1, the proportion in which ROOT's paper mixes random matrices with momentum; a thousandth goes to longer tails. The map stays within [0, 1.25], and within 1.3
+ *   where every value is moved by a bfloat16 rounding (2⁻⁸); between iterations values peak at 1. Common shapes come from a
+ *   table, others are fitted when they are first asked for, in tens of milliseconds, and kept in memory. With `steps: 4` it costs a fifth less and
+ *   is no less precise than `muon` with 5, but for large matrices that are nearly square (docs/coefficients.md).
  */
 export type Preset = 'muon' | 'paper' | 'polar-express' | 'cans' | 'quintic' | 'adaptive';
 
-/** A preset's name, one triple for every iteration, or a list of triples, an iteration each. */
-export type Coefficients = Preset | Triple | readonly Triple[];
+/**
+ * A preset's name, one triple for every iteration, a list of triples, an iteration each, or what `root-optimizer calibrate` has written (the
+ * parsed JSON): triples by the names of parameters or by shapes, `adaptive` for what it does not hold.
+ */
+export type Coefficients = Preset | Triple | readonly Triple[] | Calibration;
 
-const muon: readonly Triple[] = [[3.4445, -4.775, 2.0315]];
-
-const paper: Readonly<Record<string, readonly Triple[]>> = {
-  '2048x2048': [[3.4916, -4.8224, 2.1095]],
-  '2048x3072': [[3.4509, -4.579, 1.9325]],
-  '2048x8192': [[2.9794, -3.6674, 1.6207]],
-  '2048x16384': [[3.1943, -3.8221, 1.5322]],
-};
-
-/** p(x / s): leaves room for singular values that rounding pushes above 1. */
-const withSafety = (s: number, [a, b, c]: Triple): Triple => [a / s, b / s ** 3, c / s ** 5];
-
-const published: readonly Triple[] = [
-  [8.28721201814563, -23.595886519098837, 17.300387312530933],
-  [4.107059111542203, -2.9478499167379106, 0.5448431082926601],
-  [3.9486908534822946, -2.908902115962949, 0.5518191394370137],
-  [3.3184196573706015, -2.488488024314874, 0.51004894012372],
-  [2.300652019954817, -1.6689039845747493, 0.4188073119525673],
-  [1.875, -1.25, 0.375],
-];
-const polarExpress = published.map((triple) => withSafety(1.01, triple));
-
-const cans: readonly Triple[] = [
-  [8.4703, -25.1081, 18.6293],
-  [4.1828, -3.1087, 0.5806],
-  [3.9619, -2.9541, 0.563],
-  [3.2866, -2.4647, 0.5074],
-  [2.2737, -1.6447, 0.4162],
-];
-
-const quintic: readonly Triple[] = [
-  [4.0848, -6.8946, 2.927],
-  [3.9505, -6.3029, 2.6377],
-  [3.7418, -5.5913, 2.3037],
-  [2.8769, -3.1427, 1.2046],
-  [2.8366, -3.0525, 1.2012],
-];
-
-const presets: Readonly<Record<Preset, (rows: number, columns: number) => readonly Triple[]>> = {
+const presets: Readonly<Record<Preset, (rows: number, columns: number, steps: number) => readonly Triple[]>> = {
   muon: () => muon,
-  paper: (rows, columns) => paper[`${Math.min(rows, columns)}x${Math.max(rows, columns)}`] ?? muon,
+  paper: (rows, columns) => {
+    const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];
+    return paper.find(({ shape }) => shape[0] === m && shape[1] === n)?.triples ?? muon;
+  },
   'polar-express': () => polarExpress,
   cans: () => cans,
   quintic: () => quintic,
-  adaptive: () => polarExpress,
+  adaptive: adaptiveTriples,
 };
 
 export const presetNames = Object.freeze(Object.keys(presets)) as readonly Preset[];
@@ -75,12 +51,13 @@ export const presetNames = Object.freeze(Object.keys(presets)) as readonly Prese
 /** Bounded so that a slip (a count of training steps, say) does not turn a step into hours. */
 export const checkSteps = integer(1, 100);
 
-/** Iterations where none are given: 5, or as many as a longer list of triples holds. */
+/** Iterations where none are given: 5, as many as a longer list of triples holds, or those of a calibration. */
 export function defaultSteps(coefficients: Coefficients): number {
+  if (isCalibration(coefficients)) return coefficients.steps;
   return isList(coefficients) ? Math.max(5, coefficients.length) : 5;
 }
 
-function isList(coefficients: Coefficients): coefficients is readonly Triple[] {
+function isList(coefficients: Preset | Triple | readonly Triple[]): coefficients is readonly Triple[] {
   return typeof coefficients !== 'string' && Array.isArray(coefficients[0]);
 }
 
@@ -88,11 +65,16 @@ function isList(coefficients: Coefficients): coefficients is readonly Triple[] {
 export function checkCoefficients(coefficients: unknown, name = 'coefficients'): Coefficients {
   const names = presetNames.map((preset) => `"${preset}"`).join(', ');
   if (typeof coefficients === 'string' && Object.hasOwn(presets, coefficients)) return coefficients as Preset;
+  if (isCalibration(coefficients)) return checkCalibration(coefficients, name);
   if (!Array.isArray(coefficients) || coefficients.length === 0) {
-    throw expected(name, `one of ${names}, [a, b, c] or a list of [a, b, c]`, coefficients);
+    throw expected(name, `one of ${names}, [a, b, c], a list of [a, b, c] or a calibration`, coefficients);
   }
-  if (!Array.isArray(coefficients[0])) return checkTriple(coefficients, name);
-  return Object.freeze(coefficients.map((triple, i) => checkTriple(triple, `${name}[${i}]`)));
+  return Array.isArray(coefficients[0]) ? checkTriples(coefficients, name) : checkTriple(coefficients, name);
+}
+
+/** Frozen copies. */
+export function checkTriples(triples: readonly unknown[], name: string): readonly Triple[] {
+  return Object.freeze(Array.from(triples, (triple, i) => checkTriple(triple, `${name}[${i}]`)));
 }
 
 function checkTriple(triple: unknown, name: string): Triple {
@@ -101,17 +83,51 @@ function checkTriple(triple: unknown, name: string): Triple {
   return Object.freeze([...(triple as [number, number, number])]);
 }
 
-/** The first `steps` triples for a matrix of that shape, the last one repeated where there are fewer. */
-export function triplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number): Triple[] {
-  const list = typeof coefficients === 'string' ? presets[coefficients](rows, columns) : isList(coefficients) ? coefficients : [coefficients];
+/**
+ * The first `steps` triples for a matrix of that shape, the last one repeated where there are fewer.
+ * @param name of the parameter that the matrix is of, for a calibration
+ * @throws RootError ERR_INVALID_ARGUMENT where a calibration is for another number of iterations
+ */
+export function triplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name?: string): Triple[] {
+  const list = listFor(rows, columns, coefficients, steps, name);
   return Array.from({ length: steps }, (_, i) => list[Math.min(i, list.length - 1)]!);
+}
+
+/**
+ * The same for use.
+ * @throws RootError ERR_INVALID_ARGUMENT as well where the iteration diverges
+ */
+export function boundedTriplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name?: string): Triple[] {
+  const triples = triplesFor(rows, columns, coefficients, steps, name);
+  if (typeof coefficients !== 'string' || coefficients === 'paper') checkBounded(triples);
+  return triples;
+}
+
+/** An order of magnitude above what ROOT's published triples do; a step along such a direction would be no step of the optimizer any more. */
+const mostGrowth = 10;
+
+function checkBounded(triples: readonly Triple[]): void {
+  const points = 4096;
+  for (let i = 1; i <= points; i++) {
+    let x = i / points;
+    for (const [a, b, c] of triples) x *= a + x * x * (b + c * x * x);
+    if (Math.abs(x) <= mostGrowth) continue;
+    const got = `ones that take ${(i / points).toFixed(4)} to ${Number.isFinite(x) ? x.toPrecision(3) : 'infinity'} in ${triples.length} iterations`;
+    throw new RootError('ERR_INVALID_ARGUMENT', `Expected coefficients to keep singular values in [0, 1] within ${mostGrowth}, got ${got}`);
+  }
+}
+
+function listFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name: string | undefined): readonly Triple[] {
+  if (typeof coefficients === 'string') return presets[coefficients](rows, columns, steps);
+  if (isCalibration(coefficients)) return calibratedTriples(coefficients, rows, columns, steps, name) ?? adaptiveTriples(rows, columns, steps);
+  return isList(coefficients) ? coefficients : [coefficients];
 }
 
 /**
  * The coefficients that a step would use for a matrix of `shape`, one triple an iteration.
  * @param shape two or more dimensions; more than two are read as [shape[0], the rest]
- * @param coefficients a preset's name, one triple, or a list of triples
- * @param steps number of iterations, 1 to 100; 5, or the length of a longer list, if absent
+ * @param coefficients a preset's name, one triple, a list of triples, or a calibration, of which those by shape count here
+ * @param steps number of iterations, 1 to 100; 5, the length of a longer list, or those of a calibration, if absent
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function newtonSchulzCoefficients(

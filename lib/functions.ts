@@ -1,6 +1,6 @@
 import { firstNonFinite } from './arrays.js';
 import { addon, guard, guardAsync } from './binding.js';
-import { checkCoefficients, checkSteps, type Coefficients, defaultSteps, triplesFor } from './coefficients.js';
+import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients.js';
 import { checkDevice, type Device, resolveDevice } from './devices.js';
 import { expected, RootError } from './errors.js';
 import { checkThreads, checkThreshold } from './options.js';
@@ -94,7 +94,7 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const matrices = matricesOf(extents, options, 'x');
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
-  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(triplesFor(rows, columns, chosen, steps).flat()));
+  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps).flat()));
   return { ...where(options), output: allocate(product(extents), 'the result'), matrices, coefficients };
 }
 

@@ -1,3 +1,4 @@
+import { checkCalibratedSteps } from './calibration.js';
 import { type Coefficients, defaultSteps } from './coefficients.js';
 import { enumerate, expected, RootError } from './errors.js';
 import { type AdamWSettings, type Algorithm, type Defaults, type Given, type MuonSettings, type RootSettings, rules } from './options.js';
@@ -78,6 +79,7 @@ function makeGroup(algorithm: Algorithm, params: Parameter[], given: Record<stri
     const value = key === 'steps' && chosen === undefined ? defaultSteps(settings['coefficients'] as Coefficients) : chosen;
     settings[key] = rule(value, `${key} of ${label}`);
   }
+  if (algorithm !== 'adamw') checkCalibratedSteps(settings['coefficients'] as Coefficients, settings['steps'] as number);
   return live(algorithm, params, settings);
 }
 

@@ -67,6 +67,7 @@ export abstract class Optimizer {
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
       params.map(({ size, matrices }) => ({ size, matrices: algorithm === 'adamw' ? [] : matrices })),
     );
+    this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
     this.#native = guard(() => new Native(this.device.name, threads, layouts));
   }

@@ -1,5 +1,5 @@
 import type * as native from '../binding.js';
-import { triplesFor } from './coefficients.js';
+import { boundedTriplesFor } from './coefficients.js';
 import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
 import type { LrScale } from './options.js';
 import type { MatrixLayout } from './parameter.js';
@@ -34,7 +34,7 @@ export class StepSettings {
     const { lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale } = group;
     const made = this.#made;
     if (made?.coefficients !== coefficients || made.steps !== steps || made.lrScale !== lrScale) {
-      this.#matrices = group.params.map(({ matrices }) => matrices.map((matrix) => matrixSettings(matrix, group)));
+      this.#matrices = group.params.map(({ name, matrices }) => matrices.map((matrix) => matrixSettings(matrix, group, name)));
       this.#made = { coefficients, steps, lrScale };
     }
     const threshold = group.algorithm === 'root' ? group.threshold : null;
@@ -42,7 +42,7 @@ export class StepSettings {
   }
 }
 
-function matrixSettings(matrix: MatrixLayout, { coefficients, steps, lrScale }: MuonGroup | RootGroup): MatrixSettings[number] {
-  const triples = triplesFor(matrix.rows, matrix.columns, coefficients, steps);
+function matrixSettings(matrix: MatrixLayout, { coefficients, steps, lrScale }: MuonGroup | RootGroup, name: string): MatrixSettings[number] {
+  const triples = boundedTriplesFor(matrix.rows, matrix.columns, coefficients, steps, name);
   return { updateScale: scaleFactors[lrScale](matrix), coefficients: Float64Array.from(triples.flat()) };
 }

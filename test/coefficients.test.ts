@@ -73,7 +73,7 @@ test.each<[unknown, unknown, unknown, string]>([
   [[8], 'muon', 5, 'Expected shape to be of at least 2 dimensions, got [8]'],
   [[8, 1.5], 'muon', 5, 'Expected shape to be a list of positive integers, got [8, 1.5]'],
   ['8x9', 'muon', 5, 'got "8x9"'],
-  [[8, 9], 'Muon', 5, 'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c] or a list of [a, b, c], got "Muon"'],
+  [[8, 9], 'Muon', 5, 'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], a list of [a, b, c] or a calibration, got "Muon"'],
   [[8, 9], 'toString', 5, 'got "toString"'],
   [[8, 9], [], 5, 'got []'],
   [[8, 9], [1, 2], 5, 'Expected coefficients to be three finite numbers [a, b, c], got [1, 2]'],

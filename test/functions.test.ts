@@ -1,4 +1,4 @@
-import { newtonSchulzCoefficients, orthogonalize, orthogonalizeSync, softThreshold, softThresholdSync } from '../lib/index.js';
+import { newtonSchulzCoefficients, orthogonalize, orthogonalizeSync, Parameter, Root, softThreshold, softThresholdSync } from '../lib/index.js';
 import * as reference from './reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from './support.js';
 
@@ -72,6 +72,19 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     const [byRow, byColumn] = [permutation(rows, 2), permutation(columns, 3)];
     const permute = (matrix: Float32Array) => matrix.map((_, i) => matrix[byRow[Math.floor(i / columns)]! * columns + byColumn[i % columns]!]!);
     expect(relativeError(orthogonalizeSync(permute(x), [rows, columns], { device }), permute(result))).toBeLessThan(1e-4);
+  });
+
+  test('refuses coefficients that diverge', async () => {
+    const x = gaussian(9);
+    for (const coefficients of [[100, 100, 100], [[3, 0, 0], [4, 0, 0]]] as const) {
+      await expectError(() => orthogonalizeSync(x, [3, 3], { coefficients, device }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
+      await expectError(() => orthogonalize(x, [3, 3], { coefficients, device }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
+      expect(() => new Root([new Parameter({ name: 'w', shape: [3, 3] })], { coefficients, device })).toThrow(/within 10/);
+    }
+    const published = { coefficients: 'paper', device } as const;
+    const w = new Parameter({ name: 'w', shape: [2048, 2048] });
+    new Root([w], { ...published, steps: 5 }).dispose();
+    expect(() => new Root([w], { ...published, steps: 6 })).toThrow(/take 0\.5\d+ to \d/);
   });
 
   test('maps zero to zero', () => {

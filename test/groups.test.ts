@@ -31,8 +31,8 @@ describe('routing and defaults', () => {
     ]],
     ['Muon beside ROOT', () => new Root([{ params: [w], algorithm: 'muon' }, { params: [conv], algorithm: 'root' }]), [{ ...muon, params: 'p0' }, { ...root, params: 'p2' }]],
     ['ROOT in Muon', () => new Muon([{ params: [w], algorithm: 'root' }]), [{ ...root, params: 'p0' }]],
-    ['top-level options', () => new Root([w, bias], { lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [1, 2, 3], steps: 7, lrScale: 'none' }), [
-      { algorithm: 'root', lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [1, 2, 3], steps: 7, lrScale: 'none', params: 'p0' },
+    ['top-level options', () => new Root([w, bias], { lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [2, -1.5, 0.5], steps: 7, lrScale: 'none' }), [
+      { algorithm: 'root', lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [2, -1.5, 0.5], steps: 7, lrScale: 'none', params: 'p0' },
       { ...adamw, weightDecay: 2, params: 'p1' },
     ]],
     ['options of AdamW in Root', () => new Root([w, bias], { adamw: { lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3 } }), [
