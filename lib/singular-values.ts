@@ -1,0 +1,114 @@
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
+
+/** Singular values of an m × n matrix, m ≤ n, each with its share of the m. */
+export interface SingularValues {
+  readonly values: readonly number[];
+  /** 1/m each where they are exact */
+  readonly weights: readonly number[];
+  readonly exact: boolean;
+}
+
+/** Shorter sides up to this are decomposed; of longer ones the distribution is estimated. */
+export const mostExact = 1024;
+
+const probes = 4;
+const lanczosSteps = 64;
+
+/**
+ * Up to 1024 rows or columns: square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the largest, in m²n + 9m³ operations (of
+ * 512 × 512 about a second, of 1024 × 1024 about eight). Beyond: nodes and weights of stochastic Lanczos quadrature, 4 random signs of 64 steps, in
+ * 1024mn operations, whose averages of smooth functions are typically right to a few per cent.
+ * @param x row-major
+ */
+export function singularValues(x: Float32Array, rows: number, columns: number): SingularValues {
+  const m = Math.min(rows, columns);
+  if (m > mostExact) return estimated(x, rows, columns);
+  const values = [...eigenvalues(gram(x, rows, columns))].map((value) => Math.sqrt(Math.max(value, 0)));
+  return { values: values.sort((a, b) => b - a), weights: values.map(() => 1 / m), exact: true };
+}
+
+/** XXᵀ, or XᵀX of a tall matrix. */
+export function gram(x: Float32Array, rows: number, columns: number): Float64Array[] {
+  const m = Math.min(rows, columns);
+  const result = Array.from({ length: m }, () => new Float64Array(m));
+  const [length, stride, step] = rows <= columns ? [columns, columns, 1] : [rows, 1, columns];
+  const vectors = Array.from({ length: m }, (_, i) => Float64Array.from({ length }, (_, k) => x[i * stride + k * step]!));
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j <= i; j++) result[i]![j] = result[j]![i] = dot(vectors[i]!, vectors[j]!);
+  }
+  return result;
+}
+
+function eigenvalues(symmetric: Float64Array[]): readonly number[] {
+  return new EigenvalueDecomposition(new Matrix(symmetric), { assumeSymmetric: true }).realEigenvalues;
+}
+
+function estimated(x: Float32Array, rows: number, columns: number): SingularValues {
+  const values: number[] = [];
+  const weights: number[] = [];
+  let state = 1;
+  const sign = () => ((state = (Math.imul(state, 1664525) + 1013904223) | 0) < 0 ? -1 : 1);
+  for (let probe = 0; probe < probes; probe++) {
+    const start = Float64Array.from({ length: Math.min(rows, columns) }, sign);
+    for (const [value, weight] of lanczos((vector) => applyGram(x, rows, columns, vector), start)) {
+      values.push(Math.sqrt(Math.max(value, 0)));
+      weights.push(weight / probes);
+    }
+  }
+  return { values, weights, exact: false };
+}
+
+/** Gauss' quadrature of the spectral measure of a symmetric operator at `start`; every basis vector is orthogonalised against all before, twice. */
+function lanczos(apply: (vector: Float64Array) => Float64Array, start: Float64Array): [value: number, weight: number][] {
+  const basis: Float64Array[] = [];
+  const diagonal: number[] = [];
+  const beside: number[] = [];
+  let next = start.map((value) => value / Math.sqrt(dot(start, start)));
+  for (let i = 0; i < Math.min(lanczosSteps, start.length); i++) {
+    basis.push(next);
+    const image = apply(next);
+    diagonal.push(dot(image, next));
+    for (let pass = 0; pass < 2; pass++) for (const vector of basis) subtract(image, vector, dot(image, vector));
+    const norm = Math.sqrt(dot(image, image));
+    if (!(norm > 1e-12 * Math.abs(diagonal[0]!))) break;
+    beside.push(norm);
+    next = image.map((value) => value / norm);
+  }
+  const size = basis.length;
+  const matrix = Matrix.zeros(size, size);
+  for (let i = 0; i < size; i++) {
+    matrix.set(i, i, diagonal[i]!);
+    if (i + 1 < size) {
+      matrix.set(i, i + 1, beside[i]!);
+      matrix.set(i + 1, i, beside[i]!);
+    }
+  }
+  const decomposition = new EigenvalueDecomposition(matrix, { assumeSymmetric: true });
+  return decomposition.realEigenvalues.map((value, i) => [value, decomposition.eigenvectorMatrix.get(0, i) ** 2]);
+}
+
+function applyGram(x: Float32Array, rows: number, columns: number, vector: Float64Array): Float64Array {
+  const across = new Float64Array(rows <= columns ? columns : rows);
+  const back = new Float64Array(vector.length);
+  for (let i = 0; i < rows; i++) {
+    const row = x.subarray(i * columns, (i + 1) * columns);
+    if (rows <= columns) for (let j = 0; j < columns; j++) across[j]! += vector[i]! * row[j]!;
+    else across[i] = dot(row, vector);
+  }
+  for (let i = 0; i < rows; i++) {
+    const row = x.subarray(i * columns, (i + 1) * columns);
+    if (rows <= columns) back[i] = dot(row, across);
+    else for (let j = 0; j < columns; j++) back[j]! += across[i]! * row[j]!;
+  }
+  return back;
+}
+
+function dot(a: Float32Array | Float64Array, b: Float64Array): number {
+  let sum = 0;
+  for (let i = 0; i < b.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+}
+
+function subtract(from: Float64Array, vector: Float64Array, factor: number): void {
+  for (let i = 0; i < from.length; i++) from[i]! -= factor * vector[i]!;
+}
