@@ -1,7 +1,7 @@
 import type * as native from '../binding.js';
 import { describe, RootError } from './errors.js';
 import type { ParamGroup } from './groups.js';
-import type { Parameter } from './parameter.js';
+import { checkArray, type Parameter } from './parameter.js';
 import { isRecord, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
 
 type State = native.OrthogonalState | native.AdamWState;
@@ -14,7 +14,7 @@ export interface Entry {
 }
 
 /** How the metadata describe a parameter. Of AdamW's there are no matrices and no thresholds. */
-interface Description {
+export interface Description {
   readonly name: string;
   readonly shape: readonly number[];
   readonly algorithm: string;
@@ -26,6 +26,8 @@ interface Description {
 
 const format = 'root-optimizer';
 const version = '1';
+/** More than anyone takes, and far from where counting by one stops making a difference. */
+const mostSteps = 1e15;
 
 /** Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and `<name>.expAvgSq`. */
 export async function writeCheckpoint(
@@ -42,7 +44,7 @@ export async function writeCheckpoint(
   const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
     const { name, shape } = parameter;
     const ofState = stateKeys(group).map((key) => ({ name: `${name}.${key}`, shape, values: () => arrayOf(stateOf(parameter), key) }));
-    return [{ name: `${name}.data`, shape, values: () => parameter.data }, ...ofState];
+    return [{ name: `${name}.data`, shape, values: () => checkArray(parameter.data, parameter.size, `data of parameter "${name}"`) }, ...ofState];
   });
   await writeSafetensors(file, { format, version, step: String(step), parameters: JSON.stringify(parameters) }, tensors);
 }
@@ -81,7 +83,8 @@ function describeParameter({ name, shape, matrices }: Parameter, group: ParamGro
   return { name, shape, algorithm, matrices: layout, settings };
 }
 
-function readMetadata({ metadata }: SafetensorsFile, path: string): { step: number; descriptions: Map<string, Description> } {
+/** @throws RootError ERR_CHECKPOINT where it is not one of ours */
+export function readMetadata({ metadata }: SafetensorsFile, path: string): { step: number; descriptions: Map<string, Description> } {
   if (metadata['format'] !== format) throw failure(`${path} is not a checkpoint of ${format}`);
   if (metadata['version'] !== version) {
     throw failure(`Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`);
@@ -93,10 +96,12 @@ function readMetadata({ metadata }: SafetensorsFile, path: string): { step: numb
   } catch (cause) {
     throw failure(`The parameters in the metadata of ${path} are not JSON`, cause);
   }
-  if (!Number.isSafeInteger(step) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
+  if (!(step <= mostSteps) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
     throw failure(`The metadata of ${path} are not those of a checkpoint`);
   }
-  return { step, descriptions: new Map(parameters.map((one) => [one.name, one])) };
+  const descriptions = new Map(parameters.map((one) => [one.name, one]));
+  if (descriptions.size !== parameters.length) throw failure(`The metadata of ${path} describe a parameter twice`);
+  return { step, descriptions };
 }
 
 function isDescription(value: unknown): value is Description {

@@ -2,22 +2,26 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { calibrateCommand } from './calibrate-command.js';
 import { type DeviceReport, devices } from './devices.js';
 
 const help = `Usage: root-optimizer <command>
 
   build            build the native addon for this machine (build --help: its options)
+  calibrate        fit the iteration's coefficients to a checkpoint (calibrate --help: its options)
   devices          print what this machine offers; --json as JSON
   --help           print this
   --version        print the version`;
 
 const packageRoot = path.join(__dirname, '..');
 
-function main([command, ...args]: string[]): number {
+function main([command, ...args]: string[]): number | Promise<number> {
   switch (command) {
     case 'build':
       return spawnSync(process.execPath, [path.join(packageRoot, 'scripts', 'build.mjs'), ...args], { stdio: 'inherit' })
         .status ?? 1;
+    case 'calibrate':
+      return calibrateCommand(args);
     case 'devices':
       return printDevices(args);
     case '--help':
@@ -62,9 +66,13 @@ function version(): string {
   return (JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
 }
 
-try {
-  process.exitCode = main(process.argv.slice(2));
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+async function run(): Promise<void> {
+  try {
+    process.exitCode = await main(process.argv.slice(2));
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
 }
+
+void run();

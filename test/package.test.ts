@@ -125,6 +125,7 @@ test('the command prints devices, help and version, and refuses what it does not
   expect(cli(['--version']).stdout.trim()).toBe(manifest.version);
   expect(cli(['--help']).stdout).toContain('devices');
   expect(cli(['build', '--help']).stdout).toContain('--backend');
+  expect(cli(['calibrate', '--help']).stdout).toContain('--per');
   const refused = cli(['biuld']);
   expect(refused.stderr).toContain('"biuld"');
   expect(refused.status).toBe(2);

@@ -1,0 +1,97 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { calibrate, type CalibrateBy, type CalibratedParameter } from './calibrate.js';
+import { calibrationReport } from './calibration-report.js';
+import { oneOf } from './validate.js';
+
+const help = `Usage: root-optimizer calibrate <checkpoint> [options]
+
+Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save, and writes a file whose
+parsed content the option \`coefficients\` takes, of an optimizer or of a group.
+
+  --steps <n>    iterations to fit, 1 to 10 (default 5)
+  --per <what>   what shares coefficients: shape (the default), parameter, or group, by which all parameters of the same settings share theirs
+  --out <file>   default coefficients.json
+  --html <file>  also draw the spectra and maps
+  --help         print this
+
+The errors printed are the distance to the polar factor of the checkpoint's momentum, ‖X − UVᵀ‖ / √m.`;
+
+const checkBy = oneOf('shape', 'parameter', 'group');
+
+/**
+ * `root-optimizer calibrate`.
+ * @returns the exit status
+ * @throws RootError ERR_CHECKPOINT
+ */
+export async function calibrateCommand(args: string[]): Promise<number> {
+  const options = parse(args);
+  if (typeof options === 'string') {
+    console.error(`${options}\n\n${help}`);
+    return 2;
+  }
+  if (options === undefined) {
+    console.log(help);
+    return 0;
+  }
+  const result = await calibrate(options.file, options.steps, options.per);
+  console.log(table(result.parameters));
+  writeFileSync(options.out, `${JSON.stringify(result.calibration, null, 1)}\n`);
+  console.log(`\n${options.out}: ${result.calibration.entries.length} entries of ${options.steps} iterations. To use it:`);
+  console.log(`  coefficients: JSON.parse(readFileSync(${JSON.stringify(options.out)}, 'utf8'))`);
+  if (options.html !== undefined) {
+    writeFileSync(options.html, calibrationReport(result, path.basename(options.file)));
+    console.log(options.html);
+  }
+  return 0;
+}
+
+interface Options {
+  readonly file: string;
+  readonly steps: number;
+  readonly per: CalibrateBy;
+  readonly out: string;
+  readonly html: string | undefined;
+}
+
+/** A text: what is wrong; undefined: help was asked for. */
+function parse(args: string[]): Options | string | undefined {
+  const text = { type: 'string' } as const;
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { steps: text, per: text, out: text, html: text, help: { type: 'boolean', short: 'h' } },
+    });
+    if (values.help === true) return undefined;
+    const [file, ...rest] = positionals;
+    if (file === undefined || rest.length > 0) return `Expected one checkpoint, got ${positionals.length}.`;
+    const steps = Number(values.steps ?? 5);
+    if (!Number.isInteger(steps) || steps < 1 || steps > 10) return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
+    return { file, steps, per: checkBy(values.per ?? 'shape', '--per'), out: values.out ?? 'coefficients.json', html: values.html };
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+function table(parameters: readonly CalibratedParameter[]): string {
+  const head = ['parameter', 'matrices', 'best preset', '', 'adaptive', 'calibrated', 'against best'];
+  const rows = parameters.map(({ name, matrices, bestPreset, errors, exact }) => [
+    name,
+    `${matrices.length === 1 ? '' : `${matrices.length} of `}${matrices[0]!.join('×')}${exact ? '' : ' (estimated)'}`,
+    bestPreset,
+    ...[errors.best, errors.adaptive, errors.calibrated].map((error) => error.toFixed(5)),
+    percent(errors.calibrated, errors.best),
+  ]);
+  const mean = (pick: (one: CalibratedParameter) => number) => Math.sqrt(parameters.reduce((sum, one) => sum + pick(one) ** 2, 0) / parameters.length);
+  const [best, adaptive, calibrated] = [mean(({ errors }) => errors.best), mean(({ errors }) => errors.adaptive), mean(({ errors }) => errors.calibrated)];
+  rows.push(['root mean square', '', '', best.toFixed(5), adaptive.toFixed(5), calibrated.toFixed(5), percent(calibrated, best)]);
+  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)));
+  return [head, ...rows].map((row) => row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ').trimEnd()).join('\n');
+}
+
+export function percent(value: number, reference: number): string {
+  const change = (value / reference - 1) * 100;
+  return `${change > 0 ? '+' : change < 0 ? '−' : ''}${Math.abs(change).toFixed(1)} %`;
+}

@@ -1,0 +1,140 @@
+import { fitToSpectrum } from './adaptive.js';
+import { type Calibration, calibrationFormat } from './calibration.js';
+import { type Description, readMetadata } from './checkpoint.js';
+import { newtonSchulzCoefficients, type Preset, type Triple } from './coefficients.js';
+import { RootError } from './errors.js';
+import { rmsError } from './fit.js';
+import { checkThreshold } from './options.js';
+import { isRecord, SafetensorsFile } from './safetensors.js';
+import { singularValues } from './singular-values.js';
+import { binned, gaussianSpectrum, measuredSpectrum, mix, mixtureWeights, type Spectrum } from './spectra.js';
+
+/** What shares coefficients: matrices of a shape, of a parameter, or of the parameters that share all settings. */
+export type CalibrateBy = 'shape' | 'parameter' | 'group';
+
+/** Errors are √(mean of (σ − 1)²) of the real momentum after the iterations: the distance to its polar factor over √m. */
+export interface CalibratedParameter {
+  readonly name: string;
+  /** [rows, columns] of each of its matrices */
+  readonly matrices: readonly (readonly [number, number])[];
+  /** Whether all singular values were computed rather than estimated. */
+  readonly exact: boolean;
+  readonly spectrum: Spectrum;
+  readonly coefficients: readonly Triple[];
+  /** Which preset but `adaptive` is best here. */
+  readonly bestPreset: Preset;
+  readonly errors: { readonly best: number; readonly adaptive: number; readonly calibrated: number };
+}
+
+export interface CalibrationResult {
+  readonly calibration: Calibration;
+  readonly parameters: readonly CalibratedParameter[];
+}
+
+interface Matrix {
+  readonly name: string;
+  readonly group: string;
+  readonly shape: readonly [number, number];
+  readonly spectrum: Spectrum;
+  readonly exact: boolean;
+}
+
+const fixedPresets: readonly Preset[] = ['muon', 'paper', 'polar-express', 'cans', 'quintic'];
+
+/**
+ * Fits coefficients to the momentum buffers of a checkpoint, clipped as a step clips its look-ahead (which a checkpoint lacks the gradient for). Real spectra
+ * have weight 1, Gaussian ones of the same shapes weight 3: ROOT's paper mixes momentum with random matrices so, and it keeps the
+ * fit from following the noise of one checkpoint.
+ * @throws RootError ERR_CHECKPOINT where the file is not a checkpoint or holds no momentum
+ */
+export async function calibrate(path: string, steps: number, by: CalibrateBy): Promise<CalibrationResult> {
+  const matrices = await readMatrices(path);
+  const keyOf = ({ name, group, shape }: Matrix) => (by === 'parameter' ? name : by === 'group' ? group : `${Math.min(...shape)}x${Math.max(...shape)}`);
+  const units = new Map<string, Matrix[]>();
+  for (const matrix of matrices) units.set(keyOf(matrix), [...(units.get(keyOf(matrix)) ?? []), matrix]);
+  const fits = new Map([...units].map(([key, members]) => [key, fitUnit(members, steps)]));
+  const entries = [...units].map(([key, members]) => {
+    const [m, n] = members[0]!.shape;
+    const place = by === 'shape' ? { shape: [Math.min(m, n), Math.max(m, n)] as const } : { names: [...new Set(members.map(({ name }) => name))] };
+    return { ...place, coefficients: fits.get(key)! };
+  });
+  const names = [...new Set(matrices.map(({ name }) => name))];
+  const parameters = names.map((name) => rate(matrices.filter((one) => one.name === name), steps, (matrix) => fits.get(keyOf(matrix))!));
+  return { calibration: { format: calibrationFormat, version: 1, steps, entries }, parameters };
+}
+
+function fitUnit(members: readonly Matrix[], steps: number): readonly Triple[] {
+  const shapes = new Map(members.map(({ shape }) => [shape.join('x'), shape]));
+  const count = (key: string) => members.filter(({ shape }) => shape.join('x') === key).length;
+  const gaussian = mix([...shapes].map(([key, shape]) => [count(key), gaussianSpectrum(...shape)]));
+  const real = mix(members.map(({ spectrum }) => [1, spectrum]));
+  const spectrum = mix([
+    [mixtureWeights.gaussian, shapes.size === 1 ? gaussian : binned(gaussian)],
+    [mixtureWeights.decaying, binned(real)],
+  ]);
+  return fitToSpectrum(spectrum, ...members[0]!.shape, steps);
+}
+
+/** Several matrices of a parameter count equally. */
+function rate(members: readonly Matrix[], steps: number, coefficientsOf: (matrix: Matrix) => readonly Triple[]): CalibratedParameter {
+  const error = (triplesOf: (matrix: Matrix) => readonly Triple[]) =>
+    Math.sqrt(members.reduce((sum, one) => sum + rmsError(triplesOf(one), one.spectrum) ** 2, 0) / members.length);
+  const presets = fixedPresets.map((preset) => ({ preset, error: error(({ shape }) => newtonSchulzCoefficients(shape, preset, steps)) }));
+  const best = presets.reduce((a, b) => (b.error < a.error ? b : a));
+  return {
+    name: members[0]!.name,
+    matrices: members.map(({ shape }) => shape),
+    exact: members.every(({ exact }) => exact),
+    spectrum: mix(members.map(({ spectrum }) => [1, spectrum])),
+    coefficients: coefficientsOf(members[0]!),
+    bestPreset: best.preset,
+    errors: {
+      best: best.error,
+      adaptive: error(({ shape }) => newtonSchulzCoefficients(shape, 'adaptive', steps)),
+      calibrated: error(coefficientsOf),
+    },
+  };
+}
+
+async function readMatrices(path: string): Promise<Matrix[]> {
+  const file = await SafetensorsFile.open(path);
+  try {
+    const matrices: Matrix[] = [];
+    for (const description of readMetadata(file, path).descriptions.values()) {
+      if (description.algorithm === 'adamw') continue;
+      const momentum = await file.read(`${description.name}.momentumBuffer`);
+      matrices.push(...matricesIn(path, description, momentum));
+    }
+    if (matrices.length === 0) throw new RootError('ERR_CHECKPOINT', `${path} holds no momentum of ROOT or Muon that is not 0`);
+    return matrices;
+  } finally {
+    await file.close();
+  }
+}
+
+function matricesIn(path: string, { name, algorithm, settings, matrices }: Description, momentum: Float32Array): Matrix[] {
+  const group = JSON.stringify([algorithm, settings]);
+  let offset = 0;
+  const found = matrices.flatMap(([rows = 0, columns = 0]): Matrix[] => {
+    const values = clipped(momentum.subarray(offset, offset + rows * columns), algorithm === 'root' ? settings['threshold'] : null);
+    offset += rows * columns;
+    if (!values.every(Number.isFinite)) throw new RootError('ERR_CHECKPOINT', `Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
+    if (values.every((value) => value === 0)) return [];
+    const { exact, ...decomposed } = singularValues(values, rows, columns);
+    const spectrum = measuredSpectrum(decomposed.values, Math.min(rows, columns), decomposed.weights);
+    return [{ name, group, shape: [rows, columns], spectrum, exact }];
+  });
+  if (offset !== momentum.length) throw new RootError('ERR_CHECKPOINT', `Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`);
+  return found;
+}
+
+/** clamp(U, −ε, ε) with ε = scale · quantile of |U|, or U where ε is 0. */
+function clipped(values: Float32Array, threshold: unknown): Float32Array {
+  if (!isRecord(threshold)) return values;
+  const { quantile, scale } = checkThreshold(threshold);
+  const sorted = values.map(Math.abs).sort();
+  const rank = (sorted.length - 1) * quantile;
+  const low = sorted[Math.floor(rank)]!;
+  const epsilon = scale * (low + (rank - Math.floor(rank)) * (sorted[Math.ceil(rank)]! - low));
+  return epsilon > 0 ? values.map((value) => Math.min(Math.max(value, -epsilon), epsilon)) : values;
+}
