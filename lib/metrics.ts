@@ -1,0 +1,77 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import type { Writable } from 'node:stream';
+import { describe, RootError } from './errors.js';
+
+/** Takes JSON lines. A line is with the system before the next is begun, so that a killed process leaves whole ones. */
+export interface MetricsWriter {
+  write(record: object): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * @param target the name of a file, which is appended to, or a stream, which is left open
+ * @throws RootError ERR_INVALID_ARGUMENT where the file cannot be opened
+ */
+export async function openMetrics(target: string | Writable): Promise<MetricsWriter> {
+  if (typeof target !== 'string') return new StreamMetrics(target);
+  try {
+    return new FileMetrics(target, await open(target, 'a'));
+  } catch (cause) {
+    throw unwritable(describe(target), cause);
+  }
+}
+
+class FileMetrics implements MetricsWriter {
+  readonly #path: string;
+  readonly #file: FileHandle;
+
+  constructor(path: string, file: FileHandle) {
+    this.#path = path;
+    this.#file = file;
+  }
+
+  async write(record: object): Promise<void> {
+    const { size } = await this.#file.stat();
+    try {
+      await this.#file.appendFile(`${JSON.stringify(record)}\n`);
+    } catch (cause) {
+      // A full disk may have taken part of the line. What cannot be truncated, such as a pipe, keeps it.
+      await this.#file.truncate(size).catch(() => undefined);
+      throw unwritable(describe(this.#path), cause);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+class StreamMetrics implements MetricsWriter {
+  readonly #stream: Writable;
+  // Without a listener a stream's error would end the process; the write that met it reports it.
+  readonly #onError = (): void => undefined;
+
+  constructor(stream: Writable) {
+    this.#stream = stream;
+    stream.on('error', this.#onError);
+  }
+
+  async write(record: object): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#stream.write(`${JSON.stringify(record)}\n`, (error) => {
+        if (error === undefined || error === null) resolve();
+        else reject(unwritable('a stream', error));
+      });
+    });
+  }
+
+  close(): Promise<void> {
+    if (!this.#stream.errored) this.#stream.off('error', this.#onError);
+    return Promise.resolve();
+  }
+}
+
+function unwritable(target: string, cause: unknown): RootError {
+  const reason = (cause as { message?: string }).message ?? String(cause);
+  return new RootError('ERR_INVALID_ARGUMENT', `Expected metrics to be a file or stream that can be written to, got ${target}: ${reason}`, { cause });
+}

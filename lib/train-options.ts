@@ -1,0 +1,119 @@
+import { Writable } from 'node:stream';
+import { enumerate, expected, RootError } from './errors.js';
+import { GradientSum } from './gradients.js';
+import { Optimizer } from './optimizer.js';
+import { Parameter } from './parameter.js';
+import type { ProgressOptions } from './progress.js';
+import { makeSchedule, type Schedule } from './schedules.js';
+import type { Evaluation, Model, TrainOptions } from './train.js';
+import { checkKeys, checkObject, integer, interval } from './validate.js';
+
+/** The options of `train`, checked and complete. */
+export interface Training<Batch> {
+  readonly model: Model<Batch>;
+  readonly optimizer: Optimizer;
+  /** Those of the optimizer. */
+  readonly stepped: readonly Parameter[];
+  readonly steps: number;
+  readonly schedule: Schedule;
+  readonly accumulation: number;
+  readonly sum: GradientSum | undefined;
+  readonly clipNorm: number | null;
+  readonly evaluate: Evaluation | undefined;
+  readonly progress: ProgressOptions | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+const known = [
+  ...['model', 'optimizer', 'batches', 'steps', 'schedule', 'accumulation', 'clipNorm', 'evaluate', 'progress', 'metrics'],
+  ...['labels', 'signal', 'onStep'],
+];
+const count = integer(1, Number.MAX_SAFE_INTEGER);
+const factorRule = interval('[0, 1]');
+const clipNormRule = interval('(0, ∞)');
+
+/** @throws RootError ERR_INVALID_ARGUMENT */
+export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<Batch> {
+  checkKeys(checkObject(options, 'the argument of train'), known, 'of train');
+  const { model, optimizer, batches, steps, evaluate, signal } = options;
+  const { metrics, labels, onStep } = options as Record<keyof typeof options, unknown>;
+  if (!(optimizer instanceof Optimizer)) throw expected('optimizer', 'a Root, Muon or AdamW', optimizer);
+  const stepped = checkModel(model, optimizer);
+  if (!isIterable(batches)) throw expected('batches', 'an iterable or async iterable', batches);
+  if (metrics !== undefined && !(typeof metrics === 'string' && metrics !== '') && !(metrics instanceof Writable)) {
+    throw expected('metrics', 'the name of a file or a writable stream', metrics);
+  }
+  if (labels !== undefined) checkObject(labels, 'labels');
+  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal)) throw expected('signal', 'an AbortSignal', signal);
+  if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);
+  const accumulation = count(options.accumulation ?? 1, 'accumulation');
+  return {
+    model,
+    optimizer,
+    stepped,
+    steps: count(steps, 'steps'),
+    schedule: resolveSchedule(options.schedule ?? 'constant', steps),
+    accumulation,
+    sum: accumulation === 1 ? undefined : new GradientSum(stepped),
+    clipNorm: options.clipNorm == null ? null : clipNormRule(options.clipNorm, 'clipNorm'),
+    evaluate: evaluate === undefined ? undefined : checkEvaluation(evaluate),
+    progress: resolveProgress(options.progress ?? false),
+    signal,
+  };
+}
+
+/** A schedule may be anyone's. */
+export function checkFactor(factor: unknown): number {
+  return factorRule(factor, 'what schedule returns');
+}
+
+/** NaN and infinities are numbers too: a loss may become so. */
+export function checkNumber(value: unknown, name: string): number {
+  if (typeof value !== 'number') throw expected(name, 'a number', value);
+  return value;
+}
+
+/** @returns the parameters that are trained: the optimizer's, all of which the model has to fill */
+function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] {
+  const { parameters, lossAndGradients } = checkObject(model, 'model');
+  if (!Array.isArray(parameters) || !parameters.every((one) => one instanceof Parameter)) {
+    throw expected('model.parameters', 'a list of Parameters', parameters);
+  }
+  if (typeof lossAndGradients !== 'function') throw expected('model.lossAndGradients', 'a function', lossAndGradients);
+  const stepped = optimizer.paramGroups.flatMap((group) => group.params);
+  const strangers = stepped.filter((one) => !parameters.includes(one)).map(({ name }) => name);
+  if (strangers.length > 0) {
+    throw new RootError('ERR_INVALID_ARGUMENT', `Expected the optimizer's parameters to be the model's, got ${enumerate(strangers)} besides`);
+  }
+  return stepped;
+}
+
+function checkEvaluation(evaluate: Evaluation): Evaluation {
+  checkKeys(checkObject(evaluate, 'evaluate'), ['every', 'run'], 'of evaluate');
+  count(evaluate.every, 'evaluate.every');
+  if (typeof (evaluate.run as unknown) !== 'function') throw expected('evaluate.run', 'a function', evaluate.run);
+  return evaluate;
+}
+
+function resolveSchedule(schedule: unknown, steps: number): Schedule {
+  if (typeof schedule === 'function') return schedule as Schedule;
+  if (typeof schedule === 'string') return makeSchedule(schedule as 'constant', steps);
+  const { kind, ...options } = checkObject(schedule, 'schedule');
+  return makeSchedule(kind as 'constant', steps, options);
+}
+
+function resolveProgress(progress: unknown): ProgressOptions | undefined {
+  if (typeof progress === 'boolean') return progress ? {} : undefined;
+  if (typeof progress !== 'object') throw expected('progress', 'true, false or an object', progress);
+  const options = checkObject(progress, 'progress') as ProgressOptions;
+  checkKeys(options, ['label', 'stream', 'interval'], 'of progress');
+  const { label, stream, interval: between } = options as Record<keyof ProgressOptions, unknown>;
+  if (label !== undefined && typeof label !== 'string') throw expected('progress.label', 'a string', label);
+  if (stream !== undefined && !(stream instanceof Writable)) throw expected('progress.stream', 'a writable stream', stream);
+  if (between !== undefined) interval('[0, ∞)')(between, 'progress.interval');
+  return options;
+}
+
+function isIterable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value);
+}

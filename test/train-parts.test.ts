@@ -1,0 +1,185 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Parameter } from '../lib/index.js';
+import { type Batch, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
+import { Gpt } from '../scripts/train/model.js';
+import { withSpikes } from '../scripts/train/noise.js';
+import { parseOptions, UsageError } from '../scripts/train/options.js';
+import { makeRandom, normal } from '../scripts/train/random.js';
+import { sample } from '../scripts/train/sample.js';
+import { relativeError } from './support.js';
+
+jest.setTimeout(30_000);
+
+describe('the model', () => {
+  const shape = { vocabulary: 7, context: 5, width: 8, heads: 2, layers: 2 };
+  const random = makeRandom(3, 'test');
+  const draw = (length: number): Int32Array => Int32Array.from({ length }, () => Math.floor(random() * shape.vocabulary));
+  const batch: Batch = { rows: 3, inputs: draw(15), targets: draw(15) };
+  let model: Gpt;
+  beforeAll(async () => {
+    model = await Gpt.create(shape);
+  });
+  beforeEach(() => {
+    model.initialize(makeRandom(1, 'weights'));
+    // Embeddings and head begin so small that differences would drown in rounding.
+    for (const { name, data } of model.parameters) if (!/\d|norm/.test(name)) data.forEach((value, i) => (data[i] = 20 * value));
+  });
+  afterAll(() => model.dispose());
+
+  test('has gradients that agree with finite differences', async () => {
+    const loss = await model.lossAndGradients(batch);
+    expect(await model.loss(batch)).toBeCloseTo(loss, 5);
+    for (const { name, data, grad } of model.parameters) {
+      // Along a direction of random signs, which weighs every entry.
+      const signs = Float32Array.from(data, () => Math.sign(random() - 0.5));
+      const before = data.slice();
+      const h = 0.02 / Math.sqrt(data.length);
+      const at = async (step: number): Promise<number> => {
+        before.forEach((value, i) => (data[i] = value + step * signs[i]!));
+        return model.loss(batch);
+      };
+      const difference = ((await at(h)) - (await at(-h))) / (2 * h);
+      data.set(before);
+      const slope = grad.reduce((sum, value, i) => sum + value * signs[i]!, 0);
+      const scale = Math.sqrt(grad.reduce((sum, value) => sum + value * value, 0));
+      expect({ name, error: Math.abs(difference - slope) < 0.02 * scale + 1e-4 }).toEqual({ name, error: true });
+    }
+  });
+
+  test('begins at the loss of guessing', async () => {
+    model.initialize(makeRandom(1, 'weights'));
+    expect(await model.loss(batch)).toBeCloseTo(Math.log(shape.vocabulary), 1);
+  });
+
+  test('does not look ahead', async () => {
+    const [a, b] = [Int32Array.of(1, 2, 3, 4, 5), Int32Array.of(1, 2, 3, 6, 0)];
+    const [first, second] = [await model.logits(a), await model.logits(b)];
+    const seen = 3 * shape.vocabulary;
+    expect([...second.subarray(0, seen)]).toEqual([...first.subarray(0, seen)]);
+    expect([...second.subarray(seen)]).not.toEqual([...first.subarray(seen)]);
+  });
+
+  test('writes more than its context', async () => {
+    const tokens = await sample(model, [1, 2], 9, 1, makeRandom(1, 'sample'));
+    expect(tokens).toHaveLength(9);
+    for (const token of tokens) expect(token).toBeGreaterThanOrEqual(0);
+    for (const token of tokens) expect(token).toBeLessThan(shape.vocabulary);
+    expect(await sample(model, [1, 2], 9, 1, makeRandom(1, 'sample'))).toEqual(tokens);
+  });
+});
+
+describe('the text', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-data-'));
+    mkdirSync(path.join(folder, 'inner'));
+    writeFileSync(path.join(folder, 'b.txt'), 'ab'.repeat(50));
+    writeFileSync(path.join(folder, 'inner', 'a.txt'), 'cd'.repeat(50));
+    writeFileSync(path.join(folder, 'image.bin'), Buffer.from([0, 1, 2]));
+    writeFileSync(path.join(folder, '.hidden'), 'xyz'.repeat(50));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('of a folder is all its files but hidden and binary ones, with the last tenth of each held out', () => {
+    const { vocabulary, training, validation, unigramEntropy } = loadCorpus(folder, 8);
+    const decode = (tokens: Uint8Array): string => String.fromCharCode(...tokens.map((token) => vocabulary[token]!));
+    expect(decode(training)).toBe('ab'.repeat(45) + 'cd'.repeat(45));
+    expect(decode(validation)).toBe('ab'.repeat(5) + 'cd'.repeat(5));
+    expect(unigramEntropy).toBeCloseTo(Math.log(4), 12);
+  });
+
+  test('comes in windows whose targets are one byte on', () => {
+    const bytes = Uint8Array.from({ length: 50 }, (_, i) => i);
+    const batches = trainingBatches(bytes, 4, 10, makeRandom(1, 'batches'));
+    const starts = new Set<number>();
+    for (let i = 0; i < 200; i++) {
+      const { inputs, targets } = batches.next().value;
+      expect([...targets]).toEqual(Array.from(inputs, (byte) => byte + 1));
+      for (const row of [0, 1, 2, 3]) starts.add(inputs[row * 10]!);
+    }
+    expect([Math.min(...starts), Math.max(...starts)]).toEqual([0, 39]);
+    const held = validationBatches(bytes, 2, 10, 2);
+    expect(held.map(({ inputs }) => [inputs[0], inputs[10]])).toEqual([[0, 13], [26, 39]]);
+    expect(held[1]!.targets[19]).toBe(49);
+  });
+
+  test('by default is TypeScript\'s declarations', () => {
+    const { training, vocabulary, unigramEntropy } = loadCorpus(undefined, 64);
+    expect(training.length).toBeGreaterThan(2e6);
+    expect(Math.max(...training.subarray(0, 1e5))).toBeLessThan(vocabulary.length);
+    expect(unigramEntropy).toBeGreaterThan(3);
+    expect(unigramEntropy).toBeLessThan(4);
+  });
+});
+
+describe('random numbers', () => {
+  test('depend on seed and purpose only', () => {
+    const take = (seed: number, purpose: string): number[] => Array.from({ length: 5 }, makeRandom(seed, purpose));
+    expect(take(1, 'a')).toEqual(take(1, 'a'));
+    expect(new Set([take(1, 'a'), take(2, 'a'), take(1, 'b')].flat()).size).toBe(15);
+  });
+
+  test('are uniform and normal', () => {
+    const random = makeRandom(5, 'test');
+    const uniform = Array.from({ length: 20_000 }, random);
+    expect(uniform.reduce((a, b) => a + b) / uniform.length).toBeCloseTo(0.5, 1.7);
+    expect(uniform.every((value) => value >= 0 && value < 1)).toBe(true);
+    const deviates = Array.from({ length: 20_000 }, () => normal(random));
+    expect(deviates.reduce((a, b) => a + b) / deviates.length).toBeCloseTo(0, 1);
+    expect(deviates.reduce((a, b) => a + b * b, 0) / deviates.length).toBeCloseTo(1, 1);
+  });
+});
+
+test('spikes hit 0.1 % of the entries, the same for the same seed, at 100 standard deviations', async () => {
+  const spiky = async (scale: number): Promise<Float32Array> => {
+    const [w, bias] = [new Parameter({ name: 'w', shape: [200, 200] }), new Parameter({ name: 'bias', shape: [1] })];
+    const clean = {
+      parameters: [w, bias],
+      lossAndGradients() {
+        w.grad.forEach((_, i) => (w.grad[i] = i % 2 === 0 ? scale : -scale));
+        bias.grad[0] = 1;
+        return 1;
+      },
+    };
+    expect(await withSpikes(clean, [w], makeRandom(1, 'noise')).lossAndGradients(0)).toBe(1);
+    expect(bias.grad[0]).toBe(1);
+    return w.grad.map((value, i) => (value - (i % 2 === 0 ? scale : -scale)) / scale);
+  };
+  const [one, two] = [await spiky(1), await spiky(2)];
+  const hit = one.filter((value) => value !== 0);
+  expect(hit.length).toBeGreaterThan(36);
+  expect(hit.length).toBeLessThanOrEqual(40);
+  expect(Math.sqrt(hit.reduce((sum, value) => sum + value * value, 0) / hit.length)).toBeGreaterThan(60);
+  expect(Math.sqrt(hit.reduce((sum, value) => sum + value * value, 0) / hit.length)).toBeLessThan(150);
+  expect(relativeError(two, one)).toBeLessThan(1e-4);
+});
+
+describe('options', () => {
+  test('have defaults', () => {
+    expect(parseOptions([])).toEqual({
+      ...{ optimizers: ['root', 'muon', 'adamw'], steps: 200, batch: 16, lrs: undefined, noise: 'none', data: undefined },
+      ...{ seeds: [1], device: 'auto', threads: 0, out: undefined },
+    });
+    expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2', '--optimizers', 'muon,muon'])).toMatchObject({
+      ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
+    });
+  });
+
+  test.each([
+    [['--steps', '0'], 'Expected --steps to be a whole number of at least 1, got "0"'],
+    [['--steps', '1.5'], 'Expected --steps to be a whole number of at least 1, got "1.5"'],
+    [['--batch', 'many'], 'Expected --batch to be a whole number of at least 1, got "many"'],
+    [['--seeds', '-1'], '--seeds'],
+    [['--lr', '0.1,'], 'Expected --lr to be numbers in (0, 10], got ""'],
+    [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
+    [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],
+    [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
+    [['--steps'], '--steps'],
+    [['text.txt'], 'text.txt'],
+  ])('%p is refused', (args, message) => {
+    expect(() => parseOptions(args)).toThrow(UsageError);
+    expect(() => parseOptions(args)).toThrow(message);
+  });
+});
