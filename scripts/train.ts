@@ -1,0 +1,126 @@
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { devices, RootError } from '../lib/index.js';
+import { type Corpus, DataError, loadCorpus, validationBatches } from './train/data.js';
+import { Gpt } from './train/model.js';
+import { learningRates } from './train/optimizers.js';
+import { type Options, parseOptions, UsageError } from './train/options.js';
+import { decode, writeReport } from './train/report.js';
+import { formatTable, summarize, tableCells } from './train/summary.js';
+import { runTrial, type Setup, type Trial, type TrialResult } from './train/trial.js';
+
+const shape = { context: 64, width: 128, heads: 4, layers: 2 };
+
+async function main(): Promise<void> {
+  const options = parseOptions(process.argv.slice(2));
+  if (options === undefined) return;
+  const corpus = loadCorpus(options.data, shape.context);
+  const model = await Gpt.create({ ...shape, vocabulary: corpus.vocabulary.length });
+  const setup: Setup = {
+    options,
+    corpus,
+    model,
+    validation: validationBatches(corpus.validation, 16, shape.context, 8),
+    prompt: firstLine(corpus),
+    folder: makeFolder(options.out),
+    signal: stopOnInterrupt(),
+  };
+  const config = describeRun(setup);
+  writeFileSync(path.join(setup.folder, 'config.json'), `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`);
+  console.log(`${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`);
+
+  const results: TrialResult[] = [];
+  try {
+    for (const trial of planTrials(options)) {
+      if (setup.signal.aborted) break;
+      const result: TrialResult = { trial, history: [] };
+      results.push(result);
+      await runTrial(result, setup, () => writeReport(results, setup, config, false));
+    }
+  } finally {
+    await writeReport(results, setup, config, true);
+    model.dispose();
+  }
+  printResults(results, setup);
+  if (setup.signal.aborted) process.exitCode = 130;
+}
+
+/** Seed by seed, so that a run that is stopped has compared what it has done. */
+function planTrials({ optimizers, lrs, seeds }: Options): Trial[] {
+  return seeds.flatMap((seed) =>
+    optimizers.flatMap((optimizer) =>
+      (lrs ?? [learningRates[optimizer]]).map((lr) => ({ optimizer, lr, seed, label: lrs === undefined ? optimizer : `${optimizer} ${lr}` })),
+    ),
+  );
+}
+
+/** 32 tokens of held-out text, from the beginning of a line where there is one. */
+function firstLine({ validation, vocabulary }: Corpus): Uint8Array {
+  const start = Math.min(validation.indexOf(vocabulary.indexOf(10)) + 1, validation.length - 32);
+  return validation.subarray(start, start + 32);
+}
+
+function makeFolder(out: string | undefined): string {
+  const folder = out ?? path.join('runs', new Date().toISOString().slice(0, 19).replace(/:/g, '-'));
+  try {
+    mkdirSync(folder, { recursive: true });
+    if (readdirSync(folder).length === 0) return folder;
+  } catch (cause) {
+    throw new DataError(`Cannot write to ${folder}: ${(cause as Error).message}`, { cause });
+  }
+  throw new UsageError(`Expected --out to be a new or empty folder, got "${folder}"`);
+}
+
+/** The first Ctrl-C ends training after the current step; one more than a second later ends the process. */
+function stopOnInterrupt(): AbortSignal {
+  const controller = new AbortController();
+  let first: number | undefined;
+  process.on('SIGINT', () => {
+    controller.abort();
+    first ??= performance.now();
+    // The programs that this one is started through pass on the signal that the terminal has sent it already.
+    if (performance.now() - first > 1000) process.exit(130);
+  });
+  return controller.signal;
+}
+
+function describeRun({ options, corpus, model }: Setup) {
+  return {
+    ...options,
+    lrs: options.lrs ?? Object.fromEntries(options.optimizers.map((name) => [name, learningRates[name]])),
+    text: corpus.description,
+    unigramEntropy: corpus.unigramEntropy,
+    model: model.shape,
+    parameters: model.parameters.reduce((sum, { size }) => sum + size, 0),
+    device: describeDevice(options.device),
+    cores: os.availableParallelism(),
+    node: process.version,
+    date: new Date().toISOString(),
+  };
+}
+
+/** The model computes on the CPU, the optimizers there or on a CUDA device. */
+function describeDevice(device: Options['device']): string {
+  const { cpu, cuda } = devices();
+  const chosen = device === 'cpu' ? undefined : (cuda.devices.find((one) => one.name === device) ?? cuda.devices[0]);
+  return chosen === undefined ? cpu.description : `${cpu.description}, optimizers on ${chosen.description}`;
+}
+
+function printResults(results: readonly TrialResult[], { corpus, prompt, folder }: Setup): void {
+  const rows = summarize(results);
+  if (rows.length > 0) console.log(`\n${formatTable(tableCells(rows))}`);
+  console.log(`\nLosses are in nats per byte; byte frequencies alone give ${corpus.unigramEntropy.toFixed(3)}.`);
+  for (const { trial, sample } of results) {
+    if (sample === undefined || trial.seed !== results[0]!.trial.seed) continue;
+    console.log(`\n--- ${trial.label} ---\n${decode(prompt, corpus.vocabulary)}${decode(sample, corpus.vocabulary)}`);
+  }
+  console.log(`\nReport: ${path.join(folder, 'report.html')}`);
+}
+
+main().catch((error: unknown) => {
+  const expected = error instanceof UsageError || error instanceof DataError || error instanceof RootError;
+  const fromSystem = error instanceof Error && 'syscall' in error;
+  console.error(expected || fromSystem ? error.message : error);
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+});

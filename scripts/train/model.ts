@@ -1,0 +1,153 @@
+import { defaultDevice, init, jit, lax, nn, numpy as np, valueAndGrad } from '@jax-js/jax';
+import { type Model, Parameter } from '../../lib/index.js';
+import type { Batch } from './data.js';
+import { normal, type Random } from './random.js';
+
+export interface ModelShape {
+  /** Different tokens. */
+  vocabulary: number;
+  /** Tokens that a prediction can look back on. */
+  context: number;
+  width: number;
+  heads: number;
+  layers: number;
+}
+
+type Arrays = Record<string, np.Array>;
+
+/**
+ * A small GPT: token and position embeddings; per layer causal attention and an MLP with squared ReLU, each behind an RMSNorm
+ * and around a residual; a norm and a linear head. Weights of linear maps are [out, in].
+ *
+ * jax-js frees an array at its last use: every use but that one takes `.ref`.
+ */
+export class Gpt implements Model<Batch> {
+  readonly shape: ModelShape;
+  readonly parameters: readonly Parameter[];
+  /** The matrices between embedding and head: what ROOT and Muon are for. */
+  readonly hidden: readonly Parameter[];
+  readonly #lossAndGradients = jit(valueAndGrad((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets)));
+  readonly #loss = jit((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets));
+  readonly #logits = jit((weights: Arrays, inputs: np.Array) => this.#forward(weights, inputs));
+
+  /** Starts jax-js, whose WebAssembly backend a model computes on. */
+  static async create(shape: ModelShape): Promise<Gpt> {
+    await init('wasm');
+    defaultDevice('wasm');
+    return new Gpt(shape);
+  }
+
+  private constructor(shape: ModelShape) {
+    this.shape = shape;
+    const { vocabulary, context, width } = shape;
+    const layers = Array.from({ length: shape.layers }, (_, i) => [
+      new Parameter({ name: `${i}.attention.norm`, shape: [width] }),
+      new Parameter({ name: `${i}.attention.qkv`, shape: [3 * width, width], split: 3 }),
+      new Parameter({ name: `${i}.attention.out`, shape: [width, width] }),
+      new Parameter({ name: `${i}.mlp.norm`, shape: [width] }),
+      new Parameter({ name: `${i}.mlp.up`, shape: [4 * width, width] }),
+      new Parameter({ name: `${i}.mlp.down`, shape: [width, 4 * width] }),
+    ]).flat();
+    this.hidden = layers.filter((one) => one.shape.length === 2);
+    this.parameters = [
+      new Parameter({ name: 'embedding', shape: [vocabulary, width] }),
+      new Parameter({ name: 'positions', shape: [context, width] }),
+      ...layers,
+      new Parameter({ name: 'norm', shape: [width] }),
+      new Parameter({ name: 'head', shape: [vocabulary, width] }),
+    ];
+  }
+
+  /** Norms 1, embeddings and head of standard deviation 0.02, other matrices 1 / √in. */
+  initialize(random: Random): void {
+    for (const parameter of this.parameters) {
+      const deviation = this.hidden.includes(parameter) ? parameter.shape[1]! ** -0.5 : 0.02;
+      const { data } = parameter;
+      for (let i = 0; i < data.length; i++) data[i] = parameter.shape.length === 1 ? 1 : deviation * normal(random);
+    }
+  }
+
+  /** @returns the mean loss in nats a token; its gradient is in `grad` */
+  async lossAndGradients(batch: Batch): Promise<number> {
+    const [loss, gradients] = this.#lossAndGradients(this.#weights(), ...this.#tokens(batch));
+    await Promise.all(this.parameters.map(async ({ name, grad }) => grad.set(await values(gradients[name]!))));
+    return (await values(loss))[0]!;
+  }
+
+  async loss(batch: Batch): Promise<number> {
+    return (await values(this.#loss(this.#weights(), ...this.#tokens(batch))))[0]!;
+  }
+
+  /** @returns for each of the `context` tokens what may come next: row-major, context × vocabulary */
+  async logits(tokens: Int32Array): Promise<Float32Array> {
+    return values(this.#logits(this.#weights(), np.array(tokens).reshape([1, this.shape.context])));
+  }
+
+  /** Frees what compiled functions hold. */
+  dispose(): void {
+    for (const compiled of [this.#lossAndGradients, this.#loss, this.#logits]) compiled.dispose();
+  }
+
+  #weights(): Arrays {
+    return Object.fromEntries(this.parameters.map(({ name, shape, data }) => [name, np.array(data).reshape([...shape])]));
+  }
+
+  #tokens({ rows, inputs, targets }: Batch): [np.Array, np.Array] {
+    const { context } = this.shape;
+    return [np.array(inputs).reshape([rows, context]), np.array(targets).reshape([rows * context])];
+  }
+
+  #lossOf(weights: Arrays, inputs: np.Array, targets: np.Array): np.Array {
+    const logProbabilities = nn.logSoftmax(this.#forward(weights, inputs), -1);
+    const [tokens, vocabulary] = logProbabilities.shape as [number, number];
+    return logProbabilities.mul(nn.oneHot(targets, vocabulary)).sum().div(-tokens);
+  }
+
+  /** @returns [rows · context, vocabulary] */
+  #forward(weights: Arrays, inputs: np.Array): np.Array {
+    const { vocabulary, context, width, layers } = this.shape;
+    const weight = (name: string): np.Array => weights[name]!;
+    const [rows] = inputs.shape as [number, number];
+    const tokens = rows * context;
+    // A product with one-hot rows differentiates faster than a look-up.
+    const embedded = np.matmul(nn.oneHot(inputs, vocabulary).reshape([tokens, vocabulary]), weight('embedding'));
+    let x = embedded.reshape([rows, context, width]).add(weight('positions')).reshape([tokens, width]);
+    for (let i = 0; i < layers; i++) {
+      const qkv = linear(norm(x.ref, weight(`${i}.attention.norm`)), weight(`${i}.attention.qkv`));
+      const attended = this.#attention(qkv.reshape([rows, context, 3 * width])).reshape([tokens, width]);
+      x = x.add(linear(attended, weight(`${i}.attention.out`)));
+      const up = linear(norm(x.ref, weight(`${i}.mlp.norm`)), weight(`${i}.mlp.up`));
+      x = x.add(linear(np.square(nn.relu(up)), weight(`${i}.mlp.down`)));
+    }
+    return linear(norm(x, weight('norm')), weight('head'));
+  }
+
+  /**
+   * The same as `nn.dotProductAttention` with `isCausal`, but twice as fast forward: the weights are divided by their sum after
+   * the product with the values, and after its transposition, which keeps jax-js from computing them anew for every value.
+   */
+  #attention(qkv: np.Array): np.Array {
+    const { context, width, heads } = this.shape;
+    const [rows] = qkv.shape as [number, number, number];
+    const perHead = (x: np.Array): np.Array => np.transpose(x.reshape([rows, context, heads, width / heads]), [0, 2, 1, 3]);
+    const [query, key, value] = np.split(qkv, 3, -1).map(perHead) as [np.Array, np.Array, np.Array];
+    const scores = np.matmul(query, np.matrixTranspose(key)).mul((width / heads) ** -0.5);
+    const causal = scores.add(np.tri(context).sub(1).mul(1e9));
+    const weights = np.exp(causal.ref.sub(lax.stopGradient(np.max(causal, -1, { keepdims: true }))));
+    const sums = np.transpose(weights.ref.sum(-1), [0, 2, 1]).reshape([rows, context, heads, 1]);
+    return np.transpose(np.matmul(weights, value), [0, 2, 1, 3]).div(sums);
+  }
+}
+
+function linear(x: np.Array, weight: np.Array): np.Array {
+  return np.matmul(x, weight.transpose());
+}
+
+function norm(x: np.Array, gain: np.Array): np.Array {
+  const meanSquare = np.mean(np.square(x.ref), -1, { keepdims: true });
+  return x.div(np.sqrt(meanSquare.add(1e-6))).mul(gain);
+}
+
+async function values(array: np.Array): Promise<Float32Array> {
+  return (await array.data()) as Float32Array;
+}

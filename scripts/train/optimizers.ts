@@ -1,0 +1,33 @@
+import { AdamW, Muon, type Optimizer, Root } from '../../lib/index.js';
+import type { Gpt } from './model.js';
+import type { Options } from './options.js';
+
+export const optimizerNames = ['root', 'root-robust', 'muon', 'adamw'] as const;
+export type OptimizerName = (typeof optimizerNames)[number];
+
+/** The best of the sweeps in docs/experiments.md; of AdamW it is also what embeddings, head and norms are trained with everywhere. */
+export const learningRates: Readonly<Record<OptimizerName, number>> = {
+  root: 1.4e-2,
+  'root-robust': 1e-2,
+  muon: 1e-2,
+  adamw: 4e-3,
+};
+
+/** @param lr of the hidden matrices; with AdamW of all parameters */
+export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, { device, threads }: Pick<Options, 'device' | 'threads'>): Optimizer {
+  const rest = model.parameters.filter((one) => !model.hidden.includes(one));
+  const groups = [
+    { params: model.hidden, lr },
+    { params: rest, algorithm: 'adamw' as const, lr: name === 'adamw' ? lr : learningRates.adamw },
+  ];
+  switch (name) {
+    case 'root':
+      return new Root(groups, { device, threads });
+    case 'root-robust':
+      return new Root(groups, { threshold: 'robust', device, threads });
+    case 'muon':
+      return new Muon(groups, { device, threads });
+    case 'adamw':
+      return new AdamW(groups, { device, threads });
+  }
+}

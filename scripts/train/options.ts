@@ -1,0 +1,117 @@
+import { parseArgs } from 'node:util';
+import { type OptimizerName, optimizerNames } from './optimizers.js';
+
+const HELP = `Usage: npm run train -- [options]
+
+Trains a small character-level GPT with each optimizer, from the same weights on the same batches, and writes
+metrics, checkpoints and a report with loss curves to runs/<time>/.
+
+  --optimizers <list>  of ${optimizerNames.join(', ')} (default root,muon,adamw)
+  --steps <n>          steps of each (default 200)
+  --batch <n>          windows of text a step (default 16)
+  --lr <list>          learning rates to try instead of each optimizer's own
+  --noise <kind>       none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
+  --data <path>        a file or folder of text (default TypeScript's own lib.*.d.ts)
+  --seed <n>           of weights, batches and noise (default 1)
+  --seeds <n>          repeat with this many seeds, from --seed on (default 1)
+  --device <name>      of the optimizers: auto, cpu, cuda or cuda:N (default auto)
+  --threads <n>        CPU threads of the optimizers; 0, the default: the physical cores
+  --out <folder>       instead of runs/<time>
+  --help               print this`;
+
+export interface Options {
+  optimizers: OptimizerName[];
+  steps: number;
+  batch: number;
+  /** Undefined: each optimizer's own. */
+  lrs: number[] | undefined;
+  noise: 'none' | 'spikes';
+  data: string | undefined;
+  seeds: number[];
+  device: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
+  threads: number;
+  out: string | undefined;
+}
+
+/** What the user typed wrong; shown without a stack. */
+export class UsageError extends Error {}
+
+/**
+ * @returns undefined where help was asked for, and printed
+ * @throws UsageError
+ */
+export function parseOptions(args: string[]): Options | undefined {
+  const values = parseFlags(args);
+  if (values.help) {
+    console.log(HELP);
+    return undefined;
+  }
+  const first = wholeNumber('seed', values.seed, 0);
+  return {
+    optimizers: parseOptimizers(values.optimizers),
+    steps: wholeNumber('steps', values.steps, 1),
+    batch: wholeNumber('batch', values.batch, 1),
+    lrs: values.lr?.split(',').map(parseLr),
+    noise: oneOf('noise', values.noise, ['none', 'spikes']),
+    data: values.data,
+    seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1) }, (_, i) => first + i),
+    device: parseDevice(values.device),
+    threads: wholeNumber('threads', values.threads, 0, 1024),
+    out: values.out,
+  };
+}
+
+function parseFlags(args: string[]) {
+  try {
+    return parseArgs({
+      args,
+      options: {
+        optimizers: { type: 'string', default: 'root,muon,adamw' },
+        steps: { type: 'string', default: '200' },
+        batch: { type: 'string', default: '16' },
+        lr: { type: 'string' },
+        noise: { type: 'string', default: 'none' },
+        data: { type: 'string' },
+        seed: { type: 'string', default: '1' },
+        seeds: { type: 'string', default: '1' },
+        device: { type: 'string', default: 'auto' },
+        threads: { type: 'string', default: '0' },
+        out: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values;
+  } catch (cause) {
+    const [sentence] = (cause as Error).message.split(/\. |\n/);
+    throw new UsageError(`${sentence}; --help lists the options`, { cause });
+  }
+}
+
+function wholeNumber(flag: string, text: string, least: number, most = 1e9): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < least || value > most) {
+    throw new UsageError(`Expected --${flag} to be a whole number of at least ${least}, got "${text}"`);
+  }
+  return value;
+}
+
+function parseLr(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0 && value <= 10)) throw new UsageError(`Expected --lr to be numbers in (0, 10], got "${text}"`);
+  return value;
+}
+
+function oneOf<const T extends string>(flag: string, text: string, choices: readonly T[]): T {
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw new UsageError(`Expected --${flag} to be one of ${choices.join(', ')}, got "${text}"`);
+  return found;
+}
+
+function parseOptimizers(text: string): OptimizerName[] {
+  const names = text.split(',').map((name) => oneOf('optimizers', name.trim(), optimizerNames));
+  return [...new Set(names)];
+}
+
+function parseDevice(text: string): Options['device'] {
+  if (!/^(auto|cpu|cuda|cuda:\d+)$/.test(text)) throw new UsageError(`Expected --device to be auto, cpu, cuda or cuda:N, got "${text}"`);
+  return text as Options['device'];
+}

@@ -1,0 +1,72 @@
+import { rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { drawLossCurves } from './chart.js';
+import { summarize, tableCells } from './summary.js';
+import type { Setup, TrialResult } from './trial.js';
+
+const STYLE = `
+:root { color-scheme: light dark; --page: #fff; --ink: #1c2330; --muted: #5b6472; --line: #d9dee5; --panel: #f5f7f9;
+  --series-0: #c2410c; --series-1: #0067b1; --series-2: #0f7b55; --series-3: #8b3fa8; --series-4: #8a6100; --series-5: #b0246a; --series-6: #3f5bd0; --series-7: #4f6b1c; }
+@media (prefers-color-scheme: dark) { :root { --page: #14181f; --ink: #e6eaf0; --muted: #a2acba; --line: #343c48; --panel: #1c222b;
+  --series-0: #ff9457; --series-1: #63b3f5; --series-2: #4fd1a1; --series-3: #d59bea; --series-4: #e6bf4f; --series-5: #ff8fbf; --series-6: #9db0ff; --series-7: #b7d66b; } }
+body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 60rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } p { margin: .25rem 0; } .muted { color: var(--muted); }
+svg { min-width: 42rem; max-width: 100%; height: auto; color: var(--ink); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem 1.4rem .35rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; } th { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; }
+pre { margin: 0; padding: .75rem 1rem; background: var(--panel); border-radius: 6px; font-size: 13px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre b { color: var(--muted); font-weight: 400; } h3 { font-size: .95rem; margin: 1rem 0 .35rem; }`;
+
+/** Writes report.html: one file that loads nothing, replaced whole each time. */
+export async function writeReport(results: readonly TrialResult[], setup: Setup, config: object, ended: boolean): Promise<void> {
+  const file = path.join(setup.folder, 'report.html');
+  await writeFile(`${file}.tmp`, await renderReport(results, setup, config, ended));
+  await rename(`${file}.tmp`, file);
+}
+
+async function renderReport(results: readonly TrialResult[], { options, corpus, prompt, signal }: Setup, config: object, ended: boolean): Promise<string> {
+  const chart = await drawLossCurves(results, options.steps, corpus.unigramEntropy);
+  const state = signal.aborted ? 'Stopped before its end. ' : ended ? '' : 'Still running. ';
+  const noise = options.noise === 'spikes' ? ', with spikes in the gradients of hidden matrices' : '';
+  const samples = results.flatMap(({ trial, sample }) => {
+    if (sample === undefined) return [];
+    const seed = options.seeds.length > 1 ? `, seed ${trial.seed}` : '';
+    return `<h3>${escape(trial.label)}${seed}</h3>\n<pre><b>${escape(decode(prompt, corpus.vocabulary))}</b>${escape(decode(sample, corpus.vocabulary))}</pre>`;
+  });
+  return `<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Training report</title>
+<style>${STYLE}</style>
+<h1>Training report</h1>
+<p>${state}${options.steps} steps of ${options.batch} windows${noise}. ${escape(corpus.description)}.</p>
+<p class="muted">Losses are in nats per byte. Byte frequencies alone give ${corpus.unigramEntropy.toFixed(3)}.</p>
+<div class="scroll">${chart}</div>
+<h2>Results</h2>
+<div class="scroll">${htmlTable(tableCells(summarize(results)))}</div>
+<h2>Samples</h2>
+<p class="muted">What each model goes on with after the grey text, at temperature 0.8.</p>
+${samples.join('\n')}
+<h2>Configuration</h2>
+<pre>${escape(JSON.stringify(config, null, 2))}</pre>
+</html>
+`;
+}
+
+function htmlTable([head, ...rows]: string[][]): string {
+  const line = (cells: string[], tag: string): string => `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join('')}</tr>`;
+  return `<table>\n${[line(head!, 'th'), ...rows.map((row) => line(row, 'td'))].join('\n')}\n</table>`;
+}
+
+/** Tokens as text, with a dot for each control character, which a terminal might obey. */
+export function decode(tokens: ArrayLike<number>, vocabulary: Uint8Array): string {
+  const bytes = Uint8Array.from(tokens, (token) => vocabulary[token]!);
+  // eslint-disable-next-line no-control-regex -- those are what is looked for
+  return new TextDecoder().decode(bytes).replace(/\r\n?/g, '\n').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, '·');
+}
+
+function escape(text: string): string {
+  return text.replace(/[&<>"]/g, (character) => `&#${character.codePointAt(0)!};`);
+}

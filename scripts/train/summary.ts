@@ -1,0 +1,71 @@
+import type { TrialResult } from './trial.js';
+
+/** What the seeds of an optimizer came to. */
+export interface SummaryRow {
+  readonly label: string;
+  readonly lr: number;
+  /** Last validation losses, one a seed, in nats a byte. */
+  readonly losses: readonly number[];
+  /** Medians over all steps but each trial's first, when the model is compiled. */
+  readonly stepMilliseconds: number;
+  readonly optimizerMilliseconds: number;
+}
+
+/** A row for each optimizer and learning rate of which at least one validation loss is known. */
+export function summarize(results: readonly TrialResult[]): SummaryRow[] {
+  return [...new Set(results.map(({ trial }) => trial.label))].flatMap((label) => {
+    const own = results.filter(({ trial }) => trial.label === label);
+    const losses = own.map(lastLoss).filter((loss) => loss !== undefined);
+    const steps = own.flatMap(({ history }) => (history.length > 1 ? history.slice(1) : history));
+    if (losses.length === 0) return [];
+    return {
+      label,
+      lr: own[0]!.trial.lr,
+      losses,
+      stepMilliseconds: median(steps.map((step) => step.milliseconds)),
+      optimizerMilliseconds: median(steps.map((step) => step.optimizerMilliseconds)),
+    };
+  });
+}
+
+function lastLoss({ history }: TrialResult): number | undefined {
+  return history.findLast((step) => step.evaluation !== undefined)?.evaluation;
+}
+
+/** The cells of the table, for terminal and report alike; the first row is the head. */
+export function tableCells(rows: readonly SummaryRow[]): string[][] {
+  const several = rows.some((row) => row.losses.length > 1);
+  const head = ['optimizer', 'learning rate', several ? 'validation loss, mean ± deviation' : 'validation loss', 'time a step', 'in the optimizer'];
+  return [
+    head,
+    ...rows.map(({ label, lr, losses, stepMilliseconds, optimizerMilliseconds }) => [
+      label.split(' ')[0]!,
+      String(lr),
+      several ? `${mean(losses).toFixed(3)} ± ${deviation(losses).toFixed(3)}` : losses[0]!.toFixed(3),
+      `${stepMilliseconds.toFixed(0)} ms`,
+      `${((100 * optimizerMilliseconds) / stepMilliseconds).toFixed(1)} %`,
+    ]),
+  ];
+}
+
+export function formatTable(cells: readonly string[][]): string {
+  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
+  return cells.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('   ')).join('\n');
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+/** Sample standard deviation; 0 of a single value. */
+function deviation(values: readonly number[]): number {
+  const centre = mean(values);
+  const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
+  return Math.sqrt(squares / Math.max(1, values.length - 1));
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
+}

@@ -1,0 +1,78 @@
+import path from 'node:path';
+import { type StepMetrics, train } from '../../lib/index.js';
+import { type Batch, type Corpus, trainingBatches } from './data.js';
+import type { Gpt } from './model.js';
+import { withSpikes } from './noise.js';
+import { makeOptimizer, type OptimizerName } from './optimizers.js';
+import type { Options } from './options.js';
+import { makeRandom } from './random.js';
+import { sample } from './sample.js';
+
+/** One training from new weights. */
+export interface Trial {
+  readonly optimizer: OptimizerName;
+  readonly lr: number;
+  readonly seed: number;
+  /** Tells it from those of other optimizers and learning rates; the same for all seeds. */
+  readonly label: string;
+}
+
+export interface TrialResult {
+  readonly trial: Trial;
+  readonly history: StepMetrics[];
+  /** What the model wrote, as tokens; absent until it is trained. */
+  sample?: number[];
+}
+
+export interface Setup {
+  readonly options: Options;
+  readonly corpus: Corpus;
+  readonly model: Gpt;
+  readonly validation: readonly Batch[];
+  /** Tokens that samples begin with. */
+  readonly prompt: Uint8Array;
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Trains, leaving a checkpoint and a line of metrics a step in the folder.
+ * @param result filled as training goes on
+ * @param onEvaluation called each time that the validation loss is known
+ */
+export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: () => Promise<void>): Promise<void> {
+  const { options, corpus, model, validation, prompt, folder, signal } = setup;
+  const { optimizer: name, lr, seed, label } = result.trial;
+  const several = options.seeds.length > 1;
+  model.initialize(makeRandom(seed, 'weights'));
+  const optimizer = makeOptimizer(name, model, lr, options);
+  try {
+    await train({
+      model: options.noise === 'spikes' ? withSpikes(model, model.hidden, makeRandom(seed, 'noise')) : model,
+      optimizer,
+      batches: trainingBatches(corpus.training, options.batch, model.shape.context, makeRandom(seed, 'batches')),
+      steps: options.steps,
+      schedule: { kind: 'cosine', warmup: Math.floor(options.steps / 10) },
+      evaluate: { every: Math.ceil(options.steps / 10), run: () => validationLoss(model, validation) },
+      progress: { label: several ? `${label}, seed ${seed}` : label },
+      metrics: path.join(folder, 'metrics.jsonl'),
+      labels: { optimizer: name, hiddenLr: lr, seed },
+      signal,
+      onStep: async (metrics) => {
+        result.history.push(metrics);
+        if (metrics.evaluation !== undefined) await onEvaluation();
+      },
+    });
+    if (result.history.length === 0) return;
+    await optimizer.save(path.join(folder, `${label.replace(/\W+/g, '-')}-seed${seed}.safetensors`));
+    if (!signal.aborted) result.sample = await sample(model, prompt, 240, 0.8, makeRandom(seed, 'sample'));
+  } finally {
+    optimizer.dispose();
+  }
+}
+
+async function validationLoss(model: Gpt, batches: readonly Batch[]): Promise<number> {
+  let total = 0;
+  for (const batch of batches) total += await model.loss(batch);
+  return total / batches.length;
+}
