@@ -28,7 +28,7 @@ def muon_task(rows, columns):
     return lambda: jax.block_until_ready(update(weight, gradient, state))
 
 
-print(json.dumps({"name": f"optax {optax.__version__}, JAX {jax.__version__}", "tasks": ["muon"], "anyThreads": True}), flush=True)
+print(json.dumps({"name": f"optax {optax.__version__}, JAX {jax.__version__}", "tasks": ["muon"]}), flush=True)
 tasks = {}
 for line in sys.stdin:
     request = json.loads(line)

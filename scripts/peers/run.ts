@@ -30,11 +30,12 @@ interface Request {
   repeats: number;
 }
 
-/** What a peer says of itself; `threads`: those it can be told to use, all if absent. */
+/** What a peer says of itself; `threads`: those it can be told to use, all if absent; `mostElements`: beyond that it takes minutes. */
 interface Introduction {
   name: string;
   tasks: Task[];
   threads?: number[];
+  mostElements?: number;
 }
 
 interface Figure {
@@ -66,8 +67,9 @@ class Peer {
     return undefined;
   }
 
-  takes({ task, threads }: Request): boolean {
-    return this.introduction.tasks.includes(task) && (this.introduction.threads?.includes(threads) ?? true);
+  takes({ task, rows, columns, threads }: Request): boolean {
+    const { tasks, threads: possible, mostElements = Infinity } = this.introduction;
+    return tasks.includes(task) && (possible?.includes(threads) ?? true) && rows * columns <= mostElements;
   }
 
   async measure(request: Request): Promise<number[]> {
