@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <numeric>
 
 #include "../error.h"
 #include "processor.h"
@@ -15,6 +14,9 @@ namespace {
 
 // Below this many FLOP a job's products are too short to be worth dividing: waking a thread takes as long.
 constexpr double kDivisibleCost = 6e7;
+
+// Dividing a job of middling size costs about this factor: its blocks do not come out even.
+constexpr double kWorthDividing = 1.2;
 
 class CpuBackend final : public Backend {
  public:
@@ -40,19 +42,16 @@ class CpuBackend final : public Backend {
   void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
 
-  // Jobs that outweigh a fair share are divided among all threads, one after another; the rest go to a thread each,
-  // longest first.
+  // Each thread takes whole jobs, longest first; but jobs that would leave threads idle at the end are divided among
+  // all of them, one after another, before that.
   void run(const std::vector<Job>& jobs) override {
     std::vector<const Job*> order;
-    double remaining = 0;
-    for (const Job& job : jobs) {
-      order.push_back(&job);
-      remaining += job.cost;
-    }
+    for (const Job& job : jobs) order.push_back(&job);
     std::stable_sort(order.begin(), order.end(), [](const Job* a, const Job* b) { return a->cost > b->cost; });
     size_t divided = 0;
-    while (divided < order.size() && order[divided]->cost >= std::max(kDivisibleCost, remaining / (4 * threads()))) {
-      remaining -= order[divided++]->cost;
+    while (divided < order.size() && order[divided]->cost >= kDivisibleCost &&
+           imbalance(order, divided) > kWorthDividing) {
+      ++divided;
     }
     reserve(order, divided);
     for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
@@ -68,6 +67,18 @@ class CpuBackend final : public Backend {
   static void run_job(CpuQueue& queue, const Job& job, ThreadPool* team) {
     queue.begin(team);
     job.enqueue(queue);
+  }
+
+  // How much longer the busiest thread works than all would on average, if whole jobs from `first` on go to whoever is
+  // free.
+  double imbalance(const std::vector<const Job*>& order, size_t first) const {
+    std::vector<double> loads(size_t(threads()), 0);
+    double total = 0;
+    for (size_t i = first; i < order.size(); ++i) {
+      *std::min_element(loads.begin(), loads.end()) += order[i]->cost;
+      total += order[i]->cost;
+    }
+    return *std::max_element(loads.begin(), loads.end()) * double(loads.size()) / total;
   }
 
   void reserve(const std::vector<const Job*>& order, size_t divided) {
