@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './calibrate.js';
@@ -35,15 +35,19 @@ export async function calibrateCommand(args: string[]): Promise<number> {
     console.log(help);
     return 0;
   }
+  const { out, html } = options;
+  const targets = html === undefined ? [out] : [out, html];
+  for (const target of targets) accessSync(path.dirname(path.resolve(target)), constants.W_OK); // before the work rather than after it
   const result = await calibrate(options.file, options.steps, options.per);
   console.log(table(result.parameters));
-  writeFileSync(options.out, `${JSON.stringify(result.calibration, null, 1)}\n`);
-  console.log(`\n${options.out}: ${result.calibration.entries.length} entries of ${options.steps} iterations. To use it:`);
-  console.log(`  coefficients: JSON.parse(readFileSync(${JSON.stringify(options.out)}, 'utf8'))`);
-  if (options.html !== undefined) {
-    writeFileSync(options.html, calibrationReport(result, path.basename(options.file)));
-    console.log(options.html);
+  const contents = [`${JSON.stringify(result.calibration, null, 1)}\n`, calibrationReport(result, path.basename(options.file))];
+  for (const [i, target] of targets.entries()) {
+    writeFileSync(`${target}.tmp`, contents[i]!);
+    renameSync(`${target}.tmp`, target);
   }
+  console.log(`\n${out}: ${result.calibration.entries.length} entries of ${options.steps} iterations. To use it:`);
+  console.log(`  coefficients: JSON.parse(readFileSync(${JSON.stringify(out)}, 'utf8'))`);
+  if (html !== undefined) console.log(html);
   return 0;
 }
 
@@ -69,7 +73,10 @@ function parse(args: string[]): Options | string | undefined {
     if (file === undefined || rest.length > 0) return `Expected one checkpoint, got ${positionals.length}.`;
     const steps = Number(values.steps ?? 5);
     if (!Number.isInteger(steps) || steps < 1 || steps > 10) return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
-    return { file, steps, per: checkBy(values.per ?? 'shape', '--per'), out: values.out ?? 'coefficients.json', html: values.html };
+    const { out = 'coefficients.json', html } = values;
+    const files = [file, out, ...(html === undefined ? [] : [html])].map((one) => path.resolve(one));
+    if (new Set(files).size < files.length) return 'Expected the checkpoint, --out and --html to be different files.';
+    return { file, steps, per: checkBy(values.per ?? 'shape', '--per'), out, html };
   } catch (error) {
     return (error as Error).message;
   }

@@ -64,8 +64,10 @@ export async function calibrate(path: string, steps: number, by: CalibrateBy): P
 }
 
 function fitUnit(members: readonly Matrix[], steps: number): readonly Triple[] {
-  const shapes = new Map(members.map(({ shape }) => [shape.join('x'), shape]));
-  const count = (key: string) => members.filter(({ shape }) => shape.join('x') === key).length;
+  // A matrix and its transpose have the same singular values.
+  const ordered = ({ shape }: Matrix) => [...shape].sort((a, b) => a - b).join('x');
+  const shapes = new Map(members.map((one) => [ordered(one), one.shape]));
+  const count = (key: string) => members.filter((one) => ordered(one) === key).length;
   const gaussian = mix([...shapes].map(([key, shape]) => [count(key), gaussianSpectrum(...shape)]));
   const real = mix(members.map(({ spectrum }) => [1, spectrum]));
   const spectrum = mix([

@@ -110,6 +110,7 @@ function isDescription(value: unknown): value is Description {
     typeof value['name'] === 'string' &&
     isRecord(value['settings']) &&
     Array.isArray(value['matrices']) &&
+    value['matrices'].every((one) => Array.isArray(one) && one.length === 2 && one.every((extent) => Number.isInteger(extent) && (extent as number) > 0)) &&
     Array.isArray(value['thresholds']) &&
     value['thresholds'].length === value['matrices'].length &&
     value['thresholds'].every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))

@@ -63,7 +63,8 @@ function lanczos(apply: (vector: Float64Array) => Float64Array, start: Float64Ar
   const basis: Float64Array[] = [];
   const diagonal: number[] = [];
   const beside: number[] = [];
-  let next = start.map((value) => value / Math.sqrt(dot(start, start)));
+  const length = Math.sqrt(dot(start, start));
+  let next = start.map((value) => value / length);
   for (let i = 0; i < Math.min(lanczosSteps, start.length); i++) {
     basis.push(next);
     const image = apply(next);
