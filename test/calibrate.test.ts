@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { calibrateCommand } from '../lib/calibrate-command.js';
@@ -130,15 +130,32 @@ test('refuses arguments and files', async () => {
     [['a', '--steps', '11'], 'Expected --steps to be an integer in [1, 10], got "11"'],
     [['a', '--per', 'layer'], 'Expected --per to be one of "shape", "parameter", "group", got "layer"'],
     [['a', '--stpes', '3'], '--stpes'],
+    [['a', '--out', './a'], 'to be different files'],
+    [['a', '--html', 'coefficients.json'], 'to be different files'],
   ] as const) {
     const { status, stderr } = await run(...args);
     expect(status).toBe(2);
     expect(stderr).toContain(message);
   }
+  const out = path.join(folder, 'unwritten.json');
+  await expect(run(file, '--out', out, '--html', path.join(folder, 'none', 'report.html'))).rejects.toThrow(/ENOENT.*none/);
+  expect(existsSync(out)).toBe(false);
   const bad = path.join(folder, 'bad.safetensors');
   writeFileSync(bad, 'none');
   await expectError(() => run(bad), 'ERR_CHECKPOINT', 'not a valid safetensors file');
   using untouched = new Root(model(), { device: 'cpu' });
   await untouched.save(bad);
   await expectError(() => run(bad), 'ERR_CHECKPOINT', 'holds no momentum of ROOT or Muon that is not 0');
+});
+
+test('the report shows names as they are', async () => {
+  const w = new Parameter({ name: '<img src=x>', shape: [8, 9], grad: gaussian(72) });
+  using optimizer = new Root([w], { device: 'cpu' });
+  await optimizer.step();
+  const [checkpoint, html] = [path.join(folder, '<b>.safetensors'), path.join(folder, 'names.html')];
+  await optimizer.save(checkpoint);
+  await run(checkpoint, '--out', path.join(folder, 'names.json'), '--html', html);
+  const page = readFileSync(html, 'utf8');
+  expect(page).toMatch(/&(lt|#60);img src=x/);
+  expect(page).not.toMatch(/<img|<b>\.safetensors/);
 });
