@@ -5,7 +5,7 @@ import { Optimizer } from './optimizer.js';
 import { Parameter } from './parameter.js';
 import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
-import type { Evaluation, Model, TrainOptions } from './train.js';
+import type { Evaluation, Model, StepMetrics, TrainOptions } from './train.js';
 import { checkKeys, checkObject, integer, interval } from './validate.js';
 
 /** The options of `train`, checked and complete. */
@@ -15,7 +15,7 @@ export interface Training<Batch> {
   /** Those of the optimizer. */
   readonly stepped: readonly Parameter[];
   readonly steps: number;
-  readonly schedule: Schedule;
+  readonly schedule: Schedule | undefined;
   readonly accumulation: number;
   readonly sum: GradientSum | undefined;
   readonly clipNorm: number | null;
@@ -27,6 +27,9 @@ export interface Training<Batch> {
 const known = [
   ...['model', 'optimizer', 'batches', 'steps', 'schedule', 'accumulation', 'clipNorm', 'evaluate', 'progress', 'metrics'],
   ...['labels', 'signal', 'onStep'],
+];
+const metricNames: readonly (keyof StepMetrics)[] = [
+  ...(['step', 'loss', 'lr', 'applied', 'gradNorm', 'evaluation', 'milliseconds', 'optimizerMilliseconds'] as const),
 ];
 const count = integer(1, Number.MAX_SAFE_INTEGER);
 const factorRule = interval('[0, 1]');
@@ -43,7 +46,7 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
   if (metrics !== undefined && !(typeof metrics === 'string' && metrics !== '') && !(metrics instanceof Writable)) {
     throw expected('metrics', 'the name of a file or a writable stream', metrics);
   }
-  if (labels !== undefined) checkObject(labels, 'labels');
+  if (labels !== undefined) checkLabels(labels);
   if (signal !== undefined && !((signal as unknown) instanceof AbortSignal)) throw expected('signal', 'an AbortSignal', signal);
   if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);
   const accumulation = count(options.accumulation ?? 1, 'accumulation');
@@ -52,7 +55,7 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     optimizer,
     stepped,
     steps: count(steps, 'steps'),
-    schedule: resolveSchedule(options.schedule ?? 'constant', steps),
+    schedule: options.schedule === undefined ? undefined : resolveSchedule(options.schedule, steps),
     accumulation,
     sum: accumulation === 1 ? undefined : new GradientSum(stepped),
     clipNorm: options.clipNorm == null ? null : clipNormRule(options.clipNorm, 'clipNorm'),
@@ -88,6 +91,13 @@ function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] 
   return stepped;
 }
 
+function checkLabels(labels: unknown): void {
+  for (const [name, value] of Object.entries(checkObject(labels, 'labels'))) {
+    if (metricNames.some((metric) => metric === name)) throw expected('the names of labels', `other than ${metricNames.join(', ')}`, name);
+    if (!['string', 'number', 'boolean'].includes(typeof value)) throw expected(`labels.${name}`, 'a string, a number, true or false', value);
+  }
+}
+
 function checkEvaluation(evaluate: Evaluation): Evaluation {
   checkKeys(checkObject(evaluate, 'evaluate'), ['every', 'run'], 'of evaluate');
   count(evaluate.every, 'evaluate.every');
@@ -114,6 +124,12 @@ function resolveProgress(progress: unknown): ProgressOptions | undefined {
   return options;
 }
 
+export function isAsync<T>(value: Iterable<T> | AsyncIterable<T>): value is AsyncIterable<T> {
+  return typeof (value as Partial<AsyncIterable<T>>)[Symbol.asyncIterator] === 'function';
+}
+
 function isIterable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value);
+  if (typeof value !== 'object' || value === null) return false;
+  const { [Symbol.iterator]: synchronous, [Symbol.asyncIterator]: asynchronous } = value as Record<symbol, unknown>;
+  return typeof synchronous === 'function' || typeof asynchronous === 'function';
 }

@@ -1,7 +1,8 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { devices, RootError } from '../lib/index.js';
+import { type DeviceInfo, devices, resolveDevice } from '../lib/devices.js';
+import { RootError } from '../lib/index.js';
 import { type Corpus, DataError, loadCorpus, validationBatches } from './train/data.js';
 import { Gpt } from './train/model.js';
 import { learningRates } from './train/optimizers.js';
@@ -15,35 +16,46 @@ const shape = { context: 64, width: 128, heads: 4, layers: 2 };
 async function main(): Promise<void> {
   const options = parseOptions(process.argv.slice(2));
   if (options === undefined) return;
+  const device = resolveDevice(options.device);
   const corpus = loadCorpus(options.data, shape.context);
   const model = await Gpt.create({ ...shape, vocabulary: corpus.vocabulary.length });
-  const setup: Setup = {
-    options,
-    corpus,
-    model,
-    validation: validationBatches(corpus.validation, 16, shape.context, 8),
-    prompt: firstLine(corpus),
-    folder: makeFolder(options.out),
-    signal: stopOnInterrupt(),
-  };
-  const config = describeRun(setup);
-  writeFileSync(path.join(setup.folder, 'config.json'), `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`);
-  console.log(`${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`);
+  try {
+    const setup: Setup = {
+      options,
+      corpus,
+      model,
+      validation: validationBatches(corpus.validation, 16, shape.context, 8),
+      prompt: firstLine(corpus),
+      folder: makeFolder(options.out),
+      signal: stopOnInterrupt(),
+    };
+    await runTrials(setup, describeRun(setup, device));
+  } finally {
+    model.dispose();
+  }
+}
 
+async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): Promise<void> {
+  const { options, corpus, folder, signal } = setup;
+  writeFileSync(path.join(folder, 'config.json'), `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`);
+  console.log(`${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`);
   const results: TrialResult[] = [];
   try {
     for (const trial of planTrials(options)) {
-      if (setup.signal.aborted) break;
+      if (signal.aborted) break;
       const result: TrialResult = { trial, history: [] };
       results.push(result);
-      await runTrial(result, setup, () => writeReport(results, setup, config, false));
+      await runTrial(result, setup, () => writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'running' }));
     }
-  } finally {
-    await writeReport(results, setup, config, true);
-    model.dispose();
+    await writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'ended' });
+  } catch (error) {
+    // Where the report fails too, the first error is the one to tell.
+    await writeReport(results, setup, config, { state: 'failed', error }).catch(() => undefined);
+    printTable(results.filter(({ sample }) => sample !== undefined));
+    throw error;
   }
   printResults(results, setup);
-  if (setup.signal.aborted) process.exitCode = 130;
+  if (signal.aborted) process.exitCode = 130;
 }
 
 /** Seed by seed, so that a run that is stopped has compared what it has done. */
@@ -85,7 +97,7 @@ function stopOnInterrupt(): AbortSignal {
   return controller.signal;
 }
 
-function describeRun({ options, corpus, model }: Setup) {
+function describeRun({ options, corpus, model }: Setup, device: DeviceInfo) {
   return {
     ...options,
     lrs: options.lrs ?? Object.fromEntries(options.optimizers.map((name) => [name, learningRates[name]])),
@@ -93,7 +105,7 @@ function describeRun({ options, corpus, model }: Setup) {
     unigramEntropy: corpus.unigramEntropy,
     model: model.shape,
     parameters: model.parameters.reduce((sum, { size }) => sum + size, 0),
-    device: describeDevice(options.device),
+    device: describeDevice(device),
     cores: os.availableParallelism(),
     node: process.version,
     date: new Date().toISOString(),
@@ -101,15 +113,18 @@ function describeRun({ options, corpus, model }: Setup) {
 }
 
 /** The model computes on the CPU, the optimizers there or on a CUDA device. */
-function describeDevice(device: Options['device']): string {
-  const { cpu, cuda } = devices();
-  const chosen = device === 'cpu' ? undefined : (cuda.devices.find((one) => one.name === device) ?? cuda.devices[0]);
-  return chosen === undefined ? cpu.description : `${cpu.description}, optimizers on ${chosen.description}`;
+function describeDevice({ name, description }: DeviceInfo): string {
+  const { cpu } = devices();
+  return name === 'cpu' ? cpu.description : `${cpu.description}, optimizers on ${name}: ${description}`;
+}
+
+function printTable(results: readonly TrialResult[]): void {
+  const rows = summarize(results);
+  if (rows.length > 0) console.log(`\n${formatTable(tableCells(rows))}`);
 }
 
 function printResults(results: readonly TrialResult[], { corpus, prompt, folder }: Setup): void {
-  const rows = summarize(results);
-  if (rows.length > 0) console.log(`\n${formatTable(tableCells(rows))}`);
+  printTable(results);
   console.log(`\nLosses are in nats per byte; byte frequencies alone give ${corpus.unigramEntropy.toFixed(3)}.`);
   for (const { trial, sample } of results) {
     if (sample === undefined || trial.seed !== results[0]!.trial.seed) continue;

@@ -2,9 +2,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Parameter } from '../lib/index.js';
-import { type Batch, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
+import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
 import { Gpt } from '../scripts/train/model.js';
 import { withSpikes } from '../scripts/train/noise.js';
+import { makeOptimizer } from '../scripts/train/optimizers.js';
 import { parseOptions, UsageError } from '../scripts/train/options.js';
 import { makeRandom, normal } from '../scripts/train/random.js';
 import { sample } from '../scripts/train/sample.js';
@@ -90,6 +91,14 @@ describe('the text', () => {
     expect(unigramEntropy).toBeCloseTo(Math.log(4), 12);
   });
 
+  test('of a folder with nothing but a binary file is none, of a file that is named is it', () => {
+    const binary = path.join(folder, '.binary');
+    mkdirSync(binary);
+    writeFileSync(path.join(binary, 'image.bin'), Buffer.from([0, 1, 2, 3].concat(Array<number>(200).fill(4))));
+    expect(() => loadCorpus(binary, 8)).toThrow(new DataError(`Expected text in ${binary}, got nothing`));
+    expect([...loadCorpus(path.join(binary, 'image.bin'), 8).vocabulary]).toEqual([0, 1, 2, 3, 4]);
+  });
+
   test('comes in windows whose targets are one byte on', () => {
     const bytes = Uint8Array.from({ length: 50 }, (_, i) => i);
     const batches = trainingBatches(bytes, 4, 10, makeRandom(1, 'batches'));
@@ -156,24 +165,39 @@ test('spikes hit 0.1 % of the entries, the same for the same seed, at 100 standa
   expect(relativeError(two, one)).toBeLessThan(1e-4);
 });
 
+test('--coefficients apply to every optimizer of matrices', () => {
+  const [w, bias] = [new Parameter({ name: 'w', shape: [4, 4] }), new Parameter({ name: 'bias', shape: [4] })];
+  const model = { parameters: [w, bias], hidden: [w] } as unknown as Gpt;
+  for (const name of ['root', 'root-robust', 'muon'] as const) {
+    const optimizer = makeOptimizer(name, model, 0.1, { coefficients: 'quintic', device: 'cpu', threads: 0 });
+    expect(optimizer.paramGroups[0]).toMatchObject({ coefficients: 'quintic' });
+    optimizer.dispose();
+  }
+});
+
 describe('options', () => {
   test('have defaults', () => {
     expect(parseOptions([])).toEqual({
       ...{ optimizers: ['root', 'muon', 'adamw'], steps: 200, batch: 16, lrs: undefined, noise: 'none', data: undefined },
-      ...{ seeds: [1], device: 'auto', threads: 0, out: undefined },
+      ...{ coefficients: 'adaptive', seeds: [1], device: 'auto', threads: 0, out: undefined },
     });
-    expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2', '--optimizers', 'muon,muon'])).toMatchObject({
+    expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon'])).toMatchObject({
       ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
     });
   });
 
   test.each([
-    [['--steps', '0'], 'Expected --steps to be a whole number of at least 1, got "0"'],
-    [['--steps', '1.5'], 'Expected --steps to be a whole number of at least 1, got "1.5"'],
-    [['--batch', 'many'], 'Expected --batch to be a whole number of at least 1, got "many"'],
+    [['--steps', '0'], 'Expected --steps to be a whole number in [1, 1000000000], got "0"'],
+    [['--steps', '1.5'], 'Expected --steps to be a whole number in [1, 1000000000], got "1.5"'],
+    [['--batch', 'many'], 'Expected --batch to be a whole number in [1, 4096], got "many"'],
+    [['--batch', '4097'], 'Expected --batch to be a whole number in [1, 4096], got "4097"'],
+    [['--seeds', '1001'], 'Expected --seeds to be a whole number in [1, 1000], got "1001"'],
+    [['--seed', '2e9'], 'Expected --seed to be a whole number in [0, 1000000000], got "2e9"'],
+    [['--threads', '1025'], 'Expected --threads to be a whole number in [0, 1024], got "1025"'],
     [['--seeds', '-1'], '--seeds'],
     [['--lr', '0.1,'], 'Expected --lr to be numbers in (0, 10], got ""'],
     [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
+    [['--coefficients', 'ours'], 'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive, got "ours"'],
     [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],
     [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
     [['--steps'], '--steps'],

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { StepMetrics } from '../lib/index.js';
+import { devices, type StepMetrics } from '../lib/index.js';
 
 const root = path.join(__dirname, '..');
 
@@ -14,7 +14,7 @@ let text: string;
 beforeAll(() => {
   folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-script-'));
   text = path.join(folder, 'text.txt');
-  writeFileSync(text, 'The quick brown fox jumps over the lazy dog; a <b>naïve</b> cat & a dog watch it.\n'.repeat(60));
+  writeFileSync(text, 'A <b>naïve</b> cat & the quick brown fox jump over the lazy dog; a cow watches.\n'.repeat(60));
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -29,6 +29,13 @@ async function run(...args: string[]): Promise<{ code: number | null; stdout: st
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk));
   const [code] = (await once(child, 'close')) as [number | null];
   return { code, stdout, stderr };
+}
+
+/** That `auto` chooses. */
+function describeDevice(): string {
+  const { cpu, cuda } = devices();
+  const [first] = cuda.devices;
+  return first === undefined ? cpu.description : `${cpu.description}, optimizers on ${first.name}: ${first.description}`;
 }
 
 function readMetrics(out: string): (StepMetrics & { optimizer: string; seed: number })[] {
@@ -56,7 +63,7 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
     'report.html',
     'root-seed1.safetensors',
   ]);
-  expect(JSON.parse(readFileSync(path.join(out, 'config.json'), 'utf8'))).toMatchObject({ steps: 3, noise: 'none', seeds: [1] });
+  expect(JSON.parse(readFileSync(path.join(out, 'config.json'), 'utf8'))).toMatchObject({ steps: 3, noise: 'none', seeds: [1], device: describeDevice() });
 
   const metrics = readMetrics(out);
   expect(metrics.map(({ optimizer, step }) => [optimizer, step])).toEqual(
@@ -72,6 +79,8 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
   expect(report).toContain('training, smoothed');
   expect(report).toContain('prefers-color-scheme: dark');
   expect(report).toContain('var(--series-2)');
+  // The prompt of the samples, which is held-out text.
+  expect(report).toContain('A &#60;b&#62;naïve&#60;/b&#62; cat &#38; the');
   expect(report).not.toMatch(/<b>naïve|<script|<link|<img|@import|url\((?!#)/);
   expect(report.replace(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|\/\/\w/);
   expect(report.length).toBeLessThan(100_000);
@@ -89,12 +98,30 @@ test('Ctrl-C ends training and still writes what there is', async () => {
   expect(readFileSync(path.join(out, 'report.html'), 'utf8')).toContain('Stopped before its end.');
 });
 
+test('a run that fails says so in its report and shows what has ended', async () => {
+  const out = path.join(folder, 'failed <i>');
+  const child = start(['--data', text, '--steps', '20', '--optimizers', 'adamw,muon', '--out', out]);
+  let [stdout, stderr] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk));
+  await once(child.stderr, 'data');
+  mkdirSync(path.join(out, 'muon-seed1.safetensors'));
+  const [code] = (await once(child, 'close')) as [number | null];
+  expect(code).toBe(1);
+  expect(stdout).toMatch(/^adamw +0\.004 /m);
+  expect(stdout).not.toMatch(/^muon /m);
+  expect(stderr).toContain(`${out}/muon-seed1.safetensors`);
+  const report = readFileSync(path.join(out, 'report.html'), 'utf8');
+  expect(report).toMatch(/<p>Failed: .*failed &#60;i&#62;\/muon-seed1/);
+  expect(report).not.toContain('<i>');
+});
+
 describe('text that cannot be used is told in one line', () => {
   test.each([
     ['absent', () => path.join(folder, 'absent'), /^Cannot read the text: ENOENT: no such file or directory/],
     ['empty', () => write('empty.txt', ''), /^Expected text in .*empty\.txt, got nothing$/],
     ['an empty folder', () => makeFolder('hollow'), /^Expected text in .*hollow, got nothing$/],
-    ['short', () => write('short.txt', 'short'), /^Expected more than 640 bytes of text in .*short\.txt, so that a tenth holds a window, got 5$/],
+    ['short', () => write('short.txt', 'short'), /^Expected the last tenth of the text in .*short\.txt, which is held out, to be more than 64 bytes, got 0$/],
     ['one letter', () => write('one.txt', 'a'.repeat(1000)), /^Expected different bytes in .*one\.txt, got only one$/],
   ])('%s', async (_, make, message) => {
     const { code, stdout, stderr } = await run('--data', make(), '--out', path.join(folder, 'none'));
@@ -118,7 +145,7 @@ describe('the command line', () => {
   test('--help', async () => {
     const { code, stdout, stderr } = await run('--help');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads']) {
+    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients']) {
       expect(stdout).toContain(`--${flag} `);
     }
   });
@@ -133,9 +160,12 @@ describe('the command line', () => {
   });
 
   test('a device that is not there is told in one line', async () => {
-    const { code, stderr } = await run('--data', text, '--device', 'cuda:99', '--out', path.join(folder, 'deviceless'));
-    expect(code).toBe(1);
-    expect(stderr.trimEnd()).toMatch(/^Expected device .*|.*cuda:99.*/);
-    expect(stderr).not.toMatch(/^\s+at /m);
+    const out = path.join(folder, 'deviceless');
+    const { code, stdout, stderr } = await run('--data', text, '--device', 'cuda:99', '--out', out);
+    const { reason, devices: found } = devices().cuda;
+    const there = `there ${found.length === 1 ? 'is' : 'are'} ${found.map(({ name }) => name).join(', ')}`;
+    const message = `Expected device "cuda:99" to be available: ${reason ?? there}\n`;
+    expect({ code, stdout, stderr }).toEqual({ code: 1, stdout: '', stderr: message });
+    expect(existsSync(out)).toBe(false);
   });
 });

@@ -12,6 +12,52 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('the loop', () => {
+  test('has the optimizer to itself', async () => {
+    const model = logistic();
+    const optimizer = adamw(model);
+    const options = { model, optimizer, steps: 2 };
+    const lossAndGradients = jest.fn();
+    const running = train({ ...options, batches: batches(2) });
+    const second = () => train({ ...options, model: { ...model, lossAndGradients }, batches: batches(2) });
+    await expectError(second, 'ERR_BUSY', 'Expected the train that is running with this optimizer to be awaited first');
+    expect(lossAndGradients).not.toHaveBeenCalled();
+    expect(await running).toMatchObject({ steps: 2 });
+    const failing = { ...model, lossAndGradients: () => Promise.reject(new TypeError('as planned')) };
+    await expect(train({ ...options, model: failing, batches: batches(2) })).rejects.toThrow('as planned');
+    expect(await train({ ...options, batches: batches(2) })).toMatchObject({ steps: 2 });
+  });
+
+  test('gives zeros for every gradient of the model', async () => {
+    const model = logistic();
+    const frozen = new Parameter({ name: 'frozen', shape: [2] });
+    const lossAndGradients = (one: Batch) => {
+      expect([...frozen.grad]).toEqual([0, 0]);
+      frozen.grad.fill(1);
+      return model.lossAndGradients(one);
+    };
+    const both = { parameters: [model.w, frozen], lossAndGradients };
+    await train({ model: both, optimizer: adamw(model), batches: batches(4), steps: 2, accumulation: 2 });
+    expect.assertions(4);
+  });
+
+  test.each([1, 2])('says that a gradient was taken away (accumulation %p)', async (accumulation) => {
+    for (const when of ['during', 'between'] as const) {
+      const model = logistic();
+      const take = (): void => void structuredClone(model.w.grad, { transfer: [model.w.grad.buffer as ArrayBuffer] });
+      const taking: Model<Batch> = {
+        parameters: model.parameters,
+        lossAndGradients(one) {
+          const loss = model.lossAndGradients(one);
+          if (when === 'during') take();
+          return loss;
+        },
+      };
+      const options = { model: taking, optimizer: adamw(model), batches: batches(4), steps: 2, accumulation };
+      const run = () => train({ ...options, onStep: when === 'between' ? take : undefined });
+      await expectError(run, 'ERR_INVALID_ARGUMENT', 'Expected grad of parameter "w" to be a Float32Array of length 6, got one without memory');
+    }
+  });
+
   test('trains, and tells of every step', async () => {
     const model = logistic();
     const optimizer = adamw(model);
@@ -129,6 +175,15 @@ describe('clipNorm', () => {
 });
 
 describe('schedules', () => {
+  test('that are absent leave the rates to the caller', async () => {
+    const model = logistic();
+    const optimizer = adamw(model);
+    const onStep = ({ step }: StepMetrics): void => void (optimizer.paramGroups[0]!.lr = 0.1 / 2 ** step);
+    const { history } = await train({ model, optimizer, batches: batches(3), steps: 3, onStep });
+    expect(history.map(({ lr }) => lr)).toEqual([[0.1], [0.05], [0.025]]);
+    expect(optimizer.paramGroups[0]!.lr).toBe(0.0125);
+  });
+
   test('are written to every group and taken back at the end', async () => {
     const model = logistic();
     const m = new Parameter({ name: 'm', shape: [2, 2], grad: new Float32Array(4).fill(1) });
@@ -170,6 +225,57 @@ describe('evaluation', () => {
 });
 
 describe('ending early', () => {
+  test.each(['signal', 'batches'] as const)('by %s still evaluates after the last step', async (ended) => {
+    const model = logistic();
+    const ran: number[] = [];
+    const run = (step: number): number => ran.push(step);
+    const controller = new AbortController();
+    const onStep = ({ step }: StepMetrics): void => (ended === 'signal' && step === 3 ? controller.abort() : undefined);
+    const options = { model, optimizer: adamw(model), steps: 9, evaluate: { every: 2, run }, signal: controller.signal, onStep };
+    const result = await train({ ...options, batches: batches(ended === 'signal' ? 9 : 3) });
+    expect(result).toMatchObject({ steps: 3, ended });
+    expect(ran).toEqual([2, 3]);
+    expect(result.history.map(({ evaluation }) => evaluation)).toEqual([undefined, 1, 2]);
+  });
+
+  test('does not evaluate twice after the last step', async () => {
+    const model = logistic();
+    const run = jest.fn(() => 0);
+    await train({ model, optimizer: adamw(model), batches: batches(2), steps: 9, evaluate: { every: 2, run } });
+    expect(run).toHaveBeenCalledTimes(1);
+  });
+
+  test('leaves an iterator alone that threw, and closes others', async () => {
+    const model = logistic();
+    const close = jest.fn(() => ({ done: true as const, value: undefined }));
+    const source = (next: () => IteratorResult<Batch>) => ({ [Symbol.iterator]: () => ({ next, return: close }) });
+    const fail = (): never => {
+      throw new TypeError('as planned');
+    };
+    await expect(train({ model, optimizer: adamw(model), batches: source(fail), steps: 1 })).rejects.toThrow('as planned');
+    expect(close).not.toHaveBeenCalled();
+    await train({ model, optimizer: adamw(model), batches: source(() => ({ done: false, value: batch(2, 1) })), steps: 1 });
+    expect(close).toHaveBeenCalledTimes(1);
+  });
+
+  test('tells of an error in cleaning up only where there was none before', async () => {
+    const file = path.join(folder, 'cleanup.jsonl');
+    const model = logistic();
+    const optimizer = adamw(model);
+    const closing = (): never => {
+      throw new TypeError('in closing');
+    };
+    const source = { [Symbol.iterator]: () => ({ next: () => ({ done: false, value: batch(2, 1) }), return: closing }) };
+    const options = { model, optimizer, batches: source, steps: 1, metrics: file };
+    await expect(train(options)).rejects.toThrow('in closing');
+    const onStep = (): never => {
+      throw new TypeError('as planned');
+    };
+    await expect(train({ ...options, onStep })).rejects.toThrow('as planned');
+    expect(isOpen(file)).toBe(false);
+    await expect(optimizer.step()).resolves.toMatchObject({ applied: true });
+  });
+
   test('a signal ends training after the current step and leaves the optimizer in use', async () => {
     const file = path.join(folder, 'aborted.jsonl');
     const [model, reference] = [logistic(), logistic()];
@@ -263,6 +369,7 @@ describe('options', () => {
     [{ model: { parameters: [model.w] } }, 'Expected model.lossAndGradients to be a function, got undefined'],
     [{ model: logistic('v') }, 'Expected the optimizer\'s parameters to be the model\'s, got "w" besides'],
     [{ batches: 7 }, 'Expected batches to be an iterable or async iterable, got 7'],
+    [{ batches: { [Symbol.iterator]: 7 } }, 'Expected batches to be an iterable or async iterable, got an Object'],
     [{ steps: 0 }, 'Expected steps to be an integer in [1, 9007199254740991], got 0'],
     [{ steps: undefined }, 'got undefined'],
     [{ schedule: 'step' }, 'Expected the kind of schedule to be one of "cosine", "linear", "constant", got "step"'],
@@ -283,6 +390,8 @@ describe('options', () => {
     [{ metrics: '' }, 'Expected metrics to be the name of a file or a writable stream, got ""'],
     [{ metrics: {} }, 'Expected metrics to be the name of a file or a writable stream, got an Object'],
     [{ labels: 'a' }, 'Expected labels to be an object, got "a"'],
+    [{ labels: { run: null } }, 'Expected labels.run to be a string, a number, true or false, got null'],
+    [{ labels: { loss: 1 } }, 'Expected the names of labels to be other than step, loss, lr, applied, gradNorm, evaluation, milliseconds, '],
     [{ signal: {} }, 'Expected signal to be an AbortSignal, got an Object'],
     [{ onStep: true }, 'Expected onStep to be a function, got true'],
     [{ model: { ...model, lossAndGradients: () => 'low' } }, 'Expected what lossAndGradients returns to be a number, got "low"'],

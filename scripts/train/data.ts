@@ -31,7 +31,8 @@ export class DataError extends Error {}
  */
 export function loadCorpus(from: string | undefined, context: number): Corpus {
   const files = from === undefined ? declarations() : listFiles(from);
-  const texts = files.map(read).filter((text) => files.length === 1 || !text.includes(0));
+  // A file that is named is read whatever is in it.
+  const texts = files.map(read).filter((text) => files[0] === from || !text.includes(0));
   const all = Buffer.concat(texts);
   const name = from ?? 'TypeScript\'s lib.*.d.ts';
   if (all.length === 0) throw new DataError(`Expected text in ${name}, got nothing`);
@@ -39,7 +40,7 @@ export function loadCorpus(from: string | undefined, context: number): Corpus {
   const training = Buffer.concat(texts.map((text, i) => text.subarray(0, splits[i])));
   const validation = Buffer.concat(texts.map((text, i) => text.subarray(splits[i])));
   if (validation.length <= context) {
-    throw new DataError(`Expected more than ${context * 10} bytes of text in ${name}, so that a tenth holds a window, got ${all.length}`);
+    throw new DataError(`Expected the last tenth of the text in ${name}, which is held out, to be more than ${context} bytes, got ${validation.length}`);
   }
   const counts = new Float64Array(256);
   for (const byte of all) counts[byte]!++;

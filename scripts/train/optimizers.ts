@@ -5,7 +5,10 @@ import type { Options } from './options.js';
 export const optimizerNames = ['root', 'root-robust', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
 
-/** The best of the sweeps in docs/experiments.md; of AdamW it is also what embeddings, head and norms are trained with everywhere. */
+/**
+ * The best of the sweeps in docs/experiments.md, but for root-robust, which has had none of its own. AdamW's is also what
+ * embeddings, head and norms are trained with everywhere.
+ */
 export const learningRates: Readonly<Record<OptimizerName, number>> = {
   root: 1.4e-2,
   'root-robust': 1e-2,
@@ -14,7 +17,8 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
 };
 
 /** @param lr of the hidden matrices; with AdamW of all parameters */
-export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, { device, threads }: Pick<Options, 'device' | 'threads'>): Optimizer {
+export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'device' | 'threads'>): Optimizer {
+  const { coefficients, device, threads } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
   const groups = [
     { params: model.hidden, lr },
@@ -22,11 +26,11 @@ export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, { dev
   ];
   switch (name) {
     case 'root':
-      return new Root(groups, { device, threads });
+      return new Root(groups, { coefficients, device, threads });
     case 'root-robust':
-      return new Root(groups, { threshold: 'robust', device, threads });
+      return new Root(groups, { threshold: 'robust', coefficients, device, threads });
     case 'muon':
-      return new Muon(groups, { device, threads });
+      return new Muon(groups, { coefficients, device, threads });
     case 'adamw':
       return new AdamW(groups, { device, threads });
   }

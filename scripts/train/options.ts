@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { type Preset, presetNames } from '../../lib/coefficients.js';
 import { type OptimizerName, optimizerNames } from './optimizers.js';
 
 const HELP = `Usage: npm run train -- [options]
@@ -6,18 +7,20 @@ const HELP = `Usage: npm run train -- [options]
 Trains a small character-level GPT with each optimizer, from the same weights on the same batches, and writes
 metrics, checkpoints and a report with loss curves to runs/<time>/.
 
-  --optimizers <list>  of ${optimizerNames.join(', ')} (default root,muon,adamw)
-  --steps <n>          steps of each (default 200)
-  --batch <n>          windows of text a step (default 16)
-  --lr <list>          learning rates to try instead of each optimizer's own
-  --noise <kind>       none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
-  --data <path>        a file or folder of text (default TypeScript's own lib.*.d.ts)
-  --seed <n>           of weights, batches and noise (default 1)
-  --seeds <n>          repeat with this many seeds, from --seed on (default 1)
-  --device <name>      of the optimizers: auto, cpu, cuda or cuda:N (default auto)
-  --threads <n>        CPU threads of the optimizers; 0, the default: the physical cores
-  --out <folder>       instead of runs/<time>
-  --help               print this`;
+  --optimizers <list>    of ${optimizerNames.join(', ')} (default root,muon,adamw)
+  --steps <n>            steps of each (default 200)
+  --batch <n>            windows of text a step (default 16)
+  --lr <list>            learning rates to try instead of each optimizer's own
+  --coefficients <name>  of the Newton-Schulz iteration of root and muon: ${presetNames.slice(0, 3).join(', ')},
+                         ${presetNames.slice(3, -1).join(', ')} or ${presetNames.at(-1)!} (default adaptive)
+  --noise <kind>         none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
+  --data <path>          a file or folder of text (default TypeScript's own lib.*.d.ts)
+  --seed <n>             of weights, batches and noise (default 1)
+  --seeds <n>            repeat with this many seeds, from --seed on (default 1)
+  --device <name>        of the optimizers: auto, cpu, cuda or cuda:N (default auto)
+  --threads <n>          CPU threads of the optimizers; 0, the default: the physical cores
+  --out <folder>         instead of runs/<time>
+  --help                 print this`;
 
 export interface Options {
   optimizers: OptimizerName[];
@@ -25,6 +28,7 @@ export interface Options {
   batch: number;
   /** Undefined: each optimizer's own. */
   lrs: number[] | undefined;
+  coefficients: Preset;
   noise: 'none' | 'spikes';
   data: string | undefined;
   seeds: number[];
@@ -50,11 +54,12 @@ export function parseOptions(args: string[]): Options | undefined {
   return {
     optimizers: parseOptimizers(values.optimizers),
     steps: wholeNumber('steps', values.steps, 1),
-    batch: wholeNumber('batch', values.batch, 1),
-    lrs: values.lr?.split(',').map(parseLr),
+    batch: wholeNumber('batch', values.batch, 1, 4096),
+    lrs: values.lr === undefined ? undefined : [...new Set(values.lr.split(',').map(parseLr))],
+    coefficients: oneOf('coefficients', values.coefficients, presetNames),
     noise: oneOf('noise', values.noise, ['none', 'spikes']),
     data: values.data,
-    seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1) }, (_, i) => first + i),
+    seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1, 1000) }, (_, i) => first + i),
     device: parseDevice(values.device),
     threads: wholeNumber('threads', values.threads, 0, 1024),
     out: values.out,
@@ -70,6 +75,7 @@ function parseFlags(args: string[]) {
         steps: { type: 'string', default: '200' },
         batch: { type: 'string', default: '16' },
         lr: { type: 'string' },
+        coefficients: { type: 'string', default: 'adaptive' },
         noise: { type: 'string', default: 'none' },
         data: { type: 'string' },
         seed: { type: 'string', default: '1' },
@@ -89,7 +95,7 @@ function parseFlags(args: string[]) {
 function wholeNumber(flag: string, text: string, least: number, most = 1e9): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < least || value > most) {
-    throw new UsageError(`Expected --${flag} to be a whole number of at least ${least}, got "${text}"`);
+    throw new UsageError(`Expected --${flag} to be a whole number in [${least}, ${most}], got "${text}"`);
   }
   return value;
 }

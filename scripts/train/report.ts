@@ -18,16 +18,18 @@ th:first-child, td:first-child { text-align: left; }
 pre { margin: 0; padding: .75rem 1rem; background: var(--panel); border-radius: 6px; font-size: 13px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre b { color: var(--muted); font-weight: 400; } h3 { font-size: .95rem; margin: 1rem 0 .35rem; }`;
 
+/** How far the run is; `stopped` is by Ctrl-C. */
+export type RunState = { state: 'running' | 'ended' | 'stopped' } | { state: 'failed'; error: unknown };
+
 /** Writes report.html: one file that loads nothing, replaced whole each time. */
-export async function writeReport(results: readonly TrialResult[], setup: Setup, config: object, ended: boolean): Promise<void> {
+export async function writeReport(results: readonly TrialResult[], setup: Setup, config: object, state: RunState): Promise<void> {
   const file = path.join(setup.folder, 'report.html');
-  await writeFile(`${file}.tmp`, await renderReport(results, setup, config, ended));
+  await writeFile(`${file}.tmp`, await renderReport(results, setup, config, state));
   await rename(`${file}.tmp`, file);
 }
 
-async function renderReport(results: readonly TrialResult[], { options, corpus, prompt, signal }: Setup, config: object, ended: boolean): Promise<string> {
+async function renderReport(results: readonly TrialResult[], { options, corpus, prompt }: Setup, config: object, state: RunState): Promise<string> {
   const chart = await drawLossCurves(results, options.steps, corpus.unigramEntropy);
-  const state = signal.aborted ? 'Stopped before its end. ' : ended ? '' : 'Still running. ';
   const noise = options.noise === 'spikes' ? ', with spikes in the gradients of hidden matrices' : '';
   const samples = results.flatMap(({ trial, sample }) => {
     if (sample === undefined) return [];
@@ -41,7 +43,7 @@ async function renderReport(results: readonly TrialResult[], { options, corpus, 
 <title>Training report</title>
 <style>${STYLE}</style>
 <h1>Training report</h1>
-<p>${state}${options.steps} steps of ${options.batch} windows${noise}. ${escape(corpus.description)}.</p>
+<p>${escape(describeState(state))}${options.steps} steps of ${options.batch} windows${noise}. ${escape(corpus.description)}.</p>
 <p class="muted">Losses are in nats per byte. Byte frequencies alone give ${corpus.unigramEntropy.toFixed(3)}.</p>
 <div class="scroll">${chart}</div>
 <h2>Results</h2>
@@ -53,6 +55,19 @@ ${samples.join('\n')}
 <pre>${escape(JSON.stringify(config, null, 2))}</pre>
 </html>
 `;
+}
+
+function describeState(run: RunState): string {
+  switch (run.state) {
+    case 'running':
+      return 'Still running. ';
+    case 'ended':
+      return '';
+    case 'stopped':
+      return 'Stopped before its end. ';
+    case 'failed':
+      return `Failed: ${run.error instanceof Error ? run.error.message : String(run.error)}. `;
+  }
 }
 
 function htmlTable([head, ...rows]: string[][]): string {

@@ -47,7 +47,7 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
   model.initialize(makeRandom(seed, 'weights'));
   const optimizer = makeOptimizer(name, model, lr, options);
   try {
-    await train({
+    const { history } = await train({
       model: options.noise === 'spikes' ? withSpikes(model, model.hidden, makeRandom(seed, 'noise')) : model,
       optimizer,
       batches: trainingBatches(corpus.training, options.batch, model.shape.context, makeRandom(seed, 'batches')),
@@ -63,7 +63,9 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
         if (metrics.evaluation !== undefined) await onEvaluation();
       },
     });
-    if (result.history.length === 0) return;
+    // Where training was stopped, the last step has been evaluated since.
+    result.history.splice(0, Infinity, ...history);
+    if (history.length === 0) return;
     await optimizer.save(path.join(folder, `${label.replace(/\W+/g, '-')}-seed${seed}.safetensors`));
     if (!signal.aborted) result.sample = await sample(model, prompt, 240, 0.8, makeRandom(seed, 'sample'));
   } finally {
