@@ -38,6 +38,15 @@ export interface DeviceReport {
 
 export function devices(): DeviceReport;
 
+/**
+ * Why a device of the report cannot be used at this moment (its memory is taken, the driver fails), or null. Unlike `devices`
+ * it sets up the process's context on the device, which takes a moment and some of its memory.
+ */
+export function deviceObstacle(device: string): string | null;
+
+/** Of the operands of the Newton-Schulz products on CUDA; sums are float32. The CPU computes in float32. */
+export type Precision = 'float16' | 'bfloat16' | 'float32';
+
 /** A matrix inside a parameter's array: elements [offset, offset + rows · columns), row-major. */
 export interface MatrixLayout {
   offset: number;
@@ -91,17 +100,19 @@ export class Optimizer {
   /**
    * @param device 'cpu' or 'cuda:N'
    * @param threads CPU threads, the calling one included; 0: the physical cores
+   * @param precision of the products
    * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
    */
-  constructor(device: string, threads: number, parameters: readonly ParameterLayout[]);
+  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
 
   /** CPU threads in use. */
   readonly threads: number;
-  /** State, and the scratch memory that steps so far have needed. */
+  /** State, the scratch memory that steps so far have needed, and on CUDA the parameters' data and gradients. */
   readonly memoryBytes: number;
 
   /**
-   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`.
+   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On CUDA `data` and
+   * `gradients` may both be empty: the step then works on the device's own copies and nothing is transferred.
    *
    * Happens whole or not at all: returns the indices of the parameters whose gradient is not finite or would make the
    * state so; where that list is not empty, neither data nor state has changed.
@@ -111,6 +122,18 @@ export class Optimizer {
    */
   step(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): Promise<number[]>;
   stepSync(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): number[];
+
+  /** Copies the device's data to the arrays, or the arrays' to the device, off the event loop, ERR_BUSY meanwhile; nothing on the CPU. */
+  readParameters(data: readonly Float32Array[]): Promise<void>;
+  writeParameters(data: readonly Float32Array[]): Promise<void>;
+  writeParametersSync(data: readonly Float32Array[]): void;
+  /** Fills the device's copies of the gradients with zeros; nothing on the CPU. */
+  zeroGradients(): void;
+  /**
+   * Addresses of the device's copies, fixed for life, and the cudaStream_t in whose order steps run.
+   * @throws ERR_DEVICE_UNAVAILABLE on the CPU
+   */
+  deviceMemory(index: number): { data: bigint; grad: bigint; stream: bigint };
 
   /** Copies of a parameter's state. */
   state(index: number): OrthogonalState | AdamWState;
@@ -126,6 +149,7 @@ export function newtonSchulzPlan(
   rows: number,
   columns: number,
   coefficients: Float64Array,
+  precision: Precision,
 ): {
   form: 'standard' | 'gram';
   /** Gram form: iterations of each leg between restarts. Standard form: empty. */
@@ -145,6 +169,7 @@ export function cpuPeak(): number;
 export function orthogonalize(
   device: string,
   threads: number,
+  precision: Precision,
   input: Float32Array,
   output: Float32Array,
   matrices: readonly MatrixLayout[],
@@ -153,6 +178,7 @@ export function orthogonalize(
 export function orthogonalizeSync(
   device: string,
   threads: number,
+  precision: Precision,
   input: Float32Array,
   output: Float32Array,
   matrices: readonly MatrixLayout[],

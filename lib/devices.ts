@@ -5,7 +5,7 @@ import type { Rule } from './validate.js';
 
 export type { DeviceReport };
 
-/** `auto`: the first CUDA device, else the CPU. `cuda`: the first CUDA device, an error where there is none. */
+/** `auto`: the first CUDA device that can be used, else the CPU. `cuda`: the first CUDA device, an error where there is none. */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 
 /** The device that something runs on, and why that one. */
@@ -35,13 +35,20 @@ export const checkDevice: Rule<Device> = (device, name) => {
 /** @throws RootError ERR_DEVICE_UNAVAILABLE with the reason */
 export function resolveDevice(device: Device): DeviceInfo {
   const { cpu, cuda } = devices();
-  if (device === 'cpu') return Object.freeze({ name: 'cpu', description: cpu.description, reason: 'asked for' });
-  const found = device.includes(':') ? cuda.devices.find((one) => one.name === device) : cuda.devices[0];
-  if (found !== undefined) {
-    const reason = device === 'auto' ? 'the first CUDA device' : 'asked for';
-    return Object.freeze({ name: found.name, description: found.description, reason });
+  const onCpu = (reason: string) => Object.freeze({ name: 'cpu', description: cpu.description, reason } as const);
+  if (device === 'cpu') return onCpu('asked for');
+  const candidates = device.includes(':') ? cuda.devices.filter((one) => one.name === device) : cuda.devices;
+  const obstacles: string[] = [];
+  for (const { name, description } of device === 'auto' ? candidates : candidates.slice(0, 1)) {
+    const obstacle = guard(() => addon().deviceObstacle(name));
+    if (obstacle === null) {
+      const reason = device !== 'auto' ? 'asked for' : ['the first CUDA device', ...obstacles].join('; ');
+      return Object.freeze({ name, description, reason });
+    }
+    obstacles.push(`${name}: ${obstacle}`);
   }
   const missing = cuda.reason ?? `there ${cuda.devices.length === 1 ? 'is' : 'are'} ${cuda.devices.map((one) => one.name).join(', ')}`;
-  if (device === 'auto') return Object.freeze({ name: 'cpu', description: cpu.description, reason: missing });
-  throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${missing}`);
+  const reason = obstacles.length > 0 ? obstacles.join('; ') : missing;
+  if (device === 'auto') return onCpu(reason);
+  throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${reason}`);
 }

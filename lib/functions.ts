@@ -3,7 +3,7 @@ import { addon, guard, guardAsync } from './binding.js';
 import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients.js';
 import { checkDevice, type Device, resolveDevice } from './devices.js';
 import { expected, RootError } from './errors.js';
-import { checkThreads, checkThreshold } from './options.js';
+import { checkPrecision, checkThreads, checkThreshold, type Precision } from './options.js';
 import { allocate, checkArray, type Layout, matricesOf } from './parameter.js';
 import { checkKeys, checkObject, checkShape, product } from './validate.js';
 
@@ -19,6 +19,8 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   coefficients?: Coefficients | undefined;
   /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
   steps?: number | undefined;
+  /** Of the products on CUDA, default `float16`; the CPU computes in float32. */
+  precision?: Precision | undefined;
 }
 
 export interface SoftThresholdOptions extends WhereOptions {
@@ -46,16 +48,16 @@ export interface SoftThresholdResult {
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */
 export async function orthogonalize(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Promise<Float32Array> {
-  const { device, threads, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  await guardAsync(() => addon().orthogonalize(device, threads, x, output, matrices, coefficients)).catch((error: unknown) => explain(error, x));
+  const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
+  await guardAsync(() => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients)).catch((error: unknown) => explain(error, x));
   return output;
 }
 
 /** The same as `orthogonalize`, on the calling thread. */
 export function orthogonalizeSync(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Float32Array {
-  const { device, threads, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
+  const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
   try {
-    guard(() => addon().orthogonalizeSync(device, threads, x, output, matrices, coefficients));
+    guard(() => addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients));
   } catch (error) {
     explain(error, x);
   }
@@ -87,7 +89,7 @@ export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions
 }
 
 function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
-  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'split', 'stack']);
+  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'precision', 'split', 'stack']);
   const extents = checkShape(shape, 'shape');
   if (extents.length < 2) throw expected('shape', 'of at least 2 dimensions', shape);
   checkArray(x, product(extents), 'x');
@@ -95,7 +97,8 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
   const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps).flat()));
-  return { ...where(options), output: allocate(product(extents), 'the result'), matrices, coefficients };
+  const precision = checkPrecision(options.precision ?? 'float16', 'precision');
+  return { ...where(options), precision, output: allocate(product(extents), 'the result'), matrices, coefficients };
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

@@ -16,14 +16,16 @@ export {
 } from './functions.js';
 export type { AdamWGroup, GroupOptions, MuonGroup, ParamGroup, RootGroup } from './groups.js';
 export { Muon } from './muon.js';
-export type { AdamWState, Optimizer, OrthogonalState, ParameterState, StepReport } from './optimizer.js';
+export type { AdamWState, DeviceMemory, Optimizer, OrthogonalState, ParameterState, StepReport } from './optimizer.js';
 export type {
   AdamWOptions,
   AdamWSettings,
   Algorithm,
+  HostSync,
   LrScale,
   MuonOptions,
   MuonSettings,
+  Precision,
   RootOptions,
   RootSettings,
   Threshold,

@@ -39,6 +39,16 @@ export interface AdamWState {
 
 export type ParameterState = OrthogonalState | AdamWState;
 
+/** Where a CUDA device keeps a parameter: addresses of as many float32 values as the parameter has, and the stream that steps run in. */
+export interface DeviceMemory {
+  readonly data: bigint;
+  readonly grad: bigint;
+  /** A cudaStream_t. Work that fills `grad` belongs into it, or has to have ended before the step. */
+  readonly stream: bigint;
+}
+
+type Task = 'step' | 'save' | 'load' | 'transfer';
+
 /** Parameters that a step, a save or a load of some optimizer is busy with. */
 const inUse = new WeakSet<Parameter>();
 
@@ -49,15 +59,17 @@ export abstract class Optimizer {
   readonly device: DeviceInfo;
   readonly #native: native.Optimizer;
   readonly #nonFinite: 'error' | 'skip';
+  /** Whether steps work on the device's copies, and host arrays are equal to them only when asked for. */
+  readonly #manual: boolean;
   readonly #parameters: readonly Parameter[];
   readonly #settings: readonly StepSettings[];
   #arrays: Arrays;
   #step = 0;
-  #running: 'step' | 'save' | 'load' | undefined;
+  #running: Task | undefined;
   #disposed = false;
 
   protected constructor(algorithm: Algorithm, params: readonly Parameter[] | readonly GroupOptions[], options: object) {
-    const { defaults, device, threads, nonFinite } = resolveOptions(algorithm, options);
+    const { defaults, device, threads, nonFinite, hostSync, precision } = resolveOptions(algorithm, options);
     this.paramGroups = resolveGroups(algorithm, params, defaults);
     this.#parameters = this.paramGroups.flatMap((group) => group.params);
     this.#settings = this.paramGroups.map((group) => new StepSettings(group));
@@ -69,7 +81,9 @@ export abstract class Optimizer {
     );
     this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
-    this.#native = guard(() => new Native(this.device.name, threads, layouts));
+    this.#native = guard(() => new Native(this.device.name, threads, precision, layouts));
+    this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
+    if (this.#manual) guard(() => this.#native.writeParametersSync(this.#arrays.data));
   }
 
   /**
@@ -82,7 +96,7 @@ export abstract class Optimizer {
    */
   async step(): Promise<StepReport> {
     return this.#exclusively('step', async () => {
-      const { data, gradients } = this.#checkArrays();
+      const { data, gradients } = this.#stepArrays();
       const running = guard(() => this.#native.step(data, gradients, this.#stepSettings()));
       const rejected = await guardAsync(() => running).catch((error: unknown) => {
         // The arrays were detached meanwhile: the state is a step further, wherever the data went.
@@ -96,21 +110,49 @@ export abstract class Optimizer {
   /** The same on the calling thread. */
   stepSync(): StepReport {
     this.#checkIdle();
-    const { data, gradients } = this.#checkArrays();
+    const { data, gradients } = this.#stepArrays();
     const rejected = guard(() => this.#native.stepSync(data, gradients, this.#stepSettings()));
     return this.#report(gradients, rejected);
   }
 
-  /** Bytes that the optimizer holds on its device: state, and the scratch memory that steps so far have needed. */
+  /** Bytes that the optimizer holds on its device: state, the scratch memory that steps so far have needed, and on CUDA data and gradients. */
   get memoryBytes(): number {
     this.#checkIdle();
     return guard(() => this.#native.memoryBytes);
   }
 
-  /** Fills every gradient with zeros. */
+  /**
+   * Where the device keeps a parameter, for those who compute gradients there: with `hostSync: 'manual'` a step reads `grad` and updates
+   * `data` in place. Addresses hold until `dispose`.
+   * @throws RootError ERR_DEVICE_UNAVAILABLE on the CPU, ERR_INVALID_ARGUMENT for a parameter that is not this optimizer's, ERR_DISPOSED
+   */
+  deviceMemory(parameter: Parameter): DeviceMemory {
+    this.#checkLive();
+    const index = this.#indexOf(parameter);
+    if (this.device.name === 'cpu') {
+      throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected an optimizer on a CUDA device, got one on the CPU (${this.device.reason})`);
+    }
+    return guard(() => this.#native.deviceMemory(index));
+  }
+
+  /**
+   * Brings every parameter's `data` from the device to the host; it is there already on the CPU and with `hostSync: 'step'`.
+   * @throws RootError ERR_BUSY, ERR_DISPOSED, ERR_CUDA, those for arrays as in `step`
+   */
+  async readParameters(): Promise<void> {
+    await this.#exclusively('transfer', () => this.#transfer('readParameters'));
+  }
+
+  /** Takes every parameter's `data` to the device: what was written to it on the host since. Gradients stay as they are there. */
+  async writeParameters(): Promise<void> {
+    await this.#exclusively('transfer', () => this.#transfer('writeParameters'));
+  }
+
+  /** Fills every gradient with zeros, on the device too. */
   zeroGrad(): void {
     this.#checkIdle();
     for (const gradient of this.#checkArrays().gradients) gradient.fill(0);
+    if (this.#manual) guard(() => this.#native.zeroGradients());
   }
 
   /**
@@ -134,6 +176,7 @@ export abstract class Optimizer {
     checkPath(path);
     await this.#exclusively('save', async () => {
       this.#checkArrays();
+      await this.#transfer('readParameters');
       await writeCheckpoint(path, this.#step, this.paramGroups, (parameter) => this.#stateOf(parameter));
     });
   }
@@ -156,6 +199,7 @@ export abstract class Optimizer {
         parameter.data.set(data);
       }
       this.#step = step;
+      await this.#transfer('writeParameters');
       return { step };
     });
   }
@@ -177,9 +221,19 @@ export abstract class Optimizer {
     }
     const names = rejected.map((index) => this.#parameters[index]!.name);
     if (this.#nonFinite === 'skip') return { step: this.#step, applied: false, nonFinite: names };
-    const found = rejected.map((index) => firstNonFinite(gradients[index]!)).find((one) => one !== undefined);
+    const found = (this.#manual ? [] : rejected).map((index) => firstNonFinite(gradients[index]!)).find((one) => one !== undefined);
     const got = found ?? 'values too large for the optimizer\'s state';
     throw new RootError('ERR_NON_FINITE', `Expected finite gradients, got ${got} in ${enumerate(names)}; nothing was changed`);
+  }
+
+  async #transfer(direction: 'readParameters' | 'writeParameters'): Promise<void> {
+    const { data } = this.#checkArrays();
+    if (this.#manual) await guardAsync(() => this.#native[direction](data));
+  }
+
+  /** None where the device's copies are what a step works on. */
+  #stepArrays(): Arrays {
+    return this.#manual ? { data: [], gradients: [] } : this.#checkArrays();
   }
 
   #checkArrays(): Arrays {
@@ -204,7 +258,7 @@ export abstract class Optimizer {
     return index;
   }
 
-  async #exclusively<T>(what: 'step' | 'save' | 'load', run: () => Promise<T>): Promise<T> {
+  async #exclusively<T>(what: Task, run: () => Promise<T>): Promise<T> {
     this.#checkIdle();
     this.#running = what;
     for (const parameter of this.#parameters) inUse.add(parameter);

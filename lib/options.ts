@@ -56,6 +56,8 @@ export interface AdamWSettings {
 /** What a user may leave out; `threshold` also takes a name or a part. */
 export type Given<T> = { [K in keyof T]?: (K extends 'threshold' ? ThresholdOption : T[K]) | undefined };
 
+export type HostSync = 'step' | 'manual';
+
 /** Options of an optimizer that hold for all its groups. */
 export interface DeviceOptions {
   /** Default `auto`: the first CUDA device, else the CPU. */
@@ -64,14 +66,23 @@ export interface DeviceOptions {
   threads?: number | undefined;
   /** Of gradients: `error`, the default, throws ERR_NON_FINITE; `skip` leaves the step out and reports so. Either way nothing changes. */
   nonFinite?: 'error' | 'skip' | undefined;
+  /**
+   * On CUDA, when host arrays and the device's copies of them are made equal. `step`, the default: a step takes `grad`, and `data` where it
+   * was changed, to the device and brings `data` back. `manual`: it works on the device's copies (see `deviceMemory`), and
+   * `readParameters` and `writeParameters` copy. Without effect on the CPU.
+   */
+  hostSync?: HostSync | undefined;
 }
+
+/** Of the operands of the Newton-Schulz products on CUDA; sums are float32. The CPU computes in float32. */
+export type Precision = 'float16' | 'bfloat16' | 'float32';
 
 /** Options of `Muon`. */
 export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   /** Of the parameters that AdamW updates. */
   adamw?: Given<AdamWSettings> | undefined;
   /** Of the Newton-Schulz products on CUDA, default `float16`; the CPU computes in float32. */
-  precision?: 'float16' | 'bfloat16' | 'float32' | undefined;
+  precision?: Precision | undefined;
 }
 
 /** Options of `Root`. */
@@ -134,10 +145,13 @@ export const rules: Readonly<Record<Algorithm, Readonly<Record<string, Rule<unkn
 
 export const checkThreads = integer(0, 1024);
 
+export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
+
 const deviceRules = {
   device: checkDevice,
   threads: checkThreads,
   nonFinite: oneOf('error', 'skip'),
+  hostSync: oneOf('step', 'manual'),
 };
 
 const adamwDefaults = { betas: [0.9, 0.95], eps: 1e-8 };
@@ -160,13 +174,15 @@ export interface ResolvedOptions {
   readonly device: Device;
   readonly threads: number;
   readonly nonFinite: 'error' | 'skip';
+  readonly hostSync: HostSync;
+  readonly precision: Precision;
 }
 
 /** Checks every option, used by a group or not. */
 export function resolveOptions(algorithm: Algorithm, options: unknown): ResolvedOptions {
   const given = checkObject(options, 'the options');
   const own = rules[algorithm];
-  const further = algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: oneOf('float16', 'bfloat16', 'float32') };
+  const further = algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision };
   const checked = checkAll(given, { ...own, ...further });
   const matrices = { ...rootDefaults, ...pick(checked, own) };
   const { lr, weightDecay } = algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay: matrices.weightDecay };
@@ -176,6 +192,8 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
     device: (checked['device'] ?? 'auto') as Device,
     threads: (checked['threads'] ?? 0) as number,
     nonFinite: (checked['nonFinite'] ?? 'error') as 'error' | 'skip',
+    hostSync: (checked['hostSync'] ?? 'step') as HostSync,
+    precision: (checked['precision'] ?? 'float16') as Precision,
   };
 }
 

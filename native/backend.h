@@ -9,12 +9,33 @@
 
 namespace root_optimizer {
 
-/// One matrix of a batch. Every address lies in the backend's memory, row-major, rows × columns of the batch.
+/// Of the operands of the Newton-Schulz products; sums are float32 in any case.
+enum class Precision { float16, bfloat16, float32 };
+
+/// A parameter's data θ and gradient G.
+struct Arrays {
+  float* data;
+  const float* gradient;
+};
+
+/// The numbers of a step for one matrix.
+struct MatrixScalars {
+  double quantile;  ///< ε = scale · the quantile of |U|
+  double scale;
+  float mu;     ///< μ
+  float decay;  ///< 1 − lr·λ; 0: θ is not read
+  float rate;   ///< −lr·s
+};
+
+/// One matrix of a batch. Every address lies in the backend's memory; arrays are row-major, rows × columns of the
+/// batch. The numbers of a step lie there too, so that work which has been prepared once can be run with other ones.
 struct Item {
-  float* data;            ///< θ, read and written by `update`
-  const float* gradient;  ///< G; null: M stands for itself, as where a function is applied to an array
-  float* momentum;        ///< M
-  double* threshold;      ///< ε of this step; null: no clipping
+  float* data;                   ///< θ, written by `update`
+  const float* gradient;         ///< G; null: M stands for itself, as where a function is applied to an array
+  float* momentum;               ///< M
+  double* threshold;             ///< ε of this step; null: no clipping
+  const MatrixScalars* scalars;  ///< null where no verb needs any
+  uint32_t* flag;                ///< raised by `check_momentum`
 };
 
 /// Same-shaped matrices that go through every verb together, and how their look-ahead is formed.
@@ -24,22 +45,12 @@ struct Item {
 struct Batch {
   int64_t rows;
   int64_t columns;
-  float mu;
   bool nesterov;
   std::vector<Item> items;
 
   int64_t size() const { return rows * columns; }
   int64_t tall() const { return rows > columns ? rows : columns; }
   int64_t narrow() const { return rows > columns ? columns : rows; }
-};
-
-/// AdamW's share of a step, for `size` consecutive elements.
-struct Moments {
-  int64_t size;
-  float* data;
-  const float* gradient;
-  float* exp_avg;
-  float* exp_avg_sq;
 };
 
 struct AdamWScalars {
@@ -52,13 +63,28 @@ struct AdamWScalars {
   float eps;
 };
 
+/// AdamW's share of a step, for `size` consecutive elements.
+struct Moments {
+  int64_t size;
+  float* data;
+  const float* gradient;
+  float* exp_avg;
+  float* exp_avg_sq;
+  const AdamWScalars* scalars;
+  uint32_t* flag;  ///< raised by `check_moments`
+};
+
 /// Matrices inside the Newton-Schulz iteration, one for each item of a batch, in a layout that is the backend's own
 /// business. The iteration is written for tall matrices (rows ≥ columns): a wide matrix enters and leaves transposed.
-/// The storage of an operand may serve a smaller one instead.
 struct Operand {
   int64_t rows = 0;
   int64_t columns = 0;
-  float* storage = nullptr;
+  void* storage = nullptr;
+  int64_t items = 1;
+  bool transposed = false;  ///< as the batch has it, where the backend keeps that layout
+
+  /// A square operand in this one's storage.
+  Operand square() const { return {columns, columns, storage, items, false}; }
 };
 
 /// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it calls `threshold`.
@@ -68,6 +94,7 @@ struct Footprint {
   int tall_operands = 0;
   int square_operands = 0;
   bool selection = false;
+  int64_t items = 1;
 };
 
 /// An order of work on a device. Verbs enqueue; nothing is waited for here, and no scalar travels to the host.
@@ -75,16 +102,16 @@ class Queue {
  public:
   virtual ~Queue() = default;
 
-  /// *flag ← 1 where μM + G or the look-ahead made of it is not finite in any item; nothing else is written.
-  virtual void check_momentum(const Batch& batch, uint32_t* flag) = 0;
-  /// *flag ← 1 where the step's moments would not be finite.
-  virtual void check_moments(const Moments& moments, const AdamWScalars& scalars, uint32_t* flag) = 0;
+  /// An item's flag ← 1 where μM + G or the look-ahead made of it is not finite; nothing else is written.
+  virtual void check_momentum(const Batch& batch) = 0;
+  /// The same where the step's moments would not be finite.
+  virtual void check_moments(const std::vector<Moments>& moments) = 0;
 
   /// M ← μM + G.
   virtual void momentum(const Batch& batch) = 0;
   /// ε ← scale · quantile of |U| over each item: numpy.quantile(|U|, q, method='linear') of the float32 values in
   /// float64, exactly.
-  virtual void threshold(const Batch& batch, double quantile, double scale) = 0;
+  virtual void threshold(const Batch& batch) = 0;
   /// X ← B / (‖B‖_F + 1e-7) with B = clamp(U, −ε, ε); U itself where there is no ε, or
   /// where it is zero as a float32 (clipping would erase the gradient).
   virtual Operand proximal(const Batch& batch) = 0;
@@ -97,44 +124,73 @@ class Queue {
   /// out ← α·aᵀb + β·c where the result is known to be symmetric: only half of it is computed. β = 0: c is not read.
   virtual void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                               const Operand& c) = 0;
-  /// out ← a·b + β·c. β = 0: c is not read.
+  /// out ← a·b + β·c with symmetric b. β = 0: c is not read.
   virtual void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) = 0;
 
   /// out ← z + a·I.
   virtual void add_identity(const Operand& out, const Operand& z, float a) = 0;
 
-  /// θ ← decay·θ + rate·X. decay = 0: θ is not read.
-  virtual void update(const Batch& batch, const Operand& x, float decay, float rate) = 0;
+  /// θ ← decay·θ + rate·X; nothing where decay is 1 and rate 0, for −0 + 0 is 0.
+  virtual void update(const Batch& batch, const Operand& x) = 0;
   /// torch.optim.AdamW, decoupled weight decay and bias correction included.
-  virtual void adamw(const Moments& moments, const AdamWScalars& scalars) = 0;
+  virtual void adamw(const std::vector<Moments>& moments) = 0;
 };
 
 /// Work that touches nothing another job touches.
 struct Job {
   double cost;  ///< in floating-point operations, roughly: what a backend balances by
   Footprint footprint;
+  std::vector<uint32_t> parameters;  ///< whose data it writes
   std::function<void(Queue&)> enqueue;
 };
 
-/// A device: its memory and its queues. The algorithm above knows no other way to reach it.
+/// A step: it happens where no check raises a flag. What a step changes from time to time lies in the memory that jobs
+/// point to, so that a backend may prepare a plan once and run it again and again.
+struct Plan {
+  uint64_t version = 0;  ///< another one for every other plan of an optimizer
+  std::vector<Job> checks;
+  std::vector<Job> updates;
+  uint32_t* flags = nullptr;  ///< one for each parameter
+};
+
+/// A device: its memory and its queues. The algorithm above knows no other way to reach it. Every call returns when its
+/// work is done. Throws ERR_OUT_OF_MEMORY and ERR_CUDA.
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual int threads() const = 0;
-  /// Scratch that is kept from run to run.
-  virtual size_t scratch_bytes() const = 0;
+  virtual Precision precision() const = 0;
+  /// Whether jobs work in the host's memory; if not, `hold` before anything that names parameters.
+  virtual bool shares_host_memory() const = 0;
+  /// Matrices that are worth a batch of their own shape.
+  virtual int64_t batch_limit(const Footprint& footprint) const = 0;
+  /// Held for good besides what was allocated: scratch that is kept from run to run, and parameters' arrays.
+  virtual size_t held_bytes() const = 0;
 
-  /// Zeroed memory of the device. Throws ERR_OUT_OF_MEMORY.
+  /// Zeroed memory of the device.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
-  /// Copies to the host after all enqueued work.
   virtual void read(void* host, const void* device, size_t bytes) = 0;
   virtual void write(void* device, const void* host, size_t bytes) = 0;
 
-  /// Enqueues all jobs, in any order and side by side. Takes what memory they need before the first one starts,
+  /// Runs all jobs, in any order and side by side. Takes what memory they need before the first one starts,
   /// so that ERR_OUT_OF_MEMORY leaves everything as it was.
   virtual void run(const std::vector<Job>& jobs) = 0;
+
+  /// Makes room for the data and gradients of parameters of these sizes; once.
+  virtual void hold(const std::vector<int64_t>& sizes) = 0;
+  /// Where jobs find them: `host` itself where memory is shared, else the same addresses for life.
+  virtual std::vector<Arrays> held(const std::vector<Arrays>& host) const = 0;
+  /// Runs a plan and returns the flags. `host`: gradients, and data that were changed there, go in first and new data
+  /// come out; empty: what is held stands, and stays where it is.
+  virtual std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) = 0;
+  /// Copies data, not gradients.
+  virtual void read_held(const std::vector<Arrays>& host) = 0;
+  virtual void write_held(const std::vector<Arrays>& host) = 0;
+  virtual void zero_held_gradients() = 0;
+  /// A cudaStream_t, in whose order steps run.
+  virtual void* stream() const = 0;
 };
 
 struct CudaDevice {
@@ -161,7 +217,10 @@ CpuReport cpu_report();
 double cpu_peak();
 
 /// Throws ERR_DEVICE_UNAVAILABLE with the reason.
-std::unique_ptr<Backend> make_cuda_backend(int index);
+std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision);
 CudaReport cuda_report();
+/// Why a device of the report cannot be used at this moment, its memory being taken for example; empty where it can.
+/// Creates the process's context there, which takes memory itself.
+std::string cuda_obstacle(int index);
 
 }  // namespace root_optimizer

@@ -164,16 +164,30 @@ inline std::vector<Coefficients> coefficient_list(const Napi::Value& value) {
   return coefficients;
 }
 
-inline std::unique_ptr<Backend> make_backend(const Napi::Value& device, const Napi::Value& threads) {
+inline Precision precision_of(const Napi::Value& value) {
+  const std::string name = text(value, "precision");
+  if (name == "float16") return Precision::float16;
+  if (name == "bfloat16") return Precision::bfloat16;
+  if (name == "float32") return Precision::float32;
+  reject("precision", "'float16', 'bfloat16' or 'float32'");
+}
+
+/// The N of 'cuda:N', or −1.
+inline int cuda_index(const std::string& device) {
+  const bool named = device.rfind("cuda:", 0) == 0 && device.size() > 5 && device.size() < 9 &&
+                     device.find_first_not_of("0123456789", 5) == std::string::npos;
+  return named ? std::stoi(device.substr(5)) : -1;
+}
+
+inline std::unique_ptr<Backend> make_backend(const Napi::Value& device, const Napi::Value& threads,
+                                             Precision precision) {
   const std::string name = text(device, "device");
   const int64_t count = integer(threads, "threads", 0);
   if (count > 1024) reject("threads", "at most 1024");
   if (name == "cpu") return make_cpu_backend(int(count));
-  if (name.rfind("cuda:", 0) == 0 && name.size() > 5 && name.size() < 9 &&
-      name.find_first_not_of("0123456789", 5) == std::string::npos) {
-    return make_cuda_backend(std::stoi(name.substr(5)));
-  }
-  reject("device", "'cpu' or 'cuda:N'");
+  const int index = cuda_index(name);
+  if (index < 0) reject("device", "'cpu' or 'cuda:N'");
+  return make_cuda_backend(index, precision);
 }
 
 /// Work off the event loop, with the promise that it settles and the JavaScript values that it keeps alive.

@@ -37,6 +37,16 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value device_obstacle(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const int index = cuda_index(text(info[0], "device"));
+    if (index < 0) reject("device", "'cuda:N'");
+    const std::string obstacle = cuda_obstacle(index);
+    return obstacle.empty() ? env.Null() : Napi::Value(Napi::String::New(env, obstacle));
+  });
+}
+
 Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
@@ -44,7 +54,7 @@ Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info) {
     const int64_t columns = integer(info[1], "columns", 1);
     const int64_t tall = std::max(rows, columns);
     const int64_t narrow = std::min(rows, columns);
-    const Schedule schedule = plan_newton_schulz(tall, narrow, coefficient_list(info[2]));
+    const Schedule schedule = plan_newton_schulz(tall, narrow, coefficient_list(info[2]), precision_of(info[3]));
     Napi::Array legs = Napi::Array::New(env, schedule.legs.size());
     for (uint32_t i = 0; i < schedule.legs.size(); ++i) legs.Set(i, schedule.legs[i]);
     const Napi::Object plan = Napi::Object::New(env);
@@ -65,15 +75,16 @@ struct OrthogonalizeCall {
   std::vector<MatrixLayout> matrices;
   std::vector<std::vector<Coefficients>> coefficients;
 
-  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : backend(make_backend(info[0], info[1])) {
-    const size_t size = floats(info[2], "input").size;
-    matrices = matrix_layouts(info[4], int64_t(size));
-    const Napi::Array array = list(info[5], "coefficients");
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info)
+      : backend(make_backend(info[0], info[1], precision_of(info[2]))) {
+    const size_t size = floats(info[3], "input").size;
+    matrices = matrix_layouts(info[5], int64_t(size));
+    const Napi::Array array = list(info[6], "coefficients");
     if (matrices.empty() || array.Length() != matrices.size()) reject("coefficients", "one for each matrix");
     for (uint32_t i = 0; i < array.Length(); ++i) coefficients.push_back(coefficient_list(array[i]));
     // Last, when no getter can run any more.
-    input = floats(info[2], "input", size);
-    output = floats(info[3], "output", size);
+    input = floats(info[3], "input", size);
+    output = floats(info[4], "output", size);
   }
 
   void operator()() const { orthogonalize(*backend, input.data, output.data, matrices, coefficients); }
@@ -88,7 +99,7 @@ Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
 
 Napi::Value orthogonalize_async(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return Task::start(info.Env(), {info[2], info[3]}, OrthogonalizeCall{info},
+    return Task::start(info.Env(), {info[3], info[4]}, OrthogonalizeCall{info},
                        [](Napi::Env env, const Napi::Array&) { return env.Undefined(); });
   });
 }
@@ -99,7 +110,7 @@ struct SoftThresholdCall {
   Threshold threshold;
 
   explicit SoftThresholdCall(const Napi::CallbackInfo& info)
-      : backend(make_backend(info[0], info[1])),
+      : backend(make_backend(info[0], info[1], Precision::float32)),
         input(floats(info[2], "input")),
         base(floats(info[3], "base", input.size)),
         outliers(floats(info[4], "outliers", input.size)),
@@ -130,6 +141,7 @@ Napi::Value soft_threshold_async(const Napi::CallbackInfo& info) {
 
 void define_functions(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", Napi::Function::New<devices>(env, "devices"));
+  exports.Set("deviceObstacle", Napi::Function::New<device_obstacle>(env, "deviceObstacle"));
   exports.Set("newtonSchulzPlan", Napi::Function::New<newton_schulz_plan>(env, "newtonSchulzPlan"));
   exports.Set("cpuPeak", Napi::Function::New<cpu_peak>(env, "cpuPeak"));
   exports.Set("orthogonalize", Napi::Function::New<orthogonalize_async>(env, "orthogonalize"));

@@ -91,7 +91,7 @@ Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& s
   Operand other = queue.operand(batch, x.columns, x.columns);  // RZ + aR, then the next Q
   auto step = schedule.steps.begin();
   for (const int leg : schedule.legs) {
-    const Operand z{x.columns, x.columns, next.storage};  // last read before `next` is written
+    const Operand z = next.square();  // last read before `next` is written
     queue.gemm_symmetric(r, 1, x, x, 0, {});
     for (int i = 0; i < leg; ++i, ++step) {
       const auto& [a, b, c] = *step;
@@ -122,7 +122,7 @@ double Schedule::flops(int64_t tall, int64_t narrow) const {
 
 Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 2, false}; }
 
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps) {
+Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision) {
   Schedule schedule{{}, std::move(steps)};
   std::vector<int> legs = gram_legs(schedule.steps);
   const double standard = standard_flops(double(tall), double(narrow), schedule.steps.size());

@@ -9,6 +9,8 @@ namespace root_optimizer {
 /// One iteration maps every singular value x to ax + bx³ + cx⁵.
 struct Coefficients {
   double a, b, c;
+
+  bool operator==(const Coefficients& other) const { return a == other.a && b == other.b && c == other.c; }
 };
 
 /// How a matrix is orthogonalised: which products, in which order. Settled by its shape and coefficients alone.
@@ -22,8 +24,8 @@ struct Schedule {
   Footprint footprint(int64_t tall, int64_t narrow) const;
 };
 
-/// The cheaper of the two forms, with as many restarts as the Gram form needs in float32.
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps);
+/// The cheaper of the two forms, with as many restarts as the Gram form needs in that precision.
+Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision);
 
 /// Returns X after all iterations; `x` is consumed.
 Operand newton_schulz(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule);

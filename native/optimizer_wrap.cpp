@@ -57,9 +57,9 @@ Napi::Value indices(Napi::Env env, const std::vector<uint32_t>& values) {
 
 }  // namespace
 
-/// The arguments of a step, read once before it starts.
+/// The arguments of a step, or of a copy of parameters, read once before it starts.
 struct OptimizerWrap::Step {
-  std::vector<Napi::Value> values;  // data and gradient of every parameter in turn; on the event loop only
+  std::vector<Napi::Value> values;  // arrays, on the event loop only
   std::vector<Span<float>> spans;   // their memory
   std::vector<Arrays> arrays;
   std::vector<Settings> settings;
@@ -70,13 +70,18 @@ Napi::Function OptimizerWrap::define(Napi::Env env) {
       env, "Optimizer",
       {InstanceAccessor<&OptimizerWrap::threads>("threads"),
        InstanceAccessor<&OptimizerWrap::memory_bytes>("memoryBytes"), InstanceMethod<&OptimizerWrap::step>("step"),
-       InstanceMethod<&OptimizerWrap::step_sync>("stepSync"), InstanceMethod<&OptimizerWrap::state>("state"),
+       InstanceMethod<&OptimizerWrap::step_sync>("stepSync"),
+       InstanceMethod<&OptimizerWrap::read_parameters>("readParameters"),
+       InstanceMethod<&OptimizerWrap::write_parameters>("writeParameters"),
+       InstanceMethod<&OptimizerWrap::write_parameters_sync>("writeParametersSync"),
+       InstanceMethod<&OptimizerWrap::zero_gradients>("zeroGradients"),
+       InstanceMethod<&OptimizerWrap::device_memory>("deviceMemory"), InstanceMethod<&OptimizerWrap::state>("state"),
        InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
 }
 
 OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   session_ = guard(info.Env(), [&] {
-    return std::make_shared<Session>(make_backend(info[0], info[1]), parameter_layouts(info[2]));
+    return std::make_shared<Session>(make_backend(info[0], info[1], precision_of(info[2])), parameter_layouts(info[3]));
   });
   account_memory(info.Env());
 }
@@ -127,7 +132,8 @@ OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) con
   const Napi::Array gradients = list(info[1], "gradients");
   const Napi::Array settings = list(info[2], "settings");
   const size_t count = layouts.size();
-  if (data.Length() != count || gradients.Length() != count || settings.Length() != count) {
+  const bool held = data.Length() == 0 && gradients.Length() == 0 && !session->optimizer.backend().shares_host_memory();
+  if (settings.Length() != count || (!held && (data.Length() != count || gradients.Length() != count))) {
     reject("data, gradients and settings", "one for each parameter");
   }
   Step step;
@@ -135,14 +141,29 @@ OptimizerWrap::Step OptimizerWrap::read_step(const Napi::CallbackInfo& info) con
     const Napi::Object entry = object(settings[i], "settings[i]");
     const size_t matrices = layouts[i].matrices.size();
     step.settings.push_back(matrices > 0 ? orthogonal_settings(entry, matrices) : adamw_settings(entry));
+    if (held) continue;
     step.values.push_back(data[i]);
     step.values.push_back(gradients[i]);
   }
-  for (uint32_t i = 0; i < count; ++i) {
-    const size_t size = size_t(layouts[i].size);
-    step.spans.push_back(floats(step.values[2 * i], "data", size));
-    step.spans.push_back(floats(step.values[2 * i + 1], "gradient", size));
-    step.arrays.push_back({step.spans[2 * i].data, step.spans[2 * i + 1].data});
+  for (uint32_t i = 0; i < step.values.size(); ++i) {
+    step.spans.push_back(floats(step.values[i], i % 2 == 0 ? "data" : "gradient", size_t(layouts[i / 2].size)));
+    if (i % 2 == 1) step.arrays.push_back({step.spans[i - 1].data, step.spans[i].data});
+  }
+  idle_session();
+  return step;
+}
+
+OptimizerWrap::Step OptimizerWrap::read_data(const Napi::CallbackInfo& info) const {
+  const std::shared_ptr<Session> session = session_;
+  if (session == nullptr) throw disposed();
+  const std::vector<ParameterLayout>& layouts = session->optimizer.parameters();
+  const Napi::Array data = list(info[0], "data");
+  if (data.Length() != layouts.size()) reject("data", "one for each parameter");
+  Step step;
+  for (uint32_t i = 0; i < layouts.size(); ++i) step.values.push_back(data[i]);
+  for (uint32_t i = 0; i < layouts.size(); ++i) {
+    step.spans.push_back(floats(step.values[i], "data", size_t(layouts[i].size)));
+    step.arrays.push_back({step.spans[i].data, nullptr});
   }
   idle_session();
   return step;
@@ -157,6 +178,18 @@ Napi::Value OptimizerWrap::step_sync(const Napi::CallbackInfo& info) {
   });
 }
 
+namespace {
+
+void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& spans) {
+  for (uint32_t i = 0; i < spans.size(); ++i) {
+    if (!(floats(kept[i], "array") == spans[i])) {
+      throw Error("ERR_INVALID_ARGUMENT", "Expected arrays to stay attached while they are in use");
+    }
+  }
+}
+
+}  // namespace
+
 Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const auto step = std::make_shared<Step>(read_step(info));
@@ -169,15 +202,69 @@ Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
         [=, session = session_](Napi::Env env, const Napi::Array& kept) {
           session->busy = false;
           account_memory(env);
-          for (uint32_t i = 0; i < step->spans.size(); ++i) {
-            if (!(floats(kept[i], "array") == step->spans[i])) {
-              throw Error("ERR_INVALID_ARGUMENT", "Expected the arrays of a step to stay attached while it runs");
-            }
-          }
+          require_attached(kept, step->spans);
           return indices(env, *non_finite);
         });
     session_->busy = true;
     return promise;
+  });
+}
+
+Napi::Value OptimizerWrap::transfer(const Napi::CallbackInfo& info, void (Backend::*copy)(const std::vector<Arrays>&)) {
+  return guard(info.Env(), [&] {
+    const auto step = std::make_shared<Step>(read_data(info));
+    std::vector<Napi::Value> keep = std::move(step->values);
+    keep.push_back(info.This());
+    const Napi::Value promise = Task::start(
+        info.Env(), keep, [=, session = session_] { (session->optimizer.backend().*copy)(step->arrays); },
+        [=, session = session_](Napi::Env env, const Napi::Array& kept) {
+          session->busy = false;
+          require_attached(kept, step->spans);
+          return env.Undefined();
+        });
+    session_->busy = true;
+    return promise;
+  });
+}
+
+Napi::Value OptimizerWrap::read_parameters(const Napi::CallbackInfo& info) {
+  return transfer(info, &Backend::read_held);
+}
+
+Napi::Value OptimizerWrap::write_parameters(const Napi::CallbackInfo& info) {
+  return transfer(info, &Backend::write_held);
+}
+
+void OptimizerWrap::write_parameters_sync(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    const Step step = read_data(info);
+    session_->optimizer.backend().write_held(step.arrays);
+    return true;
+  });
+}
+
+void OptimizerWrap::zero_gradients(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    idle_session().optimizer.backend().zero_held_gradients();
+    return true;
+  });
+}
+
+Napi::Value OptimizerWrap::device_memory(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&]() -> Napi::Value {
+    const Backend& backend = session().optimizer.backend();
+    const size_t index = parameter_index(info[0]);
+    if (backend.shares_host_memory()) throw Error("ERR_DEVICE_UNAVAILABLE", "The CPU has no memory of its own");
+    const Arrays arrays = backend.held({})[index];
+    const auto address = [&](const void* pointer) {
+      return Napi::BigInt::New(env, uint64_t(reinterpret_cast<uintptr_t>(pointer)));
+    };
+    const Napi::Object memory = Napi::Object::New(env);
+    memory.Set("data", address(arrays.data));
+    memory.Set("grad", address(arrays.gradient));
+    memory.Set("stream", address(backend.stream()));
+    return memory;
   });
 }
 

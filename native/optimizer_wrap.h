@@ -30,6 +30,11 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   Napi::Value memory_bytes(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value step_sync(const Napi::CallbackInfo& info);
+  Napi::Value read_parameters(const Napi::CallbackInfo& info);
+  Napi::Value write_parameters(const Napi::CallbackInfo& info);
+  void write_parameters_sync(const Napi::CallbackInfo& info);
+  void zero_gradients(const Napi::CallbackInfo& info);
+  Napi::Value device_memory(const Napi::CallbackInfo& info);
   Napi::Value state(const Napi::CallbackInfo& info);
   Napi::Value set_state(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
@@ -38,6 +43,8 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   Session& idle_session() const;
   size_t parameter_index(const Napi::Value& value) const;
   Step read_step(const Napi::CallbackInfo& info) const;
+  Step read_data(const Napi::CallbackInfo& info) const;
+  Napi::Value transfer(const Napi::CallbackInfo& info, void (Backend::*copy)(const std::vector<Arrays>&));
   void account_memory(Napi::Env env);
 
   std::shared_ptr<Session> session_;

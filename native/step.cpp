@@ -30,9 +30,6 @@ class Owned {
   size_t bytes() const { return count_ * sizeof(T); }
   void read(T* host) const { backend_->read(host, data_, bytes()); }
   void write(const T* host) { backend_->write(data_, host, bytes()); }
-  void fill(T value) {
-    for (size_t i = 0; i < count_; ++i) backend_->write(data_ + i, &value, sizeof(T));
-  }
   std::vector<T> values() const {
     std::vector<T> host(count_);
     read(host.data());
@@ -44,15 +41,6 @@ class Owned {
   T* data_;
   size_t count_;
 };
-
-std::vector<uint32_t> raised(const Owned<uint32_t>& flags) {
-  std::vector<uint32_t> indices;
-  const std::vector<uint32_t> values = flags.values();
-  for (uint32_t i = 0; i < values.size(); ++i) {
-    if (values[i] != 0) indices.push_back(i);
-  }
-  return indices;
-}
 
 // A product of settings that are finite each may not be.
 float finite(double value, const char* name) {
@@ -72,21 +60,70 @@ AdamWScalars scalars_of(const AdamWSettings& s) {
           float(s.eps)};
 }
 
+MatrixScalars scalars_of(const OrthogonalSettings& s, const MatrixSettings& m) {
+  const Threshold threshold = s.threshold.value_or(Threshold{0, 0});
+  return {threshold.quantile, threshold.scale, float(s.momentum),
+          finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay"),
+          finite(-s.lr * m.update_scale, "lr times the scale of the update")};
+}
+
+// Whether the same work serves both: they differ in numbers that jobs read when they run, if in anything.
+bool same_work(const Settings& a, const Settings& b) {
+  const auto* s = std::get_if<OrthogonalSettings>(&a);
+  const auto* t = std::get_if<OrthogonalSettings>(&b);
+  if (s == nullptr || t == nullptr) return s == t;
+  const auto same_products = [](const MatrixSettings& m, const MatrixSettings& n) {
+    return m.coefficients == n.coefficients;
+  };
+  return s->nesterov == t->nesterov && s->threshold.has_value() == t->threshold.has_value() &&
+         std::equal(s->matrices.begin(), s->matrices.end(), t->matrices.begin(), t->matrices.end(), same_products);
+}
+
+bool same_work(const std::vector<Settings>& a, const std::vector<Settings>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Settings& s, const Settings& t) { return same_work(s, t); });
+}
+
+bool same_arrays(const std::vector<Arrays>& a, const std::vector<Arrays>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Arrays& x, const Arrays& y) { return x.data == y.data && x.gradient == y.gradient; });
+}
+
+Job check_job(const Batch& batch) {
+  const double size = double(batch.size()) * double(batch.items.size());
+  return {kElementCost * size, {}, {}, [=](Queue& queue) { queue.check_momentum(batch); }};
+}
+
+// Memory in which jobs find an array of the host's, and from which they hand one back.
+class Mirror {
+ public:
+  Mirror(Backend& backend, size_t size)
+      : memory_(backend, backend.shares_host_memory() ? 0 : size), shared_(backend.shares_host_memory()) {}
+
+  float* at(float* host) const { return shared_ ? host : memory_.data(); }
+  float* sent(const float* host) {
+    if (!shared_) memory_.write(host);
+    return at(const_cast<float*>(host));
+  }
+  void fetch(float* host) const {
+    if (!shared_) memory_.read(host);
+  }
+
+ private:
+  Owned<float> memory_;
+  bool shared_;
+};
+
 // U = the array itself.
-Batch plain_batch(const float* input, float* output, double* threshold, int64_t rows, int64_t columns) {
-  return {rows, columns, 0, false, {{output, nullptr, const_cast<float*>(input), threshold}}};
+Item plain_item(float* input, float* output, double* threshold, const MatrixScalars* scalars, uint32_t* flag) {
+  return {output, nullptr, input, threshold, scalars, flag};
 }
 
-Job check_job(const Batch& batch, uint32_t* flag) {
-  return {kElementCost * double(batch.size()), {}, [=](Queue& queue) { queue.check_momentum(batch, flag); }};
-}
-
-void require_finite(Backend& backend, const std::vector<Batch>& batches) {
-  Owned<uint32_t> flag(backend, 1);
+void require_finite(Backend& backend, const std::vector<Batch>& batches, const Owned<uint32_t>& flag) {
   std::vector<Job> jobs;
-  for (const Batch& batch : batches) jobs.push_back(check_job(batch, flag.data()));
+  for (const Batch& batch : batches) jobs.push_back(check_job(batch));
   backend.run(jobs);
-  if (!raised(flag).empty()) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
+  if (flag.values()[0] != 0) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
 }
 
 }  // namespace
@@ -95,111 +132,188 @@ struct Optimizer::State {
   Owned<float> first;   // momentumBuffer, or expAvg
   Owned<float> second;  // expAvgSq
   Owned<double> thresholds;
+  bool clipped = false;  // whether the last step wrote the thresholds
 
   State(Backend& backend, const ParameterLayout& layout)
       : first(backend, layout.size),
         second(backend, layout.matrices.empty() ? layout.size : 0),
-        thresholds(backend, layout.matrices.size()) {
-    forget_thresholds();
+        thresholds(backend, layout.matrices.size()) {}
+};
+
+// The numbers of a step for all matrices and all of AdamW's parameters, parameter by parameter, and the step's flags.
+struct Optimizer::Scalars {
+  Owned<MatrixScalars> matrices;
+  Owned<AdamWScalars> adamw;
+  Owned<uint32_t> flags;
+  std::vector<size_t> first;  // of each parameter, in its own list
+
+  Scalars(Backend& backend, const std::vector<ParameterLayout>& parameters)
+      : Scalars(backend, parameters, count(parameters)) {}
+
+  void write(const std::vector<Settings>& settings) {
+    std::vector<MatrixScalars> of_matrices;
+    std::vector<AdamWScalars> of_adamw;
+    for (const Settings& one : settings) {
+      if (const auto* s = std::get_if<OrthogonalSettings>(&one)) {
+        for (const MatrixSettings& m : s->matrices) of_matrices.push_back(scalars_of(*s, m));
+      } else {
+        of_adamw.push_back(scalars_of(std::get<AdamWSettings>(one)));
+      }
+    }
+    matrices.write(of_matrices.data());
+    adamw.write(of_adamw.data());
   }
 
-  void forget_thresholds() { thresholds.fill(std::numeric_limits<double>::quiet_NaN()); }
+ private:
+  struct Count {
+    size_t matrices = 0;
+    size_t adamw = 0;
+    std::vector<size_t> first;
+  };
 
-  Batch batch(const MatrixLayout& matrix, size_t index, const Arrays& arrays,
-              const OrthogonalSettings& settings) const {
-    return {matrix.rows,
-            matrix.columns,
-            float(settings.momentum),
-            settings.nesterov,
-            {{arrays.data + matrix.offset, arrays.gradient + matrix.offset, first.data() + matrix.offset,
-              settings.threshold ? thresholds.data() + index : nullptr}}};
+  static Count count(const std::vector<ParameterLayout>& parameters) {
+    Count count;
+    for (const ParameterLayout& layout : parameters) {
+      size_t& list = layout.matrices.empty() ? count.adamw : count.matrices;
+      count.first.push_back(list);
+      list += std::max<size_t>(layout.matrices.size(), 1);
+    }
+    return count;
   }
 
-  Moments moments(int64_t size, const Arrays& arrays) const {
-    return {size, arrays.data, arrays.gradient, first.data(), second.data()};
-  }
+  Scalars(Backend& backend, const std::vector<ParameterLayout>& parameters, Count count)
+      : matrices(backend, count.matrices),
+        adamw(backend, count.adamw),
+        flags(backend, parameters.size()),
+        first(std::move(count.first)) {}
 };
 
 Optimizer::Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters)
     : backend_(std::move(backend)), parameters_(std::move(parameters)) {
+  std::vector<int64_t> sizes;
+  for (const ParameterLayout& layout : parameters_) sizes.push_back(layout.size);
+  backend_->hold(sizes);
   states_.reserve(parameters_.size());
   for (const ParameterLayout& layout : parameters_) states_.emplace_back(*backend_, layout);
+  scalars_ = std::make_unique<Scalars>(*backend_, parameters_);
 }
 
 Optimizer::~Optimizer() = default;
 
 size_t Optimizer::memory_bytes() const {
-  size_t bytes = backend_->scratch_bytes();
+  size_t bytes = backend_->held_bytes();
   for (const State& state : states_) bytes += state.first.bytes() + state.second.bytes();
   return bytes;
 }
 
-std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) {
-  const std::vector<Job> jobs = updates(arrays, settings);
-  Owned<uint32_t> flags(*backend_, parameters_.size());
-  backend_->run(checks(arrays, settings, flags.data()));
-  std::vector<uint32_t> non_finite = raised(flags);
-  if (!non_finite.empty()) return non_finite;
-  backend_->run(jobs);
+std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std::vector<Settings>& settings) {
+  const std::vector<Arrays> arrays = backend_->held(host);
+  if (plan_.version == 0 || !same_arrays(arrays, planned_arrays_) || !same_work(settings, planned_settings_)) {
+    Plan plan = make_plan(arrays, settings);
+    plan.version = plan_.version + 1;
+    plan_ = std::move(plan);
+    planned_arrays_ = arrays;
+    planned_settings_ = settings;
+  }
+  scalars_->write(settings);
+  const std::vector<uint32_t> flags = backend_->step(plan_, host);
+  std::vector<uint32_t> raised;
+  for (uint32_t p = 0; p < flags.size(); ++p) {
+    if (flags[p] != 0) raised.push_back(p);
+  }
+  if (!raised.empty()) return raised;
   for (size_t p = 0; p < parameters_.size(); ++p) {
     const auto* s = std::get_if<OrthogonalSettings>(&settings[p]);
-    if (s != nullptr && !s->threshold) states_[p].forget_thresholds();
+    states_[p].clipped = s != nullptr && s->threshold.has_value();
   }
   return {};
 }
 
-std::vector<Job> Optimizer::checks(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings,
-                                   uint32_t* flags) const {
-  std::vector<Job> jobs;
-  for (size_t p = 0; p < parameters_.size(); ++p) {
-    const ParameterLayout& layout = parameters_[p];
-    uint32_t* flag = flags + p;
-    if (const auto* s = std::get_if<OrthogonalSettings>(&settings[p])) {
-      for (size_t i = 0; i < layout.matrices.size(); ++i) {
-        jobs.push_back(check_job(states_[p].batch(layout.matrices[i], i, arrays[p], *s), flag));
-      }
-    } else {
-      const Moments moments = states_[p].moments(layout.size, arrays[p]);
-      const AdamWScalars scalars = scalars_of(std::get<AdamWSettings>(settings[p]));
-      jobs.push_back(
-          {kElementCost * double(layout.size), {}, [=](Queue& queue) { queue.check_moments(moments, scalars, flag); }});
-    }
-  }
-  return jobs;
-}
-
 // The whole of ROOT. Without a threshold it is Muon.
-static Job orthogonal_job(const Batch& batch, const OrthogonalSettings& s, const MatrixSettings& m) {
-  const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), m.coefficients);
+static Job orthogonal_job(const Batch& batch, const Schedule& schedule, std::vector<uint32_t> parameters) {
   Footprint footprint = schedule.footprint(batch.tall(), batch.narrow());
-  footprint.selection = s.threshold.has_value();
-  const float decay = finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay");
-  const float rate = finite(-s.lr * m.update_scale, "lr times the scale of the update");
+  footprint.items = int64_t(batch.items.size());
+  footprint.selection = batch.items[0].threshold != nullptr;
   const double cost = schedule.flops(batch.tall(), batch.narrow()) + kElementCost * double(batch.size());
-  return {cost, footprint, [=, threshold = s.threshold](Queue& queue) {
+  return {cost * double(batch.items.size()), footprint, std::move(parameters), [=](Queue& queue) {
             queue.momentum(batch);
-            if (threshold) queue.threshold(batch, threshold->quantile, threshold->scale);
+            if (footprint.selection) queue.threshold(batch);
             const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
-            if (decay != 1 || rate != 0)
-              queue.update(batch, x, decay, rate);  // −0 + 0 is 0: to change nothing, do nothing
+            queue.update(batch, x);
           }};
 }
 
-std::vector<Job> Optimizer::updates(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const {
-  std::vector<Job> jobs;
-  for (size_t p = 0; p < parameters_.size(); ++p) {
-    const ParameterLayout& layout = parameters_[p];
-    if (const auto* s = std::get_if<OrthogonalSettings>(&settings[p])) {
-      for (size_t i = 0; i < layout.matrices.size(); ++i) {
-        jobs.push_back(orthogonal_job(states_[p].batch(layout.matrices[i], i, arrays[p], *s), *s, s->matrices[i]));
+Plan Optimizer::make_plan(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const {
+  Plan plan;
+  plan.flags = scalars_->flags.data();
+  add_matrix_jobs(plan, arrays, settings);
+  add_moment_jobs(plan, arrays);
+  return plan;
+}
+
+void Optimizer::add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays,
+                                const std::vector<Settings>& settings) const {
+  struct Group {
+    const OrthogonalSettings* settings;
+    const std::vector<Coefficients>* coefficients;
+    Batch batch;
+    Schedule schedule;
+    int64_t limit;
+    std::vector<uint32_t> parameters;
+  };
+  std::vector<Group> groups;
+  for (uint32_t p = 0; p < parameters_.size(); ++p) {
+    const auto* s = std::get_if<OrthogonalSettings>(&settings[p]);
+    for (size_t i = 0; i < parameters_[p].matrices.size(); ++i) {
+      const MatrixLayout& m = parameters_[p].matrices[i];
+      const auto fits = [&](const Group& group) {
+        return group.batch.rows == m.rows && group.batch.columns == m.columns &&
+               int64_t(group.batch.items.size()) < group.limit && group.settings->nesterov == s->nesterov &&
+               group.settings->threshold.has_value() == s->threshold.has_value() &&
+               *group.coefficients == s->matrices[i].coefficients;
+      };
+      auto group = std::find_if(groups.begin(), groups.end(), fits);
+      if (group == groups.end()) {
+        const Batch batch{m.rows, m.columns, s->nesterov, {}};
+        Schedule schedule =
+            plan_newton_schulz(batch.tall(), batch.narrow(), s->matrices[i].coefficients, backend_->precision());
+        const int64_t limit = backend_->batch_limit(schedule.footprint(batch.tall(), batch.narrow()));
+        groups.push_back({s, &s->matrices[i].coefficients, batch, std::move(schedule), limit, {}});
+        group = groups.end() - 1;
       }
-    } else {
-      const Moments moments = states_[p].moments(layout.size, arrays[p]);
-      const AdamWScalars scalars = scalars_of(std::get<AdamWSettings>(settings[p]));
-      jobs.push_back({kElementCost * double(layout.size), {}, [=](Queue& queue) { queue.adamw(moments, scalars); }});
+      group->batch.items.push_back({arrays[p].data + m.offset, arrays[p].gradient + m.offset,
+                                    states_[p].first.data() + m.offset,
+                                    s->threshold ? states_[p].thresholds.data() + i : nullptr,
+                                    scalars_->matrices.data() + scalars_->first[p] + i, plan.flags + p});
+      if (group->parameters.empty() || group->parameters.back() != p) group->parameters.push_back(p);
     }
   }
-  return jobs;
+  for (Group& group : groups) {
+    plan.checks.push_back(check_job(group.batch));
+    plan.updates.push_back(orthogonal_job(group.batch, group.schedule, std::move(group.parameters)));
+  }
+}
+
+void Optimizer::add_moment_jobs(Plan& plan, const std::vector<Arrays>& arrays) const {
+  const int64_t limit = backend_->batch_limit({});
+  std::vector<Moments> moments;
+  std::vector<uint32_t> indices;
+  const auto add_jobs = [&] {
+    double cost = 0;
+    for (const Moments& one : moments) cost += kElementCost * double(one.size);
+    plan.checks.push_back({cost, {}, {}, [=](Queue& queue) { queue.check_moments(moments); }});
+    plan.updates.push_back({cost, {}, indices, [=](Queue& queue) { queue.adamw(moments); }});
+    moments.clear();
+    indices.clear();
+  };
+  for (uint32_t p = 0; p < parameters_.size(); ++p) {
+    if (!parameters_[p].matrices.empty()) continue;
+    moments.push_back({parameters_[p].size, arrays[p].data, arrays[p].gradient, states_[p].first.data(),
+                       states_[p].second.data(), scalars_->adamw.data() + scalars_->first[p], plan.flags + p});
+    indices.push_back(p);
+    if (int64_t(moments.size()) == limit) add_jobs();
+  }
+  if (!moments.empty()) add_jobs();
 }
 
 void Optimizer::read_state(size_t index, float* first, float* second) const {
@@ -212,42 +326,73 @@ void Optimizer::write_state(size_t index, const float* first, const float* secon
   if (second != nullptr) states_[index].second.write(second);
 }
 
-std::vector<double> Optimizer::thresholds(size_t index) const { return states_[index].thresholds.values(); }
+std::vector<double> Optimizer::thresholds(size_t index) const {
+  const State& state = states_[index];
+  if (state.clipped) return state.thresholds.values();
+  return std::vector<double>(parameters_[index].matrices.size(), std::numeric_limits<double>::quiet_NaN());
+}
 
 void Optimizer::set_thresholds(size_t index, const std::vector<double>& thresholds) {
   states_[index].thresholds.write(thresholds.data());
+  states_[index].clipped = true;
 }
 
 void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
                    const std::vector<std::vector<Coefficients>>& coefficients) {
+  const size_t size = size_t(matrices.back().offset + matrices.back().rows * matrices.back().columns);
+  Mirror from(backend, size);
+  Mirror to(backend, size);
+  Owned<uint32_t> flag(backend, 1);
+  Owned<MatrixScalars> scalars(backend, 1);
+  const MatrixScalars overwrite{0, 0, 0, 0, 1};
+  scalars.write(&overwrite);
+  float* const source = from.sent(input);
+  float* const target = to.at(output);
+
   std::vector<Batch> batches;
-  for (const MatrixLayout& m : matrices) {
-    batches.push_back(plain_batch(input + m.offset, output + m.offset, nullptr, m.rows, m.columns));
-  }
-  require_finite(backend, batches);
   std::vector<Job> jobs;
-  for (size_t i = 0; i < batches.size(); ++i) {
-    const Batch& batch = batches[i];
-    const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), coefficients[i]);
-    jobs.push_back({schedule.flops(batch.tall(), batch.narrow()), schedule.footprint(batch.tall(), batch.narrow()),
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const MatrixLayout& m = matrices[i];
+    const Batch batch{m.rows,
+                      m.columns,
+                      false,
+                      {plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data())}};
+    const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), coefficients[i], backend.precision());
+    batches.push_back(batch);
+    jobs.push_back({schedule.flops(batch.tall(), batch.narrow()),
+                    schedule.footprint(batch.tall(), batch.narrow()),
+                    {},
                     [=](Queue& queue) {
                       const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
-                      queue.update(batch, x, 0, 1);
+                      queue.update(batch, x);
                     }});
   }
+  require_finite(backend, batches, flag);
   backend.run(jobs);
+  to.fetch(output);
 }
 
 double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
                       Threshold threshold) {
+  Mirror from(backend, size_t(size));
+  Mirror kept(backend, size_t(size));
+  Mirror rest(backend, size_t(size));
+  Owned<uint32_t> flag(backend, 1);
   Owned<double> epsilon(backend, 1);
-  const Batch batch = plain_batch(input, nullptr, epsilon.data(), size, 1);
-  require_finite(backend, {batch});
-  Footprint footprint{size, 1, 0, 0, true};
-  backend.run({{kElementCost * double(size), footprint, [=](Queue& queue) {
-                  queue.threshold(batch, threshold.quantile, threshold.scale);
-                  queue.soft_threshold(batch, base, outliers);
+  Owned<MatrixScalars> scalars(backend, 1);
+  const MatrixScalars numbers{threshold.quantile, threshold.scale, 0, 1, 0};
+  scalars.write(&numbers);
+  const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data());
+  const Batch batch{size, 1, false, {item}};
+  require_finite(backend, {batch}, flag);
+  float* const base_there = kept.at(base);
+  float* const outliers_there = rest.at(outliers);
+  backend.run({{kElementCost * double(size), {size, 1, 0, 0, true, 1}, {}, [=](Queue& queue) {
+                  queue.threshold(batch);
+                  queue.soft_threshold(batch, base_there, outliers_there);
                 }}});
+  kept.fetch(base);
+  rest.fetch(outliers);
   return epsilon.values()[0];
 }
 

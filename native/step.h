@@ -45,12 +45,6 @@ struct AdamWSettings {
 
 using Settings = std::variant<OrthogonalSettings, AdamWSettings>;
 
-/// A parameter's arrays in host memory, for the length of one step.
-struct Arrays {
-  float* data;
-  const float* gradient;
-};
-
 /// The state of a list of parameters and the step that advances it.
 class Optimizer {
  public:
@@ -60,12 +54,14 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   const Backend& backend() const { return *backend_; }
+  Backend& backend() { return *backend_; }
   const std::vector<ParameterLayout>& parameters() const { return parameters_; }
-  /// State and scratch.
+  /// State, scratch and what else the backend holds.
   size_t memory_bytes() const;
 
   /// Returns the parameters that would not stay finite. Unless there are none, or where it throws, nothing has changed.
-  std::vector<uint32_t> step(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings);
+  /// No arrays: the step works on what the backend holds.
+  std::vector<uint32_t> step(const std::vector<Arrays>& host, const std::vector<Settings>& settings);
 
   /// Both buffers are `size` long: momentumBuffer alone, or expAvg and expAvgSq.
   void read_state(size_t index, float* first, float* second) const;
@@ -75,14 +71,20 @@ class Optimizer {
 
  private:
   struct State;
+  struct Scalars;
 
-  std::vector<Job> checks(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings,
-                          uint32_t* flags) const;
-  std::vector<Job> updates(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
+  Plan make_plan(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
+  void add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
+  void add_moment_jobs(Plan& plan, const std::vector<Arrays>& arrays) const;
 
   std::unique_ptr<Backend> backend_;
   std::vector<ParameterLayout> parameters_;
   std::vector<State> states_;
+  std::unique_ptr<Scalars> scalars_;
+  // The plan of the last step, and what it was made of.
+  Plan plan_;
+  std::vector<Arrays> planned_arrays_;
+  std::vector<Settings> planned_settings_;
 };
 
 /// Every matrix of `input` into the same place of `output`, which may be the same array. Throws ERR_NON_FINITE.

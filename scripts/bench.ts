@@ -142,7 +142,7 @@ async function measureShape(set: string, shape: [number, number], threads: numbe
   muon.dispose();
 
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
-  const plan = addon().newtonSchulzPlan(m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()));
+  const plan = addon().newtonSchulzPlan(m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()), 'float32');
   const executed = plan.flops / orthogonalizeMs! / 1e6;
   const { physicalCores } = devices().cpu;
   return {

@@ -6,7 +6,7 @@ const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive
 
 function plan(rows: number, columns: number, preset: Preset, steps: number) {
   const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
-  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat())) };
+  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat()), 'float32') };
 }
 
 test.each(presets)('the legs of %s cover all iterations, and none lets rounding errors grow beyond 2¹¹', (preset) => {
@@ -30,7 +30,7 @@ test('square matrices take the standard form, and coefficients that rounding can
   expect(plan(512, 512, 'muon', 5).form).toBe('standard');
   const [published] = newtonSchulzCoefficients([2048, 2048], 'paper', 1);
   const five = Float64Array.from(Array.from({ length: 5 }, () => published!).flat());
-  expect(addon().newtonSchulzPlan(256, 4096, five).form).toBe('standard');
+  expect(addon().newtonSchulzPlan(256, 4096, five, 'float32').form).toBe('standard');
 });
 
 test('the count of operations is that of the form: symmetric products by halves', () => {

@@ -17,8 +17,9 @@ inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWScalars& s) {
 
 }  // namespace
 
-void CpuQueue::check_moments(const Moments& p, const AdamWScalars& scalars, uint32_t* flag) {
-  const AdamWScalars s = scalars;
+void CpuQueue::check_moments(const std::vector<Moments>& moments) {
+  const Moments& p = moments.front();
+  const AdamWScalars s = *p.scalars;
   for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
     constexpr float kMax = std::numeric_limits<float>::max();
     uint32_t bad = 0;
@@ -27,12 +28,13 @@ void CpuQueue::check_moments(const Moments& p, const AdamWScalars& scalars, uint
       const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
       bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
     }
-    if (bad != 0) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+    if (bad != 0) __atomic_store_n(p.flag, 1, __ATOMIC_RELAXED);
   });
 }
 
-void CpuQueue::adamw(const Moments& p, const AdamWScalars& scalars) {
-  const AdamWScalars s = scalars;
+void CpuQueue::adamw(const std::vector<Moments>& moments) {
+  const Moments& p = moments.front();
+  const AdamWScalars s = *p.scalars;
   const bool still = s.decay == 1 && s.step_size == 0;  // −0 − 0·x may be 0: to change nothing, do nothing
   for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

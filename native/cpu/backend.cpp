@@ -27,7 +27,11 @@ class CpuBackend final : public Backend {
   }
 
   int threads() const override { return pool_.threads(); }
-  size_t scratch_bytes() const override {
+  Precision precision() const override { return Precision::float32; }
+  bool shares_host_memory() const override { return true; }
+  // One: a matrix stays in a core's caches from its momentum to its update.
+  int64_t batch_limit(const Footprint&) const override { return 1; }
+  size_t held_bytes() const override {
     size_t bytes = 0;
     for (const CpuQueue& queue : queues_) bytes += queue.capacity();
     return bytes;
@@ -57,6 +61,21 @@ class CpuBackend final : public Backend {
     for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
     pool_.for_each(int64_t(order.size() - divided),
                    [&](int64_t i, int slot) { run_job(queues_[size_t(slot)], *order[divided + size_t(i)], nullptr); });
+  }
+
+  void hold(const std::vector<int64_t>&) override {}
+  std::vector<Arrays> held(const std::vector<Arrays>& host) const override { return host; }
+  void read_held(const std::vector<Arrays>&) override {}
+  void write_held(const std::vector<Arrays>&) override {}
+  void zero_held_gradients() override {}
+  void* stream() const override { return nullptr; }
+
+  std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) override {
+    std::fill(plan.flags, plan.flags + host.size(), 0);
+    run(plan.checks);
+    const std::vector<uint32_t> flags(plan.flags, plan.flags + host.size());
+    if (std::all_of(flags.begin(), flags.end(), [](uint32_t flag) { return flag == 0; })) run(plan.updates);
+    return flags;
   }
 
  private:

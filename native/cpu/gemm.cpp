@@ -24,7 +24,7 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
     const int64_t row = i * kGemmBlock;
     const int64_t column = (index - i * (i + 1) / 2) * kGemmBlock;
     const FlushDenormals flush;
-    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, pitch, square.pitch(), square.pitch(),
+    kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
                          row, std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows,
                          transposed_depth_block_, alpha, beta, true, true});
   });
@@ -39,7 +39,7 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
     const int64_t row = index / across * kGemmBlock;
     const int64_t column = index % across * kGemmBlock;
     const FlushDenormals flush;
-    kernels_.gemm_block({a.storage, b.storage, c.storage, out.storage, pitch, layout(b).pitch(), pitch, pitch, row,
+    kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, layout(b).pitch(), pitch, pitch, row,
                          std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column),
                          a.columns, depth_block_, 1, beta, false, false});
   });
@@ -48,8 +48,8 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
 void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {
   const PanelLayout square = layout(z);
   for_each(square.panels(), [&](int64_t panel) {
-    const float* from = z.storage + panel * square.pitch();
-    float* to = out.storage + panel * square.pitch();
+    const float* from = floats(z) + panel * square.pitch();
+    float* to = floats(out) + panel * square.pitch();
     std::copy(from, from + square.padded_rows() * square.width, to);
     const int64_t first = panel * square.width;
     for (int64_t i = first; i < std::min(first + square.width, square.columns); ++i)

@@ -12,9 +12,9 @@ inline uint32_t not_finite(float x) { return !(std::fabs(x) <= std::numeric_limi
 
 }  // namespace
 
-void CpuQueue::check_momentum(const Batch& batch, uint32_t* flag) {
+void CpuQueue::check_momentum(const Batch& batch) {
   const Item& item = only(batch);
-  const float mu = batch.mu;
+  const float mu = item.gradient == nullptr ? 0 : item.scalars->mu;
   const bool nesterov = batch.nesterov;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
     uint32_t bad = 0;
@@ -28,13 +28,13 @@ void CpuQueue::check_momentum(const Batch& batch, uint32_t* flag) {
         bad |= not_finite(nesterov ? g[i] + mu * next : next);
       }
     }
-    if (bad != 0) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+    if (bad != 0) __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
   });
 }
 
 void CpuQueue::momentum(const Batch& batch) {
   const Item& item = only(batch);
-  const float mu = batch.mu;
+  const float mu = item.scalars->mu;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
     float* m = item.momentum;
     const float* g = item.gradient;

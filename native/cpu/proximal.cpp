@@ -62,7 +62,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
     const int64_t begin = index % tasks_down * kGemmBlock;
     const int64_t end = std::min(begin + kGemmBlock, panels.padded_rows());
     const int64_t filled = std::min(end, panels.rows);
-    float* out = x.storage + panel * panels.pitch();
+    float* out = floats(x) + panel * panels.pitch();
     std::fill(out + begin * width, out + end * width, 0.0f);
     if (!transposed) {
       for (int64_t row = begin; row < filled; ++row) {

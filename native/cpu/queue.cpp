@@ -80,7 +80,7 @@ void CpuQueue::begin(ThreadPool* team) {
 
 Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns) {
   Operand operand{rows, columns, nullptr};
-  operand.storage = static_cast<float*>(arena_.take(sizeof(float) * size_t(layout(operand).size())));
+  operand.storage = arena_.take(sizeof(float) * size_t(layout(operand).size()));
   return operand;
 }
 

@@ -53,10 +53,10 @@ class CpuQueue final : public Queue {
   /// Begins a job: scratch is free again. `team` may be null.
   void begin(ThreadPool* team);
 
-  void check_momentum(const Batch& batch, uint32_t* flag) override;
-  void check_moments(const Moments& moments, const AdamWScalars& scalars, uint32_t* flag) override;
+  void check_momentum(const Batch& batch) override;
+  void check_moments(const std::vector<Moments>& moments) override;
   void momentum(const Batch& batch) override;
-  void threshold(const Batch& batch, double quantile, double scale) override;
+  void threshold(const Batch& batch) override;
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
   Operand operand(const Batch& batch, int64_t rows, int64_t columns) override;
@@ -64,8 +64,8 @@ class CpuQueue final : public Queue {
                       const Operand& c) override;
   void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;
   void add_identity(const Operand& out, const Operand& z, float a) override;
-  void update(const Batch& batch, const Operand& x, float decay, float rate) override;
-  void adamw(const Moments& moments, const AdamWScalars& scalars) override;
+  void update(const Batch& batch, const Operand& x) override;
+  void adamw(const std::vector<Moments>& moments) override;
 
  private:
   PanelLayout layout(const Operand& operand) const {
@@ -86,13 +86,16 @@ class CpuQueue final : public Queue {
   std::vector<int64_t> digit_counts_;  // of `threshold`
 };
 
-/// The CPU takes matrices one at a time, so that each stays in a core's caches from its momentum to its update.
+/// The CPU takes matrices one at a time: see CpuBackend::batch_limit.
 inline const Item& only(const Batch& batch) { return batch.items.front(); }
 
 inline LookAhead look_ahead(const Batch& batch) {
   const Item& item = only(batch);
-  return {item.momentum, batch.nesterov ? item.gradient : nullptr, batch.mu};
+  const bool ahead = batch.nesterov && item.gradient != nullptr;
+  return {item.momentum, ahead ? item.gradient : nullptr, ahead ? item.scalars->mu : 0};
 }
+
+inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
 
 /// The clipping bound in effect, infinite where nothing is to be clipped.
 float clip_limit(const Batch& batch);

@@ -66,7 +66,8 @@ double interpolate(double low, double high, double t) {
 
 }  // namespace
 
-void CpuQueue::threshold(const Batch& batch, double quantile, double scale) {
+void CpuQueue::threshold(const Batch& batch) {
+  const auto& [quantile, scale, mu, decay, rate] = *only(batch).scalars;
   const LookAhead u = look_ahead(batch);
   const int64_t size = batch.size();
   const double position = double(size - 1) * quantile;

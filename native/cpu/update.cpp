@@ -4,7 +4,10 @@
 
 namespace root_optimizer {
 
-void CpuQueue::update(const Batch& batch, const Operand& x, float decay, float rate) {
+void CpuQueue::update(const Batch& batch, const Operand& x) {
+  const float decay = only(batch).scalars->decay;
+  const float rate = only(batch).scalars->rate;
+  if (decay == 1 && rate == 0) return;
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   float* data = only(batch).data;
@@ -23,7 +26,7 @@ void CpuQueue::update(const Batch& batch, const Operand& x, float decay, float r
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t begin = index % tasks_down * kGemmBlock;
     const int64_t end = std::min(begin + kGemmBlock, panels.rows);
-    const float* in = x.storage + panel * panels.pitch();
+    const float* in = floats(x) + panel * panels.pitch();
     if (!transposed) {
       for (int64_t row = begin; row < end; ++row) advance(row * batch.columns + first, in + row * width, columns);
       return;
