@@ -9,9 +9,11 @@ namespace root_optimizer {
 namespace {
 
 // The Gram form sees a singular value σ only through R, where it stands as σ² beside the rounding error of the largest
-// ones, about 2⁻²⁴. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so a leg ends
-// with an error of about 2⁻²⁴·∏a² beside what it should hold.
-constexpr double kGrowthLimit = 1 << 11;
+// ones, about 2⁻²⁴ in float32. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so
+// a leg ends with an error of about 2⁻²⁴·∏a² beside what it should hold. That of float16, 2⁻¹¹, is spread over many
+// more directions than one, and a lower limit keeps the whole within 0.5 % (docs/cuda.md); that of bfloat16, 2⁻⁸, is
+// beyond help: it takes the standard form.
+double growth_limit(Precision precision) { return precision == Precision::float32 ? 1 << 11 : 1 << 8; }
 
 // Legs that are each as long as the growth limit lets them be; an iteration that exceeds it alone is a leg of its own.
 std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limit) {
@@ -30,10 +32,10 @@ std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limi
 }
 
 // As few legs as the limit allows, divided at the lowest limit that as many legs can keep.
-std::vector<int> gram_legs(const std::vector<Coefficients>& steps) {
-  std::vector<int> legs = greedy_legs(steps, kGrowthLimit);
+std::vector<int> gram_legs(const std::vector<Coefficients>& steps, double limit) {
+  std::vector<int> legs = greedy_legs(steps, limit);
   double too_low = 0;
-  double enough = std::log2(kGrowthLimit);
+  double enough = std::log2(limit);
   while (enough - too_low > 0.01) {
     const double middle = (too_low + enough) / 2;
     std::vector<int> balanced = greedy_legs(steps, std::exp2(middle));
@@ -124,7 +126,8 @@ Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall
 
 Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision) {
   Schedule schedule{{}, std::move(steps)};
-  std::vector<int> legs = gram_legs(schedule.steps);
+  if (precision == Precision::bfloat16) return schedule;
+  std::vector<int> legs = gram_legs(schedule.steps, growth_limit(precision));
   const double standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
   if (gram_flops(double(tall), double(narrow), legs) < standard && stays_bounded(schedule.steps))
     schedule.legs = std::move(legs);

@@ -102,7 +102,6 @@ function choose(backend) {
   }
   const cpu = (/** @type {string} */ why) => ({ tool, nvcc: undefined, why: `for the CPU alone: ${why}` });
   if (tool === 'node-gyp') return cpu(backend ? 'as asked' : `${list(missing('cmake'))} not found`);
-  if (!hasCudaBackend()) return cpu('this version has no CUDA backend yet');
   const nvcc = process.env['CUDACXX'] ?? find('nvcc', '/usr/local/cuda/bin/nvcc');
   return nvcc ? { tool, nvcc, why: `with CUDA: ${nvcc}` } : cpu('no CUDA toolkit (nvcc) found');
 }
@@ -206,10 +205,6 @@ function filesUnder(folder) {
     .map((file) => join(file.parentPath, file.name).slice(root.length))
     .filter((file) => !file.startsWith(join('native', 'build')))
     .sort();
-}
-
-function hasCudaBackend() {
-  return JSON.parse(fs.readFileSync(join(root, 'native', 'sources.json'), 'utf8')).cuda.length > 0;
 }
 
 /** @param {string[]} programs */

@@ -1,0 +1,150 @@
+#pragma once
+
+// What the passes over a batch's arrays have in common.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../native/backend.h"
+#include "launch.cuh"
+
+namespace root_optimizer {
+
+/// Entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. Being part of
+/// the launch they are part of a captured graph, with no table in memory to keep for it.
+constexpr int kTableEntries = 64;
+
+template <typename T>
+struct Table {
+  T entries[kTableEntries];
+};
+
+template <typename T>
+Table<T> table_of(const std::vector<T>& list) {
+  Table<T> table{};
+  std::copy(list.begin(), list.end(), table.entries);
+  return table;
+}
+
+constexpr int kPassThreads = 256;
+
+/// Blocks along x for passes over `size` elements, a row of blocks for each item. It depends on nothing but the size,
+/// so that sums over blocks do not either.
+inline dim3 pass_grid(int64_t size, size_t items) {
+  constexpr int64_t kElementsOfABlock = 16 * kPassThreads;
+  constexpr int64_t kMostBlocks = 1024;
+  const int64_t blocks = std::min((size + kElementsOfABlock - 1) / kElementsOfABlock, kMostBlocks);
+  return dim3(unsigned(std::max<int64_t>(blocks, 1)), unsigned(items));
+}
+
+struct Quad {
+  float v[4];
+};
+
+/// Whether quads of an array can be moved as 16 bytes.
+__device__ inline bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
+
+/// Elements [i, i + count), zeros behind them. With `whole_words`, array + i is aligned.
+__device__ inline Quad load_quad(const float* array, int64_t i, int count, bool whole_words) {
+  if (whole_words && count == 4) {
+    const float4 word = *reinterpret_cast<const float4*>(array + i);
+    return {{word.x, word.y, word.z, word.w}};
+  }
+  Quad quad{};
+  for (int e = 0; e < 4; ++e) {
+    if (e < count) quad.v[e] = array[i + e];
+  }
+  return quad;
+}
+
+__device__ inline void store_quad(float* array, int64_t i, int count, bool whole_words, const Quad& quad) {
+  if (whole_words && count == 4) {
+    *reinterpret_cast<float4*>(array + i) = make_float4(quad.v[0], quad.v[1], quad.v[2], quad.v[3]);
+    return;
+  }
+  for (int e = 0; e < 4; ++e) {
+    if (e < count) array[i + e] = quad.v[e];
+  }
+}
+
+/// body(i, count) for the quads [i, i + count) of [0, size) that fall to this thread.
+template <typename Body>
+__device__ void for_each_quad(int64_t size, Body body) {
+  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x); i < size; i += 4 * threads) {
+    body(i, int(min(int64_t(4), size - i)));
+  }
+}
+
+/// U of one matrix: G + μM, or M where there is no gradient to look ahead along.
+struct LookAhead {
+  const float* momentum;
+  const float* gradient;
+  float mu;
+  bool whole_words;
+
+  /// `row_length`: what the indices that quads begin at are multiples of, besides of 4.
+  __device__ LookAhead(const Item& item, bool nesterov, int64_t row_length = 4)
+      : momentum(item.momentum),
+        gradient(nesterov ? item.gradient : nullptr),
+        mu(gradient == nullptr ? 0 : item.scalars->mu),
+        whole_words(row_length % 4 == 0 && aligned(momentum) && aligned(gradient)) {}
+
+  __device__ Quad quad(int64_t i, int count) const {
+    Quad u = load_quad(momentum, i, count, whole_words);
+    if (gradient == nullptr) return u;
+    const Quad g = load_quad(gradient, i, count, whole_words);
+    for (int e = 0; e < 4; ++e) u.v[e] = g.v[e] + mu * u.v[e];
+    return u;
+  }
+};
+
+/// The clipping bound in effect, infinite where nothing is to be clipped.
+__device__ inline float clip_limit(const Item& item) {
+  const float limit = item.threshold == nullptr ? 0.0f : float(*item.threshold);
+  return limit == 0 ? __uint_as_float(0x7f800000) : limit;
+}
+
+__device__ inline float clamp(float u, float limit) { return min(max(u, -limit), limit); }
+
+/// True for infinities and NaN.
+__device__ inline bool not_finite(float x) { return !(fabsf(x) <= 3.402823466e38f); }
+
+/// Elements of an operand, 16 bytes at a time.
+template <typename T>
+struct alignas(16) Chunk {
+  static constexpr int kSize = 16 / int(sizeof(T));
+  T v[kSize];
+};
+
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ inline float from_float(float x) {
+  return x;
+}
+template <>
+__device__ inline __half from_float(float x) {
+  return __float2half_rn(x);
+}
+template <>
+__device__ inline __nv_bfloat16 from_float(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+/// task(T{}) with the element type of a precision.
+template <typename Task>
+void with_element(Precision precision, Task task) {
+  switch (precision) {
+    case Precision::float16: return task(__half{});
+    case Precision::bfloat16: return task(__nv_bfloat16{});
+    case Precision::float32: return task(float{});
+  }
+}
+
+}  // namespace root_optimizer

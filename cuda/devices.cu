@@ -1,0 +1,102 @@
+// Which devices there are, and why not more.
+
+#include <string>
+
+#include "../native/backend.h"
+#include "../native/error.h"
+#include "handles.h"
+
+namespace root_optimizer {
+
+namespace {
+
+// The kernels use mma.sync with bfloat16 and cp.async.
+constexpr int kOldestMajor = 8;
+
+// An optimizer that has not even this much to work with fails sooner or later; the CPU does not.
+constexpr size_t kLeastFree = size_t(64) << 20;
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+std::string capability(const cudaDeviceProp& properties) {
+  return std::to_string(properties.major) + "." + std::to_string(properties.minor);
+}
+
+std::string name_of(cudaError_t status) { return cudaGetErrorName(status); }
+
+// Empty where there is a driver that this build can use.
+std::string driver_obstacle() {
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) return "no NVIDIA driver is installed";
+  if (driver / 1000 < runtime / 1000) {
+    return "the NVIDIA driver is too old: it supports CUDA " + version_text(driver) + ", this build needs " +
+           version_text(runtime);
+  }
+  return {};
+}
+
+std::string device_obstacle(const cudaDeviceProp& properties) {
+  if (properties.major < kOldestMajor) {
+    return std::string(properties.name) + " is too old: it has compute capability " + capability(properties) +
+           ", this build needs 8.0";
+  }
+  if (!properties.memoryPoolsSupported) return std::string(properties.name) + " has no memory pools";
+  return {};
+}
+
+}  // namespace
+
+CudaReport cuda_report() {
+  const std::string driver = driver_obstacle();
+  if (!driver.empty()) return {{}, driver};
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) return {{}, "there is no NVIDIA GPU"};
+  if (status != cudaSuccess) return {{}, "cudaGetDeviceCount failed: " + name_of(status)};
+
+  CudaReport report;
+  std::string obstacles;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties;
+    const cudaError_t found = cudaGetDeviceProperties(&properties, index);
+    cudaGetLastError();
+    const std::string obstacle =
+        found == cudaSuccess ? device_obstacle(properties) : "cudaGetDeviceProperties failed: " + name_of(found);
+    const std::string name = "cuda:" + std::to_string(index);
+    if (obstacle.empty()) {
+      const std::string description = std::string(properties.name) + ", compute capability " + capability(properties);
+      report.devices.push_back({name, description, double(properties.totalGlobalMem)});
+    } else {
+      obstacles += (obstacles.empty() ? "" : "; ") + name + ": " + obstacle;
+    }
+  }
+  if (report.devices.empty()) report.reason = obstacles;
+  return report;
+}
+
+std::string cuda_obstacle(int index) {
+  const std::string name = "cuda:" + std::to_string(index);
+  const CudaReport report = cuda_report();
+  bool known = false;
+  for (const CudaDevice& device : report.devices) known |= device.name == name;
+  if (!known) return report.reason.empty() ? "there is no usable " + name : report.reason;
+  try {
+    const OnDevice scope(index);
+    size_t free = 0;
+    size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    if (free >= kLeastFree) return {};
+    return "its memory is taken: " + std::to_string(free >> 20) + " MiB are free of " + std::to_string(total >> 20);
+  } catch (const Error& error) {
+    const bool full = std::string(error.code()) == "ERR_OUT_OF_MEMORY";
+    return full ? std::string("its memory is taken: ") + error.what() : error.what();
+  }
+}
+
+}  // namespace root_optimizer

@@ -1,0 +1,143 @@
+#pragma once
+
+// Products of float32 matrices, without tensor cores.
+//
+// A block computes a tile of 64 × 64 elements, each thread 4 × 4 of them. The operands' tiles lie in shared memory
+// depth by depth, so that a thread reads four elements of either at once. A thread holds the next tiles' elements while
+// it multiplies the present ones.
+
+#include "gemm.cuh"
+#include "launch.cuh"
+#include "tile.cuh"
+
+namespace root_optimizer {
+
+constexpr int kFloat32Tile = 64;
+constexpr int kFloat32Depth = 16;
+constexpr int kFloat32Threads = 256;
+
+/// A tile's elements of one depth. The padding spreads a column of elements over the banks.
+struct alignas(16) OuterElements {
+  float elements[kFloat32Tile + 4];
+};
+
+/// A thread's share in loading an operand's tiles, one depth after another; what lies outside the matrix is zeros.
+template <bool kDepthAlongRows>
+class Float32Load {
+ public:
+  __device__ Float32Load(const Matrices& matrices, int64_t item, int64_t outer) : pitch_(matrices.pitch) {
+    const int64_t row = (kDepthAlongRows ? outer : 0) + threadIdx.x / kQuads;
+    const int64_t column = (kDepthAlongRows ? 0 : outer) + threadIdx.x % kQuads * 4;
+    from_ = static_cast<const float*>(matrices.data) + item * matrices.stride + row * pitch_ + column;
+    rows_left_ = matrices.rows - row;
+    columns_left_ = matrices.columns - column;
+  }
+
+  __device__ float4 next() {
+    float4 quad = {0, 0, 0, 0};
+    if (rows_left_ > 0 && columns_left_ > 0) quad = *reinterpret_cast<const float4*>(from_);
+    from_ += kDepthAlongRows ? kFloat32Depth : kFloat32Depth * pitch_;
+    (kDepthAlongRows ? columns_left_ : rows_left_) -= kFloat32Depth;
+    return quad;
+  }
+
+  __device__ static void put(OuterElements* tile, const float4& quad) {
+    const int row = threadIdx.x / kQuads;
+    const int column = threadIdx.x % kQuads * 4;
+    if (kDepthAlongRows) {
+      tile[column].elements[row] = quad.x;
+      tile[column + 1].elements[row] = quad.y;
+      tile[column + 2].elements[row] = quad.z;
+      tile[column + 3].elements[row] = quad.w;
+    } else {
+      *reinterpret_cast<float4*>(&tile[row].elements[column]) = quad;
+    }
+  }
+
+ private:
+  static constexpr int kQuads = (kDepthAlongRows ? kFloat32Depth : kFloat32Tile) / 4;
+
+  const float* from_;
+  int64_t pitch_;
+  int64_t rows_left_;
+  int64_t columns_left_;
+};
+
+/// Four elements of `out`, zeros where they are padding.
+__device__ __forceinline__ void store_quad(const Matrices& out, int64_t item, int64_t row, int64_t column,
+                                           const float4& quad) {
+  if (row >= out.rows || column >= out.pitch) return;
+  static_cast<float4*>(out.data)[(item * out.stride + row * out.pitch + column) / 4] = {
+      column < out.columns ? quad.x : 0, column + 1 < out.columns ? quad.y : 0, column + 2 < out.columns ? quad.z : 0,
+      column + 3 < out.columns ? quad.w : 0};
+}
+
+template <Product kProduct, bool kSymmetric>
+__global__ void __launch_bounds__(kFloat32Threads)
+    gemm_float32(const __grid_constant__ Gemm gemm, const int64_t first_item) {
+  constexpr bool kDepthAlongA = kProduct != Product::columns_by_columns;
+  constexpr bool kDepthAlongB = kProduct == Product::rows_by_rows;
+  SHARED_ARRAY(OuterElements, tiles, 2 * 2 * kFloat32Depth);
+
+  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_item, kFloat32Tile);
+  const int row0 = threadIdx.x / 16 * 4;
+  const int column0 = threadIdx.x % 16 * 4;
+
+  Float32Load<kDepthAlongA> load_a(gemm.a, at.item, at.row);
+  Float32Load<kDepthAlongB> load_b(gemm.b, at.item, at.column);
+  float4 next_a = load_a.next();
+  float4 next_b = load_b.next();
+
+  const int steps = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, kFloat32Depth);
+  float sum[4][4] = {};
+  for (int step = 0; step < steps; ++step) {
+    // Two tiles of each operand take turns, so that one barrier a step will do: whoever fills one has seen everybody
+    // finish with it.
+    OuterElements* a = tiles + step % 2 * 2 * kFloat32Depth;
+    OuterElements* b = a + kFloat32Depth;
+    load_a.put(a, next_a);
+    load_b.put(b, next_b);
+    __syncthreads();
+    next_a = load_a.next();
+    next_b = load_b.next();
+    for (int depth = 0; depth < kFloat32Depth; ++depth) {
+      const float4 down = *reinterpret_cast<const float4*>(&a[depth].elements[row0]);
+      const float4 across = *reinterpret_cast<const float4*>(&b[depth].elements[column0]);
+      const float rows[4] = {down.x, down.y, down.z, down.w};
+      const float columns[4] = {across.x, across.y, across.z, across.w};
+      for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(rows[i], columns[j], sum[i][j]);
+      }
+    }
+  }
+
+  const int64_t row = at.row + row0;
+  const int64_t column = at.column + column0;
+  if (kSymmetric && row < column) return;  // the thread on the other side of the diagonal stores these
+  for (int i = 0; i < 4; ++i) {
+    float4 addend = {0, 0, 0, 0};
+    if (gemm.beta != 0 && row + i < gemm.c.rows && column < gemm.c.columns) {
+      const float* c = static_cast<const float*>(gemm.c.data) + at.item * gemm.c.stride;
+      addend = *reinterpret_cast<const float4*>(c + (row + i) * gemm.c.pitch + column);
+    }
+    const float addends[4] = {addend.x, addend.y, addend.z, addend.w};
+    for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(gemm.beta, addends[j], gemm.alpha * sum[i][j]);
+  }
+  if (kSymmetric && row == column) {
+    for (int i = 0; i < 4; ++i) {
+      for (int j = i + 1; j < 4; ++j) sum[i][j] = sum[j][i];
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    store_quad(gemm.out, at.item, row + i, column, {sum[i][0], sum[i][1], sum[i][2], sum[i][3]});
+    if (kSymmetric && row > column)
+      store_quad(gemm.out, at.item, column + i, row, {sum[0][i], sum[1][i], sum[2][i], sum[3][i]});
+  }
+}
+
+template <Product kProduct, bool kSymmetric>
+void launch_gemm_float32(const Gemm& gemm, cudaStream_t stream) {
+  launch_tiles(gemm_float32<kProduct, kSymmetric>, kFloat32Tile, kFloat32Threads, 0, gemm, stream);
+}
+
+}  // namespace root_optimizer

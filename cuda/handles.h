@@ -1,0 +1,68 @@
+#pragma once
+
+// CUDA's objects, owned.
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "check.cuh"
+
+namespace root_optimizer {
+
+/// What this thread's CUDA calls go to, for the length of a scope: the thread is Node's, and others use it.
+class OnDevice {
+ public:
+  explicit OnDevice(int index) {
+    check(cudaGetDevice(&previous_), "cudaGetDevice");
+    check(cudaSetDevice(index), "cudaSetDevice");
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  ~OnDevice() { cudaSetDevice(previous_); }
+
+ private:
+  int previous_ = 0;
+};
+
+/// A handle that is destroyed by one call.
+template <typename Handle, cudaError_t (*kDestroy)(Handle)>
+class Unique {
+ public:
+  Unique() = default;
+  explicit Unique(Handle handle) : handle_(handle) {}
+  Unique(Unique&& other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
+  Unique& operator=(Unique&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Unique() {
+    if (handle_ != Handle{}) kDestroy(handle_);
+  }
+
+  Handle get() const { return handle_; }
+
+ private:
+  Handle handle_{};
+};
+
+using Stream = Unique<cudaStream_t, cudaStreamDestroy>;
+using Event = Unique<cudaEvent_t, cudaEventDestroy>;
+using Pool = Unique<cudaMemPool_t, cudaMemPoolDestroy>;
+using Graph = Unique<cudaGraph_t, cudaGraphDestroy>;
+using GraphExec = Unique<cudaGraphExec_t, cudaGraphExecDestroy>;
+using Pinned = Unique<void*, cudaFreeHost>;
+
+/// Streams that no other stream waits for unless it is told to.
+Stream make_stream();
+Event make_event();
+/// Host memory that a device copies from and to by itself.
+Pinned make_pinned(size_t bytes);
+/// A pool of a device's memory, which goes back to the device when it is freed.
+Pool make_pool(int device);
+
+/// Memory of a pool, zeroed. Both calls are made in the order of a stream.
+void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
+
+}  // namespace root_optimizer

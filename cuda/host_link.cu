@@ -1,0 +1,181 @@
+#include "host_link.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace root_optimizer {
+
+namespace {
+
+constexpr int64_t kAlignment = 64;           // floats between the beginnings of parameters
+constexpr int64_t kSlot = int64_t(4) << 20;  // floats
+constexpr size_t kSlots = 2;
+
+// Tells whether an array was written to. Four chains, so that the multiplications' latency does not bound it.
+uint64_t fingerprint(const float* array, int64_t size) {
+  constexpr uint64_t kPrime = 0x9e3779b97f4a7c15u;
+  uint64_t chains[4] = {1, 2, 3, 4};
+  const auto mix = [](uint64_t chain, uint64_t word) {
+    const uint64_t product = (chain ^ word) * kPrime;
+    return product ^ product >> 29;
+  };
+  int64_t i = 0;
+  for (; i + 8 <= size; i += 8) {
+    uint64_t words[4];
+    std::memcpy(words, array + i, sizeof words);
+    for (int c = 0; c < 4; ++c) chains[c] = mix(chains[c], words[c]);
+  }
+  for (; i < size; ++i) {
+    uint32_t word;
+    std::memcpy(&word, array + i, sizeof word);
+    chains[0] = mix(chains[0], word);
+  }
+  return mix(mix(chains[0], chains[1]), mix(chains[2], chains[3]));
+}
+
+std::vector<uint32_t> all(size_t count) {
+  std::vector<uint32_t> indices(count);
+  std::iota(indices.begin(), indices.end(), 0u);
+  return indices;
+}
+
+}  // namespace
+
+HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream)
+    : sizes_(sizes), fingerprints_(sizes.size(), 0), in_(make_stream()), out_(make_stream()), uploaded_(make_event()) {
+  for (const int64_t size : sizes) {
+    offsets_.push_back(size_);
+    size_ += (size + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  data_ = static_cast<float*>(allocate_from(pool, bytes() / 2, "parameters", stream));
+  try {
+    gradients_ = static_cast<float*>(allocate_from(pool, bytes() / 2, "gradients", stream));
+  } catch (...) {
+    release(stream);
+    throw;
+  }
+  for (const int64_t offset : offsets_) arrays_.push_back({data_ + offset, gradients_ + offset});
+}
+
+void HostLink::release(cudaStream_t stream) noexcept {
+  if (data_ != nullptr) cudaFreeAsync(data_, stream);
+  if (gradients_ != nullptr) cudaFreeAsync(gradients_, stream);
+  data_ = nullptr;
+  gradients_ = nullptr;
+}
+
+void HostLink::prepare() {
+  for (std::vector<Slot>* slots : {&in_slots_, &out_slots_}) {
+    while (slots->size() < kSlots) {
+      slots->push_back({make_pinned(size_t(std::min(kSlot, size_)) * sizeof(float)), make_event()});
+    }
+  }
+}
+
+// What goes into a slot together: large parameters in parts, small ones with their neighbours, so that each load is one
+// copy between the device's block and the slot.
+std::vector<HostLink::Pieces> HostLink::loads(const std::vector<uint32_t>& parameters) const {
+  std::vector<Pieces> loads;
+  for (const uint32_t p : parameters) {
+    for (int64_t begin = 0; begin < sizes_[p]; begin += kSlot) {
+      const Piece piece{p, begin, std::min(begin + kSlot, sizes_[p])};
+      const bool follows =
+          !loads.empty() && begin == 0 && loads.back().back().parameter + 1 == p &&
+          offsets_[p] + piece.end - (offsets_[loads.back()[0].parameter] + loads.back()[0].begin) <= kSlot;
+      if (follows) {
+        loads.back().push_back(piece);
+      } else {
+        loads.push_back({piece});
+      }
+    }
+  }
+  return loads;
+}
+
+void HostLink::send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host,
+                    float* device) {
+  for (const Pieces& load : loads) {
+    const Slot& slot = in_slots_[next_slot_++ % kSlots];
+    check(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
+    float* const memory = static_cast<float*>(slot.memory.get());
+    const int64_t first = offsets_[load[0].parameter] + load[0].begin;
+    int64_t end = first;
+    for (const Piece& piece : load) {
+      const int64_t begin = offsets_[piece.parameter] + piece.begin;
+      end = begin + piece.end - piece.begin;
+      std::memcpy(memory + (begin - first), host(piece.parameter) + piece.begin, size_t(end - begin) * sizeof(float));
+    }
+    check(
+        cudaMemcpyAsync(device + first, memory, size_t(end - first) * sizeof(float), cudaMemcpyHostToDevice, in_.get()),
+        "cudaMemcpyAsync to the device");
+    check(cudaEventRecord(slot.copied.get(), in_.get()), "cudaEventRecord");
+  }
+}
+
+void HostLink::finish_upload(cudaStream_t stream) {
+  check(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
+  check(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
+}
+
+void HostLink::upload(const std::vector<Arrays>& host, cudaStream_t stream) {
+  send(
+      loads(all(host.size())), [&](uint32_t p) { return host[p].gradient; }, gradients_);
+  std::vector<uint32_t> changed;
+  std::vector<uint64_t> fingerprints;
+  for (uint32_t p = 0; p < host.size(); ++p) {
+    fingerprints.push_back(fingerprint(host[p].data, sizes_[p]));
+    if (fingerprints[p] != fingerprints_[p]) changed.push_back(p);
+  }
+  send(
+      loads(changed), [&](uint32_t p) { return host[p].data; }, data_);
+  fingerprints_ = std::move(fingerprints);
+  finish_upload(stream);
+}
+
+void HostLink::upload_data(const std::vector<Arrays>& host, cudaStream_t stream) {
+  send(
+      loads(all(host.size())), [&](uint32_t p) { return host[p].data; }, data_);
+  for (uint32_t p = 0; p < host.size(); ++p) fingerprints_[p] = fingerprint(host[p].data, sizes_[p]);
+  finish_upload(stream);
+}
+
+void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
+                        const std::function<cudaEvent_t(uint32_t)>& ready) {
+  const std::vector<Pieces> all_loads = loads(order);
+  const auto copy = [&](size_t i) {
+    const Slot& slot = out_slots_[i % kSlots];
+    for (const Piece& piece : all_loads[i]) {
+      const cudaEvent_t event = ready(piece.parameter);
+      if (event != nullptr) check(cudaStreamWaitEvent(out_.get(), event, 0), "cudaStreamWaitEvent");
+    }
+    const Piece& last = all_loads[i].back();
+    const int64_t first = offsets_[all_loads[i][0].parameter] + all_loads[i][0].begin;
+    const int64_t end = offsets_[last.parameter] + last.end;
+    check(cudaMemcpyAsync(slot.memory.get(), data_ + first, size_t(end - first) * sizeof(float), cudaMemcpyDeviceToHost,
+                          out_.get()),
+          "cudaMemcpyAsync to the host");
+    check(cudaEventRecord(slot.copied.get(), out_.get()), "cudaEventRecord");
+  };
+  for (size_t i = 0; i < all_loads.size() + kSlots - 1; ++i) {
+    if (i < all_loads.size()) copy(i);
+    if (i + 1 < kSlots) continue;
+    const size_t done = i + 1 - kSlots;
+    const Slot& slot = out_slots_[done % kSlots];
+    check(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
+    const float* const memory = static_cast<const float*>(slot.memory.get());
+    const int64_t first = offsets_[all_loads[done][0].parameter] + all_loads[done][0].begin;
+    for (const Piece& piece : all_loads[done]) {
+      const int64_t begin = offsets_[piece.parameter] + piece.begin;
+      std::memcpy(host[piece.parameter].data + piece.begin, memory + (begin - first),
+                  size_t(piece.end - piece.begin) * sizeof(float));
+    }
+  }
+  for (const uint32_t p : order) fingerprints_[p] = fingerprint(host[p].data, sizes_[p]);
+}
+
+void HostLink::zero_gradients(cudaStream_t stream) {
+  check(cudaMemsetAsync(gradients_, 0, bytes() / 2, stream), "cudaMemsetAsync");
+}
+
+}  // namespace root_optimizer

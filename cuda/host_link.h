@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "../native/backend.h"
+#include "handles.h"
+
+namespace root_optimizer {
+
+/// Parameters' data and gradients on the device, and their way between there and the host's arrays: through two pinned
+/// buffers each way, one of which is filled or emptied while the other is copied, on streams of their own.
+class HostLink {
+ public:
+  HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream);
+  /// Frees the device's memory in the order of the stream.
+  void release(cudaStream_t stream) noexcept;
+
+  const std::vector<Arrays>& arrays() const { return arrays_; }
+  int64_t bytes_of(uint32_t parameter) const { return sizes_[parameter] * int64_t(sizeof(float)); }
+  size_t bytes() const { return 2 * size_t(size_) * sizeof(float); }
+
+  /// Takes the pinned memory that copies need, before anything is changed. Who never copies never pays for it.
+  void prepare();
+  /// Copies gradients, and those data that differ from what the last copy in either direction left on the host;
+  /// `stream` waits for them.
+  void upload(const std::vector<Arrays>& host, cudaStream_t stream);
+  /// Copies all data and none of the gradients.
+  void upload_data(const std::vector<Arrays>& host, cudaStream_t stream);
+  /// Copies all data. A parameter's copy waits for ready(parameter), an event, or for none; parameters are taken in the
+  /// order given.
+  void download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
+                const std::function<cudaEvent_t(uint32_t parameter)>& ready);
+  void zero_gradients(cudaStream_t stream);
+
+ private:
+  /// A pinned buffer and the event behind its last copy.
+  struct Slot {
+    Pinned memory;
+    Event copied;
+  };
+  /// A part of a parameter's array.
+  struct Piece {
+    uint32_t parameter;
+    int64_t begin;
+    int64_t end;
+  };
+  using Pieces = std::vector<Piece>;
+
+  std::vector<Pieces> loads(const std::vector<uint32_t>& parameters) const;
+  void send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host, float* device);
+  void finish_upload(cudaStream_t stream);
+
+  std::vector<int64_t> sizes_;
+  std::vector<int64_t> offsets_;  // of each parameter in both blocks
+  int64_t size_ = 0;
+  float* data_ = nullptr;
+  float* gradients_ = nullptr;
+  std::vector<Arrays> arrays_;
+  std::vector<uint64_t> fingerprints_;  // of the host's data when both sides were last equal
+  Stream in_, out_;
+  Event uploaded_;
+  std::vector<Slot> in_slots_, out_slots_;
+  size_t next_slot_ = 0;
+};
+
+}  // namespace root_optimizer

@@ -1,0 +1,101 @@
+// X ← B / (‖B‖_F + 1e-7), B = clamp(U, −ε, ε), in the precision of the products. X lies as the batch does, rows padded
+// with zeros.
+
+#include "batch.cuh"
+#include "queue.h"
+
+namespace root_optimizer {
+
+namespace {
+
+// Sums a value over the block, in a fixed order. The result is thread 0's.
+__device__ double block_sum(double value) {
+  SHARED_ARRAY(double, warps, kPassThreads / 32);
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_down_sync(0xffffffffu, value, distance);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  double total = 0;
+  if (threadIdx.x == 0) {
+    for (int w = 0; w < kPassThreads / 32; ++w) total += warps[w];
+  }
+  return total;
+}
+
+// In float64: float32 squares overflow from 1e19 on.
+__global__ void sum_squares(const __grid_constant__ Table<Item> items, int64_t size, bool nesterov, double* partial) {
+  const Item& item = items.entries[blockIdx.y];
+  const LookAhead look_ahead(item, nesterov);
+  const float limit = clip_limit(item);
+  double sum = 0;
+  for_each_quad(size, [&](int64_t i, int count) {
+    const Quad u = look_ahead.quad(i, count);
+    for (int e = 0; e < 4; ++e) {
+      const double x = clamp(u.v[e], limit);
+      sum += x * x;
+    }
+  });
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[int64_t(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
+}
+
+// One block a matrix.
+__global__ void finish_norm(const double* partial, int count, double* factor) {
+  double sum = 0;
+  for (int i = int(threadIdx.x); i < count; i += kPassThreads) sum += partial[int64_t(blockIdx.x) * count + i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) factor[blockIdx.x] = 1 / (sqrt(sum) + 1e-7);
+}
+
+template <typename T>
+__global__ void write_operand(const __grid_constant__ Table<Item> items, int64_t rows, int64_t columns, bool nesterov,
+                              const double* factors, T* x, int64_t pitch, int64_t stride) {
+  constexpr int kSize = Chunk<T>::kSize;
+  const Item& item = items.entries[blockIdx.y];
+  const LookAhead look_ahead(item, nesterov, columns);
+  const float limit = clip_limit(item);
+  const double factor = factors[blockIdx.y];
+  T* const out = x + int64_t(blockIdx.y) * stride;
+  const int64_t chunks_of_a_row = pitch / kSize;
+  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
+    const int64_t row = i / chunks_of_a_row;
+    const int64_t first = i % chunks_of_a_row * kSize;
+    Chunk<T> chunk;
+    for (int part = 0; part < kSize; part += 4) {
+      const int64_t column = first + part;
+      const int count = int(min(max(columns - column, int64_t(0)), int64_t(4)));
+      const Quad u = count > 0 ? look_ahead.quad(row * columns + column, count) : Quad{};
+      for (int e = 0; e < 4; ++e) chunk.v[part + e] = from_float<T>(float(clamp(u.v[e], limit) * factor));
+    }
+    *reinterpret_cast<Chunk<T>*>(out + row * pitch + first) = chunk;
+  }
+}
+
+}  // namespace
+
+size_t norm_bytes(int64_t size, int64_t items) {
+  return Arena::padded(size_t(items) * pass_grid(size, 1).x * sizeof(double)) +
+         Arena::padded(size_t(items) * sizeof(double));
+}
+
+Operand CudaQueue::proximal(const Batch& batch) {
+  const Operand x = operand(batch, batch.tall(), batch.narrow());
+  const size_t mark = arena_.mark();
+  const size_t items = batch.items.size();
+  const Table<Item> table = table_of(batch.items);
+  const dim3 grid = pass_grid(batch.size(), items);
+  auto* partial = take<double>(items * grid.x);
+  auto* factors = take<double>(items);
+  launch("sum_squares", sum_squares, grid, kPassThreads, 0, stream_, table, batch.size(), batch.nesterov, partial);
+  launch("finish_norm", finish_norm, unsigned(items), kPassThreads, 0, stream_, partial, int(grid.x), factors);
+  const Matrices m = stored(x);
+  with_element(precision_, [&](auto element) {
+    using T = decltype(element);
+    launch("write_operand", write_operand<T>, pass_grid(m.stride, items), kPassThreads, 0, stream_, table, m.rows,
+           m.columns, batch.nesterov, factors, static_cast<T*>(m.data), m.pitch, m.stride);
+  });
+  arena_.rewind(mark);
+  return x;
+}
+
+}  // namespace root_optimizer
