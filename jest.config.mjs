@@ -1,6 +1,7 @@
+import { fileURLToPath } from 'node:url';
+
 /** @type {import('jest').Config} */
-export default {
-  testMatch: ['<rootDir>/test/**/*.test.ts'],
+const common = {
   modulePathIgnorePatterns: ['<rootDir>/(build|dist|runs)/'],
   transform: {
     '\\.m?ts$': [
@@ -11,4 +12,25 @@ export default {
   // Imports are written as Node sees them after compilation. JavaScript comes first for packages that ship both.
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
+};
+
+const onEmulator = ['adamw', 'checkpoint', 'cuda*', 'devices', 'emulator', 'functions', 'groups', 'lifecycle', 'optimizer', 'root'];
+const emulatorTests = onEmulator.map((name) => `<rootDir>/test/${name}.test.ts`);
+
+/** @type {import('jest').Config} */
+export default {
+  // Not a limit on speed: a test that hangs is to fail, on the slowest machine and in the emulator.
+  testTimeout: 60_000,
+  projects: [
+    // The addon as it was built here, on every device there is.
+    { ...common, displayName: 'addon', testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/emulator.test.ts'] },
+    // The CUDA backend's kernels, compiled for the host.
+    {
+      ...common,
+      displayName: 'emulator',
+      testMatch: process.platform === 'linux' ? emulatorTests : ['<rootDir>/test/no-emulator-here'],
+      globalSetup: fileURLToPath(new URL('test/cuda-emulator/build.mjs', import.meta.url)),
+      setupFiles: ['<rootDir>/test/cuda-emulator/select.ts'],
+    },
+  ],
 };

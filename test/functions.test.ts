@@ -2,6 +2,9 @@ import { newtonSchulzCoefficients, orthogonalize, orthogonalizeSync, Parameter, 
 import * as reference from './reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from './support.js';
 
+/** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
+const precision = 'float32' as const;
+
 interface NewtonSchulzCase {
   shape: [number, number];
   kind: string;
@@ -23,10 +26,10 @@ interface SoftThresholdCase {
 describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
   test.each(golden<NewtonSchulzCase>('newton_schulz').cases)('golden $shape $kind $preset', async ({ shape, kind, coefficients, input, output }) => {
     const x = Float32Array.from(input);
-    const result = await orthogonalize(x, shape, { coefficients, device });
+    const result = await orthogonalize(x, shape, { coefficients, device, precision });
     // The Gram form loses digits where the spectrum ends early.
     expect(relativeError(result, output)).toBeLessThan(kind === 'low_rank' ? 1e-3 : 1e-4);
-    expect(bits(orthogonalizeSync(x, shape, { coefficients, device }))).toBe(bits(result));
+    expect(bits(orthogonalizeSync(x, shape, { coefficients, device, precision }))).toBe(bits(result));
     expect(x).toEqual(Float32Array.from(input));
   });
 
@@ -39,7 +42,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     const presets = rows * columns > 50_000 ? (['polar-express'] as const) : (['muon', 'polar-express', 'quintic'] as const);
     for (const coefficients of presets) {
       const expected = reference.newtonSchulz(x, rows, columns, newtonSchulzCoefficients([rows, columns], coefficients));
-      expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, device }), expected)).toBeLessThan(1e-4);
+      expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }), expected)).toBeLessThan(1e-4);
     }
   }, 60_000);
 
@@ -49,37 +52,37 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
       // A singular value of 1 is where cans is steepest: its composition amplifies float32's rounding a thousandfold.
       if (coefficients === 'cans' && rank === 1) continue;
       const expected = reference.newtonSchulz(x, rows, columns, newtonSchulzCoefficients([rows, columns], coefficients, steps));
-      expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, steps, device }), expected)).toBeLessThan(1e-3);
+      expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision }), expected)).toBeLessThan(1e-3);
     }
   });
 
   test.each([[24, 24], [20, 60], [60, 20]])('a multiple of a %i × %i matrix gives the same', (rows, columns) => {
     const x = gaussian(rows * columns);
-    const result = orthogonalizeSync(x, [rows, columns], { device });
+    const result = orthogonalizeSync(x, [rows, columns], { device, precision });
     // Not much less than 1: the normalisation adds 1e-7 to the norm.
     for (const factor of [0.1, 7, 1e10, 2 ** 100]) {
-      const scaled = orthogonalizeSync(x.map((value) => value * factor), [rows, columns], { device });
+      const scaled = orthogonalizeSync(x.map((value) => value * factor), [rows, columns], { device, precision });
       expect(relativeError(scaled, result)).toBeLessThan(1e-4);
     }
   });
 
   test.each([[24, 24], [20, 60], [37, 101]])('commutes with transposition and permutation, %i × %i', (rows, columns) => {
     const x = gaussian(rows * columns);
-    const result = orthogonalizeSync(x, [rows, columns], { device });
-    const transposed = orthogonalizeSync(Float32Array.from(reference.transpose(x, rows, columns)), [columns, rows], { device });
+    const result = orthogonalizeSync(x, [rows, columns], { device, precision });
+    const transposed = orthogonalizeSync(Float32Array.from(reference.transpose(x, rows, columns)), [columns, rows], { device, precision });
     expect(relativeError(transposed, reference.transpose(result, rows, columns))).toBeLessThan(1e-4);
 
     const [byRow, byColumn] = [permutation(rows, 2), permutation(columns, 3)];
     const permute = (matrix: Float32Array) => matrix.map((_, i) => matrix[byRow[Math.floor(i / columns)]! * columns + byColumn[i % columns]!]!);
-    expect(relativeError(orthogonalizeSync(permute(x), [rows, columns], { device }), permute(result))).toBeLessThan(1e-4);
+    expect(relativeError(orthogonalizeSync(permute(x), [rows, columns], { device, precision }), permute(result))).toBeLessThan(1e-4);
   });
 
   test('refuses coefficients that diverge', async () => {
     const x = gaussian(9);
     for (const coefficients of [[100, 100, 100], [[3, 0, 0], [4, 0, 0]]] as const) {
-      await expectError(() => orthogonalizeSync(x, [3, 3], { coefficients, device }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
-      await expectError(() => orthogonalize(x, [3, 3], { coefficients, device }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
-      expect(() => new Root([new Parameter({ name: 'w', shape: [3, 3] })], { coefficients, device })).toThrow(/within 10/);
+      await expectError(() => orthogonalizeSync(x, [3, 3], { coefficients, device, precision }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
+      await expectError(() => orthogonalize(x, [3, 3], { coefficients, device, precision }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
+      expect(() => new Root([new Parameter({ name: 'w', shape: [3, 3] })], { coefficients, device, precision })).toThrow(/within 10/);
     }
     const published = { coefficients: 'paper', device } as const;
     const w = new Parameter({ name: 'w', shape: [2048, 2048] });
@@ -87,25 +90,25 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     expect(() => new Root([w], { ...published, steps: 6 })).toThrow(/take some to 679 in 6 iterations/);
     // Bounded at every point of a fine grid, and unbounded between two.
     const coefficients = Array.from({ length: 16 }, () => [3.4903594661306383 + 1e-8, -4.8224, 2.1095] as const);
-    expect(() => orthogonalizeSync(x, [3, 3], { coefficients, device })).toThrow(/within 10/);
+    expect(() => orthogonalizeSync(x, [3, 3], { coefficients, device, precision })).toThrow(/within 10/);
   });
 
   test('maps zero to zero', () => {
-    expect(orthogonalizeSync(new Float32Array(12), [3, 4], { device })).toEqual(new Float32Array(12));
+    expect(orthogonalizeSync(new Float32Array(12), [3, 4], { device, precision })).toEqual(new Float32Array(12));
   });
 
   test.each([[40, 60, 0.01], [40, 160, 0.001], [160, 40, 0.001]])('singular values of a %i × %i result are near 1', (rows, columns, tolerance) => {
-    const values = reference.singularValues(orthogonalizeSync(gaussian(rows * columns), [rows, columns], { device, steps: 7 }), rows, columns);
+    const values = reference.singularValues(orthogonalizeSync(gaussian(rows * columns), [rows, columns], { device, precision, steps: 7 }), rows, columns);
     expect(values[0]).toBeLessThan(1 + tolerance);
     expect(values.at(-1)).toBeGreaterThan(1 - tolerance);
   });
 
   test('survives values whose squares overflow or vanish in float32', () => {
     const x = gaussian(20 * 30);
-    const result = orthogonalizeSync(x, [20, 30], { device });
+    const result = orthogonalizeSync(x, [20, 30], { device, precision });
     const huge = x.map((value) => value * 1e37);
-    expect(relativeError(orthogonalizeSync(huge, [20, 30], { device }), result)).toBeLessThan(1e-4);
-    const tiny = orthogonalizeSync(x.map((value) => value * 1e-30), [20, 30], { device });
+    expect(relativeError(orthogonalizeSync(huge, [20, 30], { device, precision }), result)).toBeLessThan(1e-4);
+    const tiny = orthogonalizeSync(x.map((value) => value * 1e-30), [20, 30], { device, precision });
     expect(tiny.every(Number.isFinite)).toBe(true);
   });
 
@@ -117,10 +120,10 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     ['a split stack', [2, 4, 6], { stack: true, split: 2 }, [[0, 2, 6], [12, 2, 6], [24, 2, 6], [36, 2, 6]]],
   ])('%s', (_, shape, layout, matrices) => {
     const x = gaussian(shape.reduce((a, b) => a * b));
-    const result = orthogonalizeSync(x, shape, { device, ...layout });
+    const result = orthogonalizeSync(x, shape, { device, precision, ...layout });
     for (const [offset, rows, columns] of matrices) {
       const [from, to] = [offset, offset + rows * columns];
-      expect(bits(result.slice(from, to))).toBe(bits(orthogonalizeSync(x.slice(from, to), [rows, columns], { device })));
+      expect(bits(result.slice(from, to))).toBe(bits(orthogonalizeSync(x.slice(from, to), [rows, columns], { device, precision })));
     }
   });
 
@@ -128,21 +131,21 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     const x = gaussian(24);
     const shared = new Float32Array(new SharedArrayBuffer(200), 8, 24);
     shared.set(x);
-    expect(bits(orthogonalizeSync(shared, [4, 6], { device }))).toBe(bits(orthogonalizeSync(x, [4, 6], { device })));
+    expect(bits(orthogonalizeSync(shared, [4, 6], { device, precision }))).toBe(bits(orthogonalizeSync(x, [4, 6], { device, precision })));
   });
 
   test('is the same for any number of threads', () => {
     for (const [rows, columns] of [[64, 64], [193, 385], [300, 150]] as const) {
       const x = gaussian(rows * columns);
-      const results = [1, 2, 3, 0].map((threads) => bits(orthogonalizeSync(x, [rows, columns], { device, threads })));
+      const results = [1, 2, 3, 0].map((threads) => bits(orthogonalizeSync(x, [rows, columns], { device, precision, threads })));
       expect(new Set(results).size).toBe(1);
     }
   });
 
   test('calls side by side do not disturb each other', async () => {
     const inputs = [1, 2, 3, 4].map((seed) => gaussian(120 * 130, seed));
-    const results = await Promise.all(inputs.map((x) => orthogonalize(x, [120, 130], { device })));
-    results.forEach((result, i) => { expect(bits(result)).toBe(bits(orthogonalizeSync(inputs[i]!, [120, 130], { device }))); });
+    const results = await Promise.all(inputs.map((x) => orthogonalize(x, [120, 130], { device, precision })));
+    results.forEach((result, i) => { expect(bits(result)).toBe(bits(orthogonalizeSync(inputs[i]!, [120, 130], { device, precision }))); });
   });
 });
 

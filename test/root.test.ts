@@ -2,6 +2,9 @@ import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type O
 import * as reference from './reference.js';
 import { bits, devicesUnderTest, gaussian, golden, random, relativeError } from './support.js';
 
+/** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
+const precision = 'float32' as const;
+
 interface Trajectory {
   shape: [number, number];
   quantile: number | null;
@@ -22,7 +25,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test.each(trajectories)('golden $shape quantile $quantile lrScale $lrScale', async ({ shape, quantile, initial, steps, momentumBuffer, ...settings }) => {
     const { coefficients, lr, momentum, nesterov, weightDecay, lrScale } = settings;
     const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
-    const options = { coefficients, lr, momentum, nesterov, weightDecay, lrScale, device };
+    const options = { coefficients, lr, momentum, nesterov, weightDecay, lrScale, device, precision };
     using optimizer = quantile === null ? new Muon([w], options) : new Root([w], { ...options, threshold: { quantile } });
     for (const { grad, threshold, param } of steps) {
       w.grad.set(grad);
@@ -45,7 +48,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const coefficients = newtonSchulzCoefficients([rows, columns], 'quintic');
       const w = new Parameter({ name: 'w', shape: [rows, columns], data: gaussian(rows * columns, 1) });
       const [data, buffer] = [Float64Array.from(w.data), new Float64Array(w.size)];
-      using optimizer = new Root([w], { ...settings, coefficients: 'quintic', device });
+      using optimizer = new Root([w], { ...settings, coefficients: 'quintic', device, precision });
       for (let step = 1; step <= 3; step++) {
         w.grad.set(gaussian(w.size, step + 10).map((value) => value ** 3));
         optimizer.stepSync();
@@ -73,8 +76,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const data = whole.data.slice(offset, offset! + rows! * columns!);
       return new Parameter({ name: `at ${offset}`, shape: [rows!, columns!], data });
     });
-    using together = new Root([whole], { device });
-    using apart = new Root(parts, { device });
+    using together = new Root([whole], { device, precision });
+    using apart = new Root(parts, { device, precision });
     for (let step = 1; step <= 3; step++) {
       whole.grad.set(gaussian(size, step));
       parts.forEach((part, i) => { part.grad.set(whole.grad.subarray(matrices[i]![0], matrices[i]![0]! + part.size)); });
@@ -92,7 +95,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     const run = async (threads: number) => {
       const params = [[64, 64], [65, 130], [200, 90], [7]].map((shape, i) => new Parameter({ name: String(i), shape }));
       params.forEach((one, i) => { one.data.set(gaussian(one.size, i)); });
-      using optimizer = new Root(params, { threads, device });
+      using optimizer = new Root(params, { threads, device, precision });
       for (let step = 1; step <= 3; step++) {
         params.forEach((one, i) => { one.grad.set(gaussian(one.size, 10 * step + i)); });
         if (step === 2) optimizer.stepSync();
@@ -106,7 +109,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test('without lr and weight decay nothing moves', () => {
     const params = [[30, 20], [9]].map((shape, i) => new Parameter({ name: String(i), shape, data: gaussian(i === 0 ? 600 : 9), grad: gaussian(i === 0 ? 600 : 9, 2) }));
     const before = params.map((one) => bits(one.data));
-    using optimizer = new Root(params, { lr: 0, weightDecay: 0, adamw: { lr: 0 }, device });
+    using optimizer = new Root(params, { lr: 0, weightDecay: 0, adamw: { lr: 0 }, device, precision });
     optimizer.stepSync();
     expect(params.map((one) => bits(one.data))).toEqual(before);
     expect(optimizer.stateOf(params[0]!)).toMatchObject({ momentumBuffer: params[0]!.grad });
@@ -115,8 +118,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test('clips nothing where the quantile is 0', () => {
     const grad = gaussian(400).map((value, i) => (i % 40 === 0 ? value : 0));
     const [clipped, free] = ['a', 'b'].map((name) => new Parameter({ name, shape: [20, 20], grad: grad.slice() })) as [Parameter, Parameter];
-    using root = new Root([clipped], { device });
-    using muon = new Muon([free], { device });
+    using root = new Root([clipped], { device, precision });
+    using muon = new Muon([free], { device, precision });
     root.stepSync();
     muon.stepSync();
     expect(root.stateOf(clipped)).toMatchObject({ threshold: 0, thresholds: [0] });
@@ -127,7 +130,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
 
   test('an all-zero gradient only decays', () => {
     const w = new Parameter({ name: 'w', shape: [4, 5], data: new Float32Array(20).fill(2) });
-    using optimizer = new Root([w], { lr: 0.1, weightDecay: 0.5, device });
+    using optimizer = new Root([w], { lr: 0.1, weightDecay: 0.5, device, precision });
     optimizer.stepSync();
     expect(w.data).toEqual(new Float32Array(20).fill(2 * Math.fround(1 - 0.05)));
   });
@@ -138,7 +141,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     ['three steps', 'polar-express', 3],
   ])('takes %s for the coefficients', (_, coefficients, steps) => {
     const w = new Parameter({ name: 'w', shape: [8, 12], grad: gaussian(96) });
-    using optimizer = new Muon([w], { coefficients, steps, lr: 1, weightDecay: 0, momentum: 0, lrScale: 'none', device });
+    using optimizer = new Muon([w], { coefficients, steps, lr: 1, weightDecay: 0, momentum: 0, lrScale: 'none', device, precision });
     optimizer.stepSync();
     const triples = newtonSchulzCoefficients([8, 12], coefficients, steps);
     expect(triples).toHaveLength(steps ?? Math.max(5, Array.isArray(coefficients) && Array.isArray(coefficients[0]) ? coefficients.length : 1));

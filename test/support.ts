@@ -6,11 +6,18 @@ import { type Device, devices, RootError, type RootErrorCode } from '../lib/inde
 // Jest's globals are slow to reach: a million of them take a second.
 const { cos, imul, log, PI, sqrt } = Math;
 
-/** Every device here; REQUIRE_CUDA=1 makes the lack of a CUDA device a failure. */
+/** Every device here, or the one that ROOT_OPTIMIZER_TEST_DEVICE names; REQUIRE_CUDA=1 makes the lack of a CUDA device a failure. */
 export function devicesUnderTest(): Device[] {
   const { cuda } = devices();
+  const only = process.env['ROOT_OPTIMIZER_TEST_DEVICE'];
+  if (only !== undefined) return [only as Device];
   if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0) throw new Error(`REQUIRE_CUDA is set, but ${String(cuda.reason)}`);
   return ['cpu', ...cuda.devices.slice(0, 1).map((one) => one.name)];
+}
+
+/** Whether a device is the emulator of test/cuda-emulator: some 2 GFLOP/s. */
+export function isEmulated(device: Device): boolean {
+  return devices().cuda.devices.some(({ name, description }) => name === device && description.startsWith('Emulated GPU'));
 }
 
 export function golden<T>(name: string): { cases: T[] } {

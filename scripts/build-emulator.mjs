@@ -1,0 +1,198 @@
+// Builds the addon with the CUDA kernels compiled for the host, as build/Emulator/root_optimizer.node, and the programs
+// that prove the emulator's own worth. Needs g++ alone.
+import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { BuildError, fail } from './build.mjs';
+import { withLock } from './lock.mjs';
+
+const HELP = `Usage: npm run build:emulator -- [options]
+
+Builds build/Emulator/root_optimizer.node, whose CUDA devices are emulated: set ROOT_OPTIMIZER_ADDON to its path.
+Compiles only what has changed.
+
+  --force  compile everything anew
+  --help   print this
+
+CXX is respected.`;
+
+/** @typedef {{ source: string, object: string, command: string[] }} Step */
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const require = createRequire(import.meta.url);
+const output = join('build', 'Emulator');
+const compiler = process.env['CXX'] ?? 'g++';
+const include = join('test', 'cuda-emulator', 'include');
+
+const common = [
+  ...['-std=c++17', '-DNDEBUG', '-Wall', '-Wextra', '-ffp-contract=off', '-fPIC', '-pthread'],
+  ...['-fvisibility=hidden', '-fvisibility-inlines-hidden'],
+];
+// A kernel reads memory in whatever types it likes, as nvcc lets it.
+const emulated = ['-fno-strict-aliasing', '-Wno-unknown-pragmas', `-I${include}`, ...instructionSets()];
+const kernel = ['-O2', ...emulated];
+const emulator = ['-O3', ...emulated];
+
+/**
+ * @param {{ force?: boolean | undefined }} [options]
+ * @returns {Promise<{ addon: string, faults: string }>} the paths of what was built
+ */
+export async function buildEmulator({ force = false } = {}) {
+  if (process.platform !== 'linux') throw new BuildError('The CUDA emulator is for Linux only.');
+  return withLock(join(root, '.lock'), async () => {
+    const parts = { emulator: emulatorSteps(), addon: addonSteps(), faults: faultSteps() };
+    await compile(Object.values(parts).flat(), force);
+    const addon = await link('root_optimizer.node', [...parts.addon, ...parts.emulator], ['-shared', '-Wl,--exclude-libs,ALL']);
+    const faults = await link('faults', [...parts.faults, ...parts.emulator], []);
+    return { addon, faults };
+  });
+}
+
+function emulatorSteps() {
+  return filesIn(join('test', 'cuda-emulator'), '.cpp').map((source) => step(source, emulator));
+}
+
+function faultSteps() {
+  return filesIn(join('test', 'cuda-emulator', 'faults'), '.cu').map((source) => step(source, kernel));
+}
+
+function addonSteps() {
+  /** @type {{ native: string[], cuda: string[] }} */
+  const { native, cuda } = JSON.parse(fs.readFileSync(join(root, 'native', 'sources.json'), 'utf8'));
+  const nodeHeaders = [require('node-addon-api').include_dir, require('node-api-headers').include_dir];
+  const defines = ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS_ALL', 'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS'];
+  const host = ['-O2', ...defines.map((name) => `-D${name}`), ...nodeHeaders.flatMap((folder) => ['-isystem', folder])];
+  return [
+    ...native.map((source) => step(source, host)),
+    ...(cuda.length > 0 ? cuda : ['cuda/no_cuda.cpp']).map((source) => step(source, kernel)),
+  ];
+}
+
+/** Those without which fmaf() is a call of a slow function. They change no result, as long as the compiler fuses nothing. */
+function instructionSets() {
+  const processor = readIfThere('/proc/cpuinfo') ?? '';
+  return process.arch === 'x64' && /\bavx2\b/.test(processor) && /\bfma\b/.test(processor) ? ['-mavx2', '-mfma'] : [];
+}
+
+/**
+ * @param {string} source
+ * @param {string[]} flags
+ * @returns {Step}
+ */
+function step(source, flags) {
+  const object = join(output, 'objects', `${source.replaceAll('/', '_')}.o`);
+  return { source, object, command: [...common, ...flags, '-MMD', '-x', 'c++', '-c', source, '-o', object] };
+}
+
+/**
+ * @param {Step[]} steps
+ * @param {boolean} force
+ */
+async function compile(steps, force) {
+  fs.mkdirSync(join(root, output, 'objects'), { recursive: true });
+  const outdated = steps.filter((step) => force || !isCurrent(step));
+  if (outdated.length > 0) console.error(`root-optimizer: compiling ${outdated.length} files for the emulator`);
+  const work = async () => {
+    for (let next = outdated.pop(); next; next = outdated.pop()) {
+      fs.rmSync(join(root, stamp(next)), { force: true });
+      await execute(next.command);
+      fs.writeFileSync(join(root, stamp(next)), describe(next.command));
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, work));
+}
+
+/**
+ * Whether the object came of the same command and is younger than everything that went into it.
+ * @param {Step} step
+ */
+function isCurrent(step) {
+  try {
+    if (fs.readFileSync(join(root, stamp(step)), 'utf8') !== describe(step.command)) return false;
+    const { mtimeMs } = fs.statSync(join(root, step.object));
+    const rule = fs.readFileSync(join(root, step.object.replace(/o$/, 'd')), 'utf8');
+    const inputs = rule.replaceAll('\\\n', ' ').split(/\s+/).slice(1);
+    return inputs.every((file) => file === '' || fs.statSync(resolve(root, file)).mtimeMs < mtimeMs);
+  } catch {
+    return false;
+  }
+}
+
+/** @param {Step} step */
+function stamp({ object }) {
+  return `${object}.command`;
+}
+
+/** @param {string[]} command */
+function describe(command) {
+  return [compiler, ...command].join('\n');
+}
+
+/**
+ * @param {string} name
+ * @param {Step[]} steps
+ * @param {string[]} flags
+ */
+async function link(name, steps, flags) {
+  const file = join(root, output, name);
+  const objects = steps.map(({ object }) => object);
+  const command = ['-pthread', ...flags, '-o', `${file}.new`, ...objects];
+  const commandFile = join(root, output, 'objects', `${name}.command`);
+  const isLinked =
+    readIfThere(commandFile) === describe(command) &&
+    fs.existsSync(file) &&
+    objects.every((object) => fs.statSync(join(root, object)).mtimeMs < fs.statSync(file).mtimeMs);
+  if (!isLinked) {
+    // Renamed into place, because a process that has the former file loaded would crash if that one were overwritten.
+    await execute(command);
+    fs.renameSync(`${file}.new`, file);
+    fs.writeFileSync(commandFile, describe(command));
+  }
+  return file;
+}
+
+/** @param {string[]} args */
+function execute(args) {
+  return new Promise((done, reject) => {
+    execFile(compiler, args, { cwd: root, maxBuffer: Infinity }, (error, _, messages) => {
+      process.stderr.write(messages);
+      if (!error) done(undefined);
+      else if (error.code === 'ENOENT') reject(new BuildError(`The emulator needs a C++ compiler: ${compiler} not found.`));
+      else reject(new BuildError(`The build failed: ${[compiler, ...args].join(' ')}`));
+    });
+  });
+}
+
+/**
+ * @param {string} folder
+ * @param {string} extension
+ */
+function filesIn(folder, extension) {
+  const names = fs.readdirSync(join(root, folder)).filter((name) => name.endsWith(extension));
+  return names.sort().map((name) => join(folder, name));
+}
+
+/** @param {string} file */
+function readIfThere(file) {
+  return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : undefined;
+}
+
+/** @param {string[]} args */
+async function main(args) {
+  const options = /** @type {const} */ ({ force: { type: 'boolean' }, help: { type: 'boolean' } });
+  const { values } = parseArgs({ args, options });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
+  const { addon } = await buildEmulator(values);
+  console.log(addon);
+}
+
+if (process.argv[1] !== undefined && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  await main(process.argv.slice(2)).catch(fail);
+}

@@ -1,0 +1,6 @@
+// Before the emulated tests: builds the addon whose CUDA devices are emulated, where it is not up to date.
+import { buildEmulator } from '../../scripts/build-emulator.mjs';
+
+export default async () => {
+  await buildEmulator();
+};

@@ -1,0 +1,94 @@
+#pragma once
+
+// The emulator's side of cuda/launch.cuh: launches, shared arrays and the wrappers of PTX instructions.
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <functional>
+#include <tuple>
+#include <utility>
+
+namespace emulator {
+
+struct Launch {
+  const char* name;
+  const void* kernel;
+  dim3 grid, block;
+  size_t shared;
+  std::function<void()> thread;  ///< what every thread runs
+};
+
+cudaError_t launch(Launch launch, cudaStream_t stream);
+
+/// Fills the region and the 128 bytes after it, in the order of the stream; a store there is then a fault.
+cudaError_t announce(void* memory, size_t bytes, cudaStream_t stream);
+
+/// Forgets devices, queues and errors as if the process had just started; `seed` 0: that of the environment.
+void reset(uint64_t seed = 0);
+/// What the last fault said.
+const char* last_fault();
+
+template <typename T, size_t count>
+using Array = T[count];
+
+void copy_async(void* shared, const void* global, bool valid);
+void commit_copies();
+void wait_copies(int pending);
+void load_matrix(uint32_t (&r)[4], const void* row, bool transposed, Site site);
+void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bool bfloat16, Site site);
+
+}  // namespace emulator
+
+namespace root_optimizer {
+
+void check(cudaError_t status, const char* call);
+
+template <typename... P, typename... A>
+void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+            A&&... args) {
+  static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
+  const std::tuple<std::decay_t<P>...> values(std::forward<A>(args)...);
+  auto thread = [kernel, values] { std::apply(kernel, values); };
+  check(emulator::launch({name, reinterpret_cast<const void*>(kernel), grid, block, shared, thread}, stream), name);
+}
+
+inline void announce(void* memory, size_t bytes, cudaStream_t stream) {
+  check(emulator::announce(memory, bytes, stream), "announce");
+}
+
+// A static of the kernel's own tells the arrays of a kernel and of its instances apart.
+#define SHARED_ARRAY(T, name, count)                                              \
+  static const char name##_key = 0;                                               \
+  emulator::Array<T, (count)>& name = *static_cast<emulator::Array<T, (count)>*>( \
+      emulator::shared_array(&name##_key, #name, sizeof(emulator::Array<T, (count)>), alignof(T)))
+
+template <typename T>
+T* dynamic_shared() {
+  return static_cast<T*>(emulator::dynamic_shared());
+}
+
+inline void copy_async_16(void* shared, const void* global, bool valid) { emulator::copy_async(shared, global, valid); }
+inline void commit_copies() { emulator::commit_copies(); }
+template <int kPending>
+void wait_copies() {
+  emulator::wait_copies(kPending);
+}
+
+inline void load_matrix_x4(uint32_t (&r)[4], const void* row, EMULATOR_SITE) {
+  emulator::load_matrix(r, row, false, site);
+}
+inline void load_matrix_x4_transposed(uint32_t (&r)[4], const void* row, EMULATOR_SITE) {
+  emulator::load_matrix(r, row, true, site);
+}
+
+inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __half, EMULATOR_SITE) {
+  emulator::multiply_accumulate(d, a, b, false, site);
+}
+inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], __nv_bfloat16,
+                                EMULATOR_SITE) {
+  emulator::multiply_accumulate(d, a, b, true, site);
+}
+
+}  // namespace root_optimizer
