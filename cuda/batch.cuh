@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../native/backend.h"
+#include "elements.cuh"
 #include "launch.cuh"
 
 namespace root_optimizer {
@@ -110,41 +111,5 @@ __device__ inline float clamp(float u, float limit) { return min(max(u, -limit),
 
 /// True for infinities and NaN.
 __device__ inline bool not_finite(float x) { return !(fabsf(x) <= 3.402823466e38f); }
-
-/// Elements of an operand, 16 bytes at a time.
-template <typename T>
-struct alignas(16) Chunk {
-  static constexpr int kSize = 16 / int(sizeof(T));
-  T v[kSize];
-};
-
-template <typename T>
-__device__ T from_float(float x);
-template <>
-__device__ inline float from_float(float x) {
-  return x;
-}
-template <>
-__device__ inline __half from_float(float x) {
-  return __float2half_rn(x);
-}
-template <>
-__device__ inline __nv_bfloat16 from_float(float x) {
-  return __float2bfloat16_rn(x);
-}
-
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-/// task(T{}) with the element type of a precision.
-template <typename Task>
-void with_element(Precision precision, Task task) {
-  switch (precision) {
-    case Precision::float16: return task(__half{});
-    case Precision::bfloat16: return task(__nv_bfloat16{});
-    case Precision::float32: return task(float{});
-  }
-}
 
 }  // namespace root_optimizer

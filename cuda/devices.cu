@@ -51,7 +51,7 @@ std::string device_obstacle(const cudaDeviceProp& properties) {
 
 }  // namespace
 
-CudaReport cuda_report() {
+static CudaReport look_around() {
   const std::string driver = driver_obstacle();
   if (!driver.empty()) return {{}, driver};
   int count = 0;
@@ -77,6 +77,12 @@ CudaReport cuda_report() {
     }
   }
   if (report.devices.empty()) report.reason = obstacles;
+  return report;
+}
+
+// Devices don't come and go while a process runs.
+CudaReport cuda_report() {
+  static const CudaReport report = look_around();
   return report;
 }
 

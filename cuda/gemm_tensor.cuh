@@ -7,6 +7,7 @@
 // order in which the matrices lie in memory, whichever dimension is the depth; ldmatrix transposes them on their way
 // into registers.
 
+#include "elements.cuh"
 #include "gemm.cuh"
 #include "launch.cuh"
 #include "tile.cuh"
@@ -15,12 +16,6 @@ namespace root_optimizer {
 
 constexpr int kStages = 4;
 constexpr int kStageDepth = 32;
-
-/// What every copy moves.
-template <typename Element>
-struct alignas(16) Chunk {
-  Element elements[8];
-};
 
 template <typename Element>
 struct alignas(4) Pair {

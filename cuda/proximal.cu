@@ -65,7 +65,7 @@ __global__ void write_operand(const __grid_constant__ Table<Item> items, int64_t
       const int64_t column = first + part;
       const int count = int(min(max(columns - column, int64_t(0)), int64_t(4)));
       const Quad u = count > 0 ? look_ahead.quad(row * columns + column, count) : Quad{};
-      for (int e = 0; e < 4; ++e) chunk.v[part + e] = from_float<T>(float(clamp(u.v[e], limit) * factor));
+      for (int e = 0; e < 4; ++e) chunk.elements[part + e] = from_float<T>(float(clamp(u.v[e], limit) * factor));
     }
     *reinterpret_cast<Chunk<T>*>(out + row * pitch + first) = chunk;
   }

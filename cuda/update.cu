@@ -31,7 +31,7 @@ __global__ void update_kernel(const __grid_constant__ Table<Item> items, int64_t
       const int64_t at = row * columns + column;
       Quad theta = decay == 0 ? Quad{} : load_quad(item.data, at, count, whole_words);
       for (int e = 0; e < 4; ++e) {
-        const float direction = to_float(chunk.v[part + e]);
+        const float direction = to_float(chunk.elements[part + e]);
         theta.v[e] = decay == 0 ? rate * direction : decay * theta.v[e] + rate * direction;
       }
       store_quad(item.data, at, count, whole_words, theta);
@@ -49,7 +49,7 @@ __global__ void add_identity_kernel(T* out, const T* z, int64_t rows, int64_t pi
     const int64_t diagonal = i / chunks_of_a_row - i % chunks_of_a_row * kSize;
     Chunk<T> chunk = *reinterpret_cast<const Chunk<T>*>(z + item + i * kSize);
     for (int e = 0; e < kSize; ++e) {
-      if (e == diagonal) chunk.v[e] = from_float<T>(to_float(chunk.v[e]) + a);
+      if (e == diagonal) chunk.elements[e] = from_float<T>(to_float(chunk.elements[e]) + a);
     }
     *reinterpret_cast<Chunk<T>*>(out + item + i * kSize) = chunk;
   }
