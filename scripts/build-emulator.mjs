@@ -98,8 +98,11 @@ async function compile(steps, force) {
   if (outdated.length > 0) console.error(`root-optimizer: compiling ${outdated.length} files for the emulator`);
   const work = async () => {
     for (let next = outdated.pop(); next; next = outdated.pop()) {
+      const started = new Date();
       fs.rmSync(join(root, stamp(next)), { force: true });
       await execute(next.command);
+      // Whatever is changed while the compiler reads it is to be compiled again.
+      fs.utimesSync(join(root, next.object), started, started);
       fs.writeFileSync(join(root, stamp(next)), describe(next.command));
     }
   };

@@ -2,6 +2,7 @@
 
 #include <emulated_device.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -69,6 +70,11 @@ const char* variable(const char* name, const char* otherwise) {
   return value && *value ? value : otherwise;
 }
 
+[[noreturn]] void reject(const char* name) {
+  fprintf(stderr, "emulator: %s=%s is not understood\n", name, getenv(name));
+  abort();
+}
+
 }  // namespace
 
 Settings::Settings()
@@ -76,15 +82,16 @@ Settings::Settings()
       devices(atoi(variable("EMULATOR_DEVICES", "2"))),
       memory(strtoull(variable("EMULATOR_MEMORY", "2147483648"), nullptr, 10)),
       driver(atoi(variable("EMULATOR_DRIVER", "13000"))) {
-  if (sscanf(variable("EMULATOR_CAPABILITY", "9.0"), "%d.%d", &major, &minor) != 2) abort();
+  if (sscanf(variable("EMULATOR_CAPABILITY", "9.0"), "%d.%d", &major, &minor) != 2) reject("EMULATOR_CAPABILITY");
   // call:count=error, separated by commas
   std::istringstream list(variable("EMULATOR_FAIL", ""));
   for (std::string entry; std::getline(list, entry, ',');) {
     const size_t colon = entry.find(':'), equals = entry.find('=');
+    if (colon == std::string::npos || equals == std::string::npos) reject("EMULATOR_FAIL");
     const std::string wanted = entry.substr(equals + 1);
-    for (const ErrorName& error : kErrors) {
-      if (wanted == error.name) failures.push_back({entry.substr(0, colon), atoi(&entry[colon + 1]), error.error});
-    }
+    const auto error = std::find_if(std::begin(kErrors), std::end(kErrors), [&](auto& e) { return wanted == e.name; });
+    if (error == std::end(kErrors)) reject("EMULATOR_FAIL");
+    failures.push_back({entry.substr(0, colon), atoi(&entry[colon + 1]), error->error});
   }
 }
 
