@@ -165,21 +165,42 @@ test('spikes hit 0.1 % of the entries, the same for the same seed, at 100 standa
   expect(relativeError(two, one)).toBeLessThan(1e-4);
 });
 
-test('--coefficients apply to every optimizer of matrices', () => {
+test('--coefficients apply to every optimizer of matrices, --threshold to root', () => {
   const [w, bias] = [new Parameter({ name: 'w', shape: [4, 4] }), new Parameter({ name: 'bias', shape: [4] })];
   const model = { parameters: [w, bias], hidden: [w] } as unknown as Gpt;
-  for (const name of ['root', 'root-robust', 'muon'] as const) {
-    const optimizer = makeOptimizer(name, model, 0.1, { coefficients: 'quintic', device: 'cpu', threads: 0 });
-    expect(optimizer.paramGroups[0]).toMatchObject({ coefficients: 'quintic' });
-    optimizer.dispose();
-  }
+  const groupOf = (name: 'root' | 'muon', ...args: string[]) => {
+    using optimizer = makeOptimizer(name, model, 0.1, { ...parseOptions(args)!, device: 'cpu' });
+    return optimizer.paramGroups[0];
+  };
+  for (const name of ['root', 'muon'] as const) expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
+  expect(groupOf('root')).toMatchObject({ threshold: { quantile: 0.9, scale: 1 } });
+  expect(groupOf('root', '--threshold', '0.95')).toMatchObject({ threshold: { quantile: 0.95, scale: 1 } });
+  expect(groupOf('root', '--threshold', 'robust')).toMatchObject({ threshold: { quantile: 0.5, scale: 3.5 / 0.6745 } });
+  expect(groupOf('root', '--threshold', 'none')).toMatchObject({ threshold: null });
+  expect(groupOf('muon', '--threshold', 'none')).not.toHaveProperty('threshold');
 });
 
 describe('options', () => {
+  test('read a file of coefficients', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-options-'));
+    const file = path.join(folder, 'coefficients.json');
+    const calibration = { format: 'root-optimizer-coefficients', version: 1, steps: 1, entries: [{ shape: [4, 4], coefficients: [[1.5, -0.5, 0]] }] };
+    try {
+      writeFileSync(file, JSON.stringify(calibration));
+      expect(parseOptions(['--coefficients', file])!.coefficients).toEqual(calibration);
+      writeFileSync(file, JSON.stringify({ ...calibration, version: 2 }));
+      expect(() => parseOptions(['--coefficients', file])).toThrow(`got "${file}": Expected coefficients.version to be 1, got 2`);
+      writeFileSync(file, 'none');
+      expect(() => parseOptions(['--coefficients', file])).toThrow(new RegExp(`got "${file}": .*JSON`));
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   test('have defaults', () => {
     expect(parseOptions([])).toEqual({
       ...{ optimizers: ['root', 'muon', 'adamw'], steps: 200, batch: 16, lrs: undefined, noise: 'none', data: undefined },
-      ...{ coefficients: 'adaptive', seeds: [1], device: 'auto', threads: 0, out: undefined },
+      ...{ coefficients: 'adaptive', threshold: { quantile: 0.9 }, seeds: [1], device: 'auto', threads: 0, out: undefined },
     });
     expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon'])).toMatchObject({
       ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
@@ -197,7 +218,9 @@ describe('options', () => {
     [['--seeds', '-1'], '--seeds'],
     [['--lr', '0.1,'], 'Expected --lr to be numbers in (0, 10], got ""'],
     [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
-    [['--coefficients', 'ours'], 'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive, got "ours"'],
+    [['--coefficients', 'ours'], 'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive or a file that root-optimizer calibrate wrote, got "ours": ENOENT'],
+    [['--threshold', '1.1'], 'Expected --threshold to be a quantile in [0, 1], robust or none, got "1.1"'],
+    [['--threshold', ''], 'Expected --threshold to be a quantile in [0, 1], robust or none, got ""'],
     [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],
     [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
     [['--steps'], '--steps'],

@@ -145,14 +145,14 @@ describe('the command line', () => {
   test('--help', async () => {
     const { code, stdout, stderr } = await run('--help');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients']) {
+    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients', 'threshold']) {
       expect(stdout).toContain(`--${flag} `);
     }
   });
 
   test.each([
     [['--step', '3'], 'Unknown option \'--step\'; --help lists the options'],
-    [['--optimizers', 'root,sgd'], 'Expected --optimizers to be one of root, root-robust, muon, adamw, got "sgd"'],
+    [['--optimizers', 'root,sgd'], 'Expected --optimizers to be one of root, muon, adamw, got "sgd"'],
     [['--out', root], `Expected --out to be a new or empty folder, got "${root}"`],
   ])('%p is told in one line', async (args, message) => {
     const { code, stdout, stderr } = await run(...args);

@@ -2,23 +2,21 @@ import { AdamW, Muon, type Optimizer, Root } from '../../lib/index.js';
 import type { Gpt } from './model.js';
 import type { Options } from './options.js';
 
-export const optimizerNames = ['root', 'root-robust', 'muon', 'adamw'] as const;
+export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
 
 /**
- * The best of the sweeps in docs/experiments.md, but for root-robust, which has had none of its own. AdamW's is also what
- * embeddings, head and norms are trained with everywhere.
+ * The best of the sweeps in docs/experiments.md. AdamW's is also what embeddings, head and norms are trained with everywhere.
  */
 export const learningRates: Readonly<Record<OptimizerName, number>> = {
   root: 1.4e-2,
-  'root-robust': 1e-2,
   muon: 1e-2,
   adamw: 4e-3,
 };
 
 /** @param lr of the hidden matrices; with AdamW of all parameters */
-export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'device' | 'threads'>): Optimizer {
-  const { coefficients, device, threads } = options;
+export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'threshold' | 'device' | 'threads'>): Optimizer {
+  const { coefficients, threshold, device, threads } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
   const groups = [
     { params: model.hidden, lr },
@@ -26,9 +24,7 @@ export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, optio
   ];
   switch (name) {
     case 'root':
-      return new Root(groups, { coefficients, device, threads });
-    case 'root-robust':
-      return new Root(groups, { threshold: 'robust', coefficients, device, threads });
+      return new Root(groups, { threshold, coefficients, device, threads });
     case 'muon':
       return new Muon(groups, { coefficients, device, threads });
     case 'adamw':

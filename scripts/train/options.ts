@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { type Preset, presetNames } from '../../lib/coefficients.js';
+import { checkCoefficients, type Coefficients, presetNames } from '../../lib/coefficients.js';
+import type { ThresholdOption } from '../../lib/index.js';
 import { type OptimizerName, optimizerNames } from './optimizers.js';
 
 const HELP = `Usage: npm run train -- [options]
@@ -11,8 +13,9 @@ metrics, checkpoints and a report with loss curves to runs/<time>/.
   --steps <n>            steps of each (default 200)
   --batch <n>            windows of text a step (default 16)
   --lr <list>            learning rates to try instead of each optimizer's own
-  --coefficients <name>  of the Newton-Schulz iteration of root and muon: ${presetNames.slice(0, 3).join(', ')},
-                         ${presetNames.slice(3, -1).join(', ')} or ${presetNames.at(-1)!} (default adaptive)
+  --coefficients <what>  of the Newton-Schulz iteration of root and muon: ${presetNames.slice(0, 3).join(', ')},
+                         ${presetNames.slice(3).join(', ')} (the default) or a file of root-optimizer calibrate
+  --threshold <what>     where root clips: a quantile, robust or none (default 0.9)
   --noise <kind>         none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
   --data <path>          a file or folder of text (default TypeScript's own lib.*.d.ts)
   --seed <n>             of weights, batches and noise (default 1)
@@ -28,7 +31,8 @@ export interface Options {
   batch: number;
   /** Undefined: each optimizer's own. */
   lrs: number[] | undefined;
-  coefficients: Preset;
+  coefficients: Coefficients;
+  threshold: ThresholdOption;
   noise: 'none' | 'spikes';
   data: string | undefined;
   seeds: number[];
@@ -56,7 +60,8 @@ export function parseOptions(args: string[]): Options | undefined {
     steps: wholeNumber('steps', values.steps, 1),
     batch: wholeNumber('batch', values.batch, 1, 4096),
     lrs: values.lr === undefined ? undefined : [...new Set(values.lr.split(',').map(parseLr))],
-    coefficients: oneOf('coefficients', values.coefficients, presetNames),
+    coefficients: parseCoefficients(values.coefficients),
+    threshold: parseThreshold(values.threshold),
     noise: oneOf('noise', values.noise, ['none', 'spikes']),
     data: values.data,
     seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1, 1000) }, (_, i) => first + i),
@@ -76,6 +81,7 @@ function parseFlags(args: string[]) {
         batch: { type: 'string', default: '16' },
         lr: { type: 'string' },
         coefficients: { type: 'string', default: 'adaptive' },
+        threshold: { type: 'string', default: '0.9' },
         noise: { type: 'string', default: 'none' },
         data: { type: 'string' },
         seed: { type: 'string', default: '1' },
@@ -104,6 +110,26 @@ function parseLr(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value > 0 && value <= 10)) throw new UsageError(`Expected --lr to be numbers in (0, 10], got "${text}"`);
   return value;
+}
+
+function parseCoefficients(text: string): Coefficients {
+  if (presetNames.some((name) => name === text)) return checkCoefficients(text);
+  try {
+    return checkCoefficients(JSON.parse(readFileSync(text, 'utf8')));
+  } catch (cause) {
+    const choices = `one of ${presetNames.join(', ')} or a file that root-optimizer calibrate wrote`;
+    throw new UsageError(`Expected --coefficients to be ${choices}, got "${text}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+function parseThreshold(text: string): ThresholdOption {
+  if (text === 'robust') return text;
+  if (text === 'none') return null;
+  const quantile = Number(text);
+  if (text.trim() === '' || !(quantile >= 0 && quantile <= 1)) {
+    throw new UsageError(`Expected --threshold to be a quantile in [0, 1], robust or none, got "${text}"`);
+  }
+  return { quantile };
 }
 
 function oneOf<const T extends string>(flag: string, text: string, choices: readonly T[]): T {
