@@ -43,7 +43,7 @@ async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): 
   try {
     for (const trial of planTrials(options)) {
       if (signal.aborted) break;
-      const result: TrialResult = { trial, history: [] };
+      const result: TrialResult = { trial, history: [], orthogonality: [] };
       results.push(result);
       await runTrial(result, setup, () => writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'running' }));
     }

@@ -1,15 +1,16 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Parameter } from '../lib/index.js';
+import { AdamW, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../lib/index.js';
 import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
 import { Gpt } from '../scripts/train/model.js';
 import { withSpikes } from '../scripts/train/noise.js';
 import { makeOptimizer } from '../scripts/train/optimizers.js';
 import { parseOptions, UsageError } from '../scripts/train/options.js';
+import { measureOrthogonality } from '../scripts/train/orthogonality.js';
 import { makeRandom, normal } from '../scripts/train/random.js';
 import { sample } from '../scripts/train/sample.js';
-import { relativeError } from './support.js';
+import { gaussian, relativeError } from './support.js';
 
 jest.setTimeout(30_000);
 
@@ -178,6 +179,37 @@ test('--coefficients apply to every optimizer of matrices, --threshold to root',
   expect(groupOf('root', '--threshold', 'robust')).toMatchObject({ threshold: { quantile: 0.5, scale: 3.5 / 0.6745 } });
   expect(groupOf('root', '--threshold', 'none')).toMatchObject({ threshold: null });
   expect(groupOf('muon', '--threshold', 'none')).not.toHaveProperty('threshold');
+});
+
+describe('the orthogonality that is reported', () => {
+  const calibration = { format: 'root-optimizer-coefficients', version: 1, steps: 3, entries: [{ names: ['w'], coefficients: [[3, -3, 1], [2, -1.5, 0.5], [1.5, -0.5, 0]] }] } as const;
+  const plain = { lr: 1, lrScale: 'none', weightDecay: 0, device: 'cpu' } as const;
+
+  test.each<[string, (w: Parameter) => Optimizer]>([
+    ['ROOT', (w) => new Root([w], plain)],
+    ['ROOT without a threshold', (w) => new Root([w], { ...plain, threshold: null })],
+    ['Muon without Nesterov, with coefficients by name', (w) => new Muon([w], { ...plain, nesterov: false, coefficients: calibration })],
+  ])('is that of what %s added to the weights', async (_, make) => {
+    const w = new Parameter({ name: 'w', shape: [12, 20] });
+    using optimizer = make(w);
+    const before = w.data.slice();
+    for (const seed of [1, 2, 3]) {
+      before.set(w.data);
+      w.grad.set(gaussian(w.size, seed).map((value) => value ** 3));
+      await optimizer.step();
+    }
+    const { step, matrix, error, spectra } = (await measureOrthogonality(optimizer, w, true))!;
+    expect({ step, matrix }).toEqual({ step: 3, matrix: 'w' });
+    expect(error).toBeCloseTo(orthogonalityError(before.map((value, i) => value - w.data[i]!), w.shape).polar, 5);
+    expect(spectra!.before.reduce((sum, value) => sum + value * value, 0)).toBeCloseTo(1, 5);
+    expect(Math.sqrt(spectra!.after.reduce((sum, value) => sum + (value - 1) ** 2, 0) / 12)).toBeCloseTo(error, 9);
+  });
+
+  test('is none where AdamW steps', async () => {
+    const w = new Parameter({ name: 'w', shape: [2, 2] });
+    using optimizer = new AdamW([w], { device: 'cpu' });
+    expect(await measureOrthogonality(optimizer, w, false)).toBeUndefined();
+  });
 });
 
 describe('options', () => {

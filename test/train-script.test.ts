@@ -73,7 +73,9 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
   expect(new Set(first).size).toBe(1);
 
   const report = readFileSync(path.join(out, 'report.html'), 'utf8');
-  expect(report).toMatch(/<svg [^>]*>/);
+  const charts = ['Loss of each optimizer by step', 'Distance to the polar factor by step', 'Singular values before and after the iterations'];
+  expect(Array.from(report.matchAll(/<svg [^>]*aria-label="([^"]*)"/g), ([, label]) => label)).toEqual(charts);
+  for (const text of ['1.attention.out', '1.mlp.up', 'step 1', 'step 2', 'step 3']) expect(report).toContain(`>${text}<`);
   expect(report).toContain('loss (nats per byte)');
   expect(report).toContain('optimizer step');
   expect(report).toContain('training, smoothed');

@@ -2,112 +2,56 @@ import type { TopLevelSpec } from 'vega-lite';
 import type { TrialResult } from './trial.js';
 
 /** Of the series, in turn; the stylesheet gives them their colours, for light and for dark. */
-export const seriesColors = Array.from({ length: 8 }, (_, i) => `var(--series-${i})`);
+const seriesColors = Array.from({ length: 8 }, (_, i) => `var(--series-${i})`);
 
-interface Point {
-  label: string;
-  /** Keeps the lines of different seeds apart. */
-  seed: number;
-  curve: 'validation' | 'training, smoothed';
-  step: number;
-  loss: number;
-}
+export const ink = 'currentColor';
 
-/**
- * Loss curves as SVG whose colours are the page's.
- * @param unigramEntropy drawn as a line
- */
-export async function drawLossCurves(results: readonly TrialResult[], steps: number, unigramEntropy: number): Promise<string> {
+/** Colours are the page's. */
+export const config = {
+  background: 'transparent',
+  font: 'system-ui, sans-serif',
+  view: { stroke: null },
+  axis: {
+    labelColor: ink,
+    titleColor: ink,
+    labelFontSize: 12,
+    titleFontSize: 13,
+    titleFontWeight: 'normal',
+    gridColor: ink,
+    gridOpacity: 0.12,
+    domainColor: ink,
+    domainOpacity: 0.4,
+    tickColor: ink,
+    tickOpacity: 0.4,
+  },
+  legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal' },
+  text: { fontSize: 12 },
+} as const;
+
+/** @returns SVG */
+export async function draw(chart: TopLevelSpec, label: string): Promise<string> {
   // Modules that `require` cannot load in all versions of Node.
   const [vega, { compile }] = await Promise.all([import('vega'), import('vega-lite')]);
-  const points = results.flatMap(pointsOf).filter((point) => Number.isFinite(point.loss));
-  const { spec } = compile(lossChart(points, steps, unigramEntropy));
-  const view = new vega.View(vega.parse(spec), { renderer: 'none', logLevel: vega.Error });
+  const view = new vega.View(vega.parse(compile(chart).spec), { renderer: 'none', logLevel: vega.Error });
   const svg = await view.toSVG();
   view.finalize();
-  return svg.replace('<svg ', '<svg role="img" aria-label="Loss of each optimizer by step" ');
+  return svg.replace('<svg ', `<svg role="img" aria-label="${label}" `);
 }
 
-function pointsOf({ trial: { label, seed }, history }: TrialResult): Point[] {
-  let [average, weight] = [0, 0];
-  return history.flatMap(({ step, loss, evaluation }) => {
-    average = 0.8 * average + 0.2 * loss;
-    weight = 0.8 * weight + 0.2;
-    const training: Point = { label, seed, curve: 'training, smoothed', step, loss: average / weight };
-    return evaluation === undefined ? [training] : [training, { label, seed, curve: 'validation', step, loss: evaluation }];
-  });
+/** Lines at the powers of ten only. */
+export const decades = { values: [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1], format: '~g' };
+
+export function stepAxis(steps: number) {
+  return { field: 'step', type: 'quantitative', title: 'optimizer step', axis: { format: 'd', tickMinStep: 1 }, scale: { domain: [0, steps] as number[], nice: false } } as const;
 }
 
-function lossChart(points: Point[], steps: number, unigramEntropy: number): TopLevelSpec {
-  const labels = [...new Set(points.map((point) => point.label))];
-  const validation = points.filter((point) => point.curve === 'validation').map((point) => point.loss);
-  const top = Math.max(unigramEntropy, ...validation);
-  const bottom = Math.min(top, ...points.map((point) => point.loss));
-  const margin = 0.04 * (top - bottom) || 0.1;
-  const ink = 'currentColor';
+/** Every chart gives an optimizer the same colour, and its legend names those that have points in it. */
+export function optimizerColor(results: readonly TrialResult[], points: readonly { label: string }[]) {
+  const all = [...new Set(results.map(({ trial }) => trial.label))];
+  const labels = all.filter((label) => points.some((point) => point.label === label));
   return {
-    width: 700,
-    height: 360,
-    padding: 6,
-    data: { values: points },
-    encoding: {
-      x: { field: 'step', type: 'quantitative', title: 'optimizer step', axis: { format: 'd', tickMinStep: 1 }, scale: { domain: [0, steps], nice: false } },
-      y: { type: 'quantitative', scale: { domain: [bottom - margin, top + margin], nice: false, zero: false }, title: 'loss (nats per byte)' },
-    },
-    layer: [
-      {
-        mark: { type: 'line', clip: true },
-        encoding: {
-          y: { field: 'loss' },
-          detail: { field: 'seed' },
-          color: {
-            field: 'label',
-            scale: { domain: labels, range: labels.map((_, i) => seriesColors[i % seriesColors.length]!) },
-            legend: { title: 'optimizer', symbolStrokeWidth: 3, symbolType: 'stroke', symbolSize: 250 },
-          },
-          strokeDash: {
-            field: 'curve',
-            scale: { domain: ['validation', 'training, smoothed'], range: [[1, 0], [2, 3]] },
-            legend: { title: 'curve', symbolStrokeColor: ink, symbolSize: 250, labelLimit: 200 },
-          },
-          strokeWidth: { condition: { test: 'datum.curve === "validation"', value: 2.5 }, value: 1.2 },
-        },
-      },
-      {
-        transform: [{ filter: 'datum.curve === "validation"' }],
-        mark: { type: 'point', filled: true, size: 28, opacity: 1 },
-        encoding: { y: { field: 'loss' }, color: { field: 'label' } },
-      },
-      {
-        data: { values: [{ entropy: unigramEntropy, step: steps }] },
-        mark: { type: 'rule', strokeDash: [6, 4], color: ink, opacity: 0.6 },
-        encoding: { y: { field: 'entropy' }, x: { value: 0 }, x2: { value: 'width' } },
-      },
-      {
-        data: { values: [{ entropy: unigramEntropy, step: steps }] },
-        mark: { type: 'text', align: 'right', baseline: 'top', dy: 5, color: ink, text: `unigram entropy ${unigramEntropy.toFixed(2)}` },
-        encoding: { y: { field: 'entropy' } },
-      },
-    ],
-    config: {
-      background: 'transparent',
-      font: 'system-ui, sans-serif',
-      view: { stroke: null },
-      axis: {
-        labelColor: ink,
-        titleColor: ink,
-        labelFontSize: 12,
-        titleFontSize: 13,
-        titleFontWeight: 'normal',
-        gridColor: ink,
-        gridOpacity: 0.12,
-        domainColor: ink,
-        domainOpacity: 0.4,
-        tickColor: ink,
-        tickOpacity: 0.4,
-      },
-      legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal' },
-      text: { fontSize: 12 },
-    },
-  };
+    field: 'label',
+    scale: { domain: labels, range: labels.map((label) => seriesColors[all.indexOf(label) % seriesColors.length]!) },
+    legend: { title: 'optimizer', symbolStrokeWidth: 3, symbolType: 'stroke', symbolSize: 250 },
+  } as const;
 }

@@ -1,6 +1,7 @@
 import { rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { drawLossCurves } from './chart.js';
+import { drawLossCurves } from './loss-chart.js';
+import { drawOrthogonality, drawSpectra } from './orthogonality-chart.js';
 import { summarize, tableCells } from './summary.js';
 import type { Setup, TrialResult } from './trial.js';
 
@@ -48,12 +49,24 @@ async function renderReport(results: readonly TrialResult[], { options, corpus, 
 <div class="scroll">${chart}</div>
 <h2>Results</h2>
 <div class="scroll">${htmlTable(tableCells(summarize(results)))}</div>
-<h2>Samples</h2>
+${await renderOrthogonality(results, options.steps)}<h2>Samples</h2>
 <p class="muted">What each model goes on with after the grey text, at temperature 0.8.</p>
 ${samples.join('\n')}
 <h2>Configuration</h2>
 <pre>${escape(JSON.stringify(config, null, 2))}</pre>
 </html>
+`;
+}
+
+async function renderOrthogonality(results: readonly TrialResult[], steps: number): Promise<string> {
+  const [errors, spectra] = [await drawOrthogonality(results, steps), await drawSpectra(results)];
+  if (errors === undefined || spectra === undefined) return '';
+  const matrix = results.find(({ orthogonality }) => orthogonality.length > 0)!.orthogonality[0]!.matrix;
+  return `<h2>Orthogonality</h2>
+<p class="muted">Distance of what the iterations return, for two matrices, from the polar factor UVᵀ, whose singular values are all 1.</p>
+<div class="scroll">${errors}</div>
+<p class="muted">Singular values of ${escape(matrix)} before the iterations, divided by its Frobenius norm, and after them.</p>
+<div class="scroll">${spectra}</div>
 `;
 }
 

@@ -5,6 +5,7 @@ import type { Gpt } from './model.js';
 import { withSpikes } from './noise.js';
 import { makeOptimizer, type OptimizerName } from './optimizers.js';
 import type { Options } from './options.js';
+import { measureOrthogonality, type Orthogonality } from './orthogonality.js';
 import { makeRandom } from './random.js';
 import { sample } from './sample.js';
 
@@ -20,6 +21,8 @@ export interface Trial {
 export interface TrialResult {
   readonly trial: Trial;
   readonly history: StepMetrics[];
+  /** Of two matrices, from the first step on and whenever the validation loss is known; none of AdamW's. */
+  readonly orthogonality: Orthogonality[];
   /** What the model wrote, as tokens; absent until it is trained. */
   sample?: number[];
 }
@@ -44,6 +47,8 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
   const { options, corpus, model, validation, prompt, folder, signal } = setup;
   const { optimizer: name, lr, seed, label } = result.trial;
   const several = options.seeds.length > 1;
+  const every = Math.ceil(options.steps / 10);
+  const withSpectra = [1, every * Math.ceil(options.steps / every / 2), options.steps];
   model.initialize(makeRandom(seed, 'weights'));
   const optimizer = makeOptimizer(name, model, lr, options);
   try {
@@ -53,13 +58,20 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
       batches: trainingBatches(corpus.training, options.batch, model.shape.context, makeRandom(seed, 'batches')),
       steps: options.steps,
       schedule: { kind: 'cosine', warmup: Math.floor(options.steps / 10) },
-      evaluate: { every: Math.ceil(options.steps / 10), run: () => validationLoss(model, validation) },
+      evaluate: { every, run: () => validationLoss(model, validation) },
       progress: { label: several ? `${label}, seed ${seed}` : label },
       metrics: path.join(folder, 'metrics.jsonl'),
       labels: { optimizer: name, hiddenLr: lr, seed },
       signal,
       onStep: async (metrics) => {
         result.history.push(metrics);
+        if (metrics.step === 1 || metrics.evaluation !== undefined) {
+          // A square matrix and a tall one, which iterations serve differently; measuring all would take a tenth of the time.
+          for (const [i, parameter] of model.hidden.slice(-3, -1).entries()) {
+            const measured = await measureOrthogonality(optimizer, parameter, i === 0 && withSpectra.includes(metrics.step));
+            if (measured !== undefined) result.orthogonality.push(measured);
+          }
+        }
         if (metrics.evaluation !== undefined) await onEvaluation();
       },
     });

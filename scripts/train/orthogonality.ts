@@ -1,0 +1,37 @@
+import { triplesFor } from '../../lib/coefficients.js';
+import { type Optimizer, orthogonalityError, orthogonalize, type Parameter } from '../../lib/index.js';
+import { singularValues } from '../../lib/singular-values.js';
+
+/** What the iterations of a step made of a matrix. */
+export interface Orthogonality {
+  readonly step: number;
+  readonly matrix: string;
+  /** The distance to the polar factor, ‖X − UVᵀ‖ / √m. */
+  readonly error: number;
+  /** Singular values, descending, of what went into the iterations, divided by its Frobenius norm, and of what came out. */
+  readonly spectra?: { readonly before: readonly number[]; readonly after: readonly number[] };
+}
+
+/**
+ * Repeats what the last step has orthogonalised, while momentum and gradient are as it left them.
+ * @param parameter one matrix
+ * @returns undefined where AdamW updates it
+ */
+export async function measureOrthogonality(optimizer: Optimizer, parameter: Parameter, withSpectra: boolean): Promise<Orthogonality | undefined> {
+  const group = optimizer.paramGroups.find(({ params }) => params.includes(parameter));
+  const state = optimizer.stateOf(parameter);
+  if (group === undefined || group.algorithm === 'adamw' || !('momentumBuffer' in state)) return undefined;
+  const { momentumBuffer, threshold, step } = state;
+  const { grad, name } = parameter;
+  const { rows, columns } = parameter.matrices[0]!;
+  const { momentum, nesterov, steps } = group;
+  const most = threshold === null || threshold === 0 ? Infinity : threshold;
+  const base = momentumBuffer.map((value, i) => Math.min(Math.max(nesterov ? grad[i]! + momentum * value : value, -most), most));
+  const coefficients = triplesFor(rows, columns, group.coefficients, steps, name);
+  const result = await orthogonalize(base, [rows, columns], { coefficients, steps, device: optimizer.device.name });
+  const error = orthogonalityError(result, [rows, columns]).polar;
+  if (!withSpectra) return { step, matrix: name, error };
+  const norm = Math.sqrt(base.reduce((sum, value) => sum + value * value, 0));
+  const before = singularValues(base, rows, columns).values.map((value) => value / norm);
+  return { step, matrix: name, error, spectra: { before, after: singularValues(result, rows, columns).values } };
+}
