@@ -30,7 +30,7 @@ function pointsOf({ trial: { label, seed }, history }: TrialResult): Point[] {
 function lossChart(results: readonly TrialResult[], points: Point[], steps: number, unigramEntropy: number): TopLevelSpec {
   const validation = points.filter((point) => point.curve === 'validation').map((point) => point.loss);
   const top = Math.max(unigramEntropy, ...validation);
-  const bottom = Math.min(top, ...points.map((point) => point.loss));
+  const bottom = Math.min(unigramEntropy, ...points.map((point) => point.loss));
   const margin = 0.04 * (top - bottom) || 0.1;
   return {
     width: 700,
