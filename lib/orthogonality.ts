@@ -18,7 +18,8 @@ export interface OrthogonalityError {
  * Since iterations keep singular vectors, `polar` is also the distance to the polar factor of the matrix that went into them, but where it is rank-deficient.
  *
  * Takes m²n + 9m³ operations of float64 on the calling thread (about eight seconds for 1024 × 1024); above 1024 on the shorter side it is an
- * estimate by Lanczos' method, typically right to a few per cent, in 1024mn operations.
+ * estimate by Lanczos' method in 1024mn operations: within 2 % of the exact values after 4 to 6 iterations of `adaptive` on decaying spectra and wide
+ * matrices of 1100 and 2048, within 15 % on Gaussian square ones, where a few small singular values decide.
  * @param x row-major, such as `orthogonalize` returns
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest]
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE

@@ -1,5 +1,8 @@
-import { orthogonalityError, orthogonalizeSync } from '../lib/index.js';
+import { compose } from '../lib/bounds.js';
+import { rmsError } from '../lib/fit.js';
+import { newtonSchulzCoefficients, orthogonalityError, orthogonalizeSync } from '../lib/index.js';
 import { singularValues } from '../lib/singular-values.js';
+import { gaussianSpectrum } from '../lib/spectra.js';
 import * as reference from './reference.js';
 import { expectError, gaussian } from './support.js';
 
@@ -40,6 +43,27 @@ test.each([[1100, 1200], [1200, 1100]])('%i × %i is estimated', (rows, columns)
   expect(mean(2) / n).toBeCloseTo(1, 1);
   expect(mean(4) / (n * n + m * n)).toBeCloseTo(1, 1);
 }, 60_000);
+
+describe('what five iterations leave of 1100 × 1100 is estimated', () => {
+  const m = 1100;
+  const triples = newtonSchulzCoefficients([m, m]);
+
+  test.each([0.5, 1])('within 3 %% where singular values fall as i^−%f', (p) => {
+    const vectors = orthogonalizeSync(gaussian(m * m), [m, m], { steps: 14 });
+    const decaying = Array.from({ length: m }, (_, i) => (i + 1) ** -p);
+    const norm = Math.sqrt(decaying.reduce((sum, value) => sum + value * value, 0));
+    const values = decaying.map((value) => compose(triples, value / norm));
+    const { gram, polar } = orthogonalityError(vectors.map((value, i) => value * values[i % m]!), [m, m]);
+    const exact = (f: (value: number) => number) => Math.sqrt(values.reduce((sum, value) => sum + f(value), 0) / m);
+    expect(Math.abs(polar / exact((value) => (value - 1) ** 2) - 1)).toBeLessThan(0.03);
+    expect(Math.abs(gram / exact((value) => (value * value - 1) ** 2) - 1)).toBeLessThan(0.03);
+  }, 60_000);
+
+  test('within 15 % for a Gaussian matrix', () => {
+    const { polar } = orthogonalityError(orthogonalizeSync(gaussian(m * m), [m, m]), [m, m]);
+    expect(Math.abs(polar / rmsError(triples, gaussianSpectrum(m, m)) - 1)).toBeLessThan(0.15);
+  }, 60_000);
+});
 
 test('refuses', async () => {
   await expectError(() => orthogonalityError(new Float32Array(4), [4]), 'ERR_INVALID_ARGUMENT', 'at least 2 dimensions');
