@@ -92,8 +92,8 @@ class CudaBackend final : public Backend {
   void write(void* device, const void* host, size_t bytes) override {
     if (bytes == 0) return;
     const OnDevice scope(index_);
+    // Pageable memory has been read when the call returns.
     check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync to the device");
-    synchronize();
   }
 
   void run(const std::vector<Job>& jobs) override {

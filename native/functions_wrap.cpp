@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bind.h"
+#include "functions.h"
 
 namespace root_optimizer {
 

@@ -1,29 +1,36 @@
 import { addon } from '../lib/binding.js';
-import { newtonSchulzCoefficients, Root, Parameter, type Preset } from '../lib/index.js';
+import { newtonSchulzCoefficients, Parameter, type Precision, type Preset, Root } from '../lib/index.js';
 import { gaussian } from './support.js';
 
 const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
 
-function plan(rows: number, columns: number, preset: Preset, steps: number) {
+function plan(rows: number, columns: number, preset: Preset, steps: number, precision: Precision = 'float32') {
   const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
-  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat()), 'float32') };
+  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat()), precision) };
 }
 
-test.each(presets)('the legs of %s cover all iterations, and none lets rounding errors grow beyond 2¹¹', (preset) => {
+const limits = [['float32', 2 ** 11], ['float16', 2 ** 8]] as const;
+test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset, precision, limit] as const)))('the legs of %s in %s cover all iterations, and none lets rounding errors grow beyond %i', (preset, precision, limit) => {
   for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
-    const { form, legs, triples } = plan(64, 1024, preset, steps);
+    const { form, legs, triples } = plan(64, 1024, preset, steps, precision);
     expect({ steps, form }).toEqual({ steps, form: 'gram' });
     expect(legs.reduce((a, b) => a + b, 0)).toBe(steps);
     let start = 0;
     for (const leg of legs) {
       const growth = triples.slice(start, (start += leg)).reduce((product, [a]) => product * Math.max(1, a * a), 1);
-      expect(leg === 1 || growth <= 2 ** 11).toBe(true);
+      expect(leg === 1 || growth <= limit).toBe(true);
     }
   }
 });
 
 test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifteenth of that of 3 + 2', () => {
   expect(plan(64, 1024, 'polar-express', 5).legs).toEqual([2, 3]);
+  expect(plan(64, 1024, 'polar-express', 5, 'float16').legs).toEqual([1, 2, 2]);
+  expect(plan(64, 1024, 'muon', 5, 'float16').legs).toEqual([2, 2, 1]);
+});
+
+test('bfloat16 takes the standard form, which errs less', () => {
+  for (const preset of presets) expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [] });
 });
 
 test('square matrices take the standard form, and coefficients that rounding can send astray take it at any shape', () => {

@@ -1,0 +1,103 @@
+#include "functions.h"
+
+#include "error.h"
+#include "jobs.h"
+
+namespace root_optimizer {
+
+namespace {
+
+// Memory in which jobs find an array of the host's, and from which they hand one back.
+class Mirror {
+ public:
+  Mirror(Backend& backend, size_t size)
+      : memory_(backend, backend.shares_host_memory() ? 0 : size), shared_(backend.shares_host_memory()) {}
+
+  float* at(float* host) const { return shared_ ? host : memory_.data(); }
+  float* sent(const float* host) {
+    if (!shared_) memory_.write(host);
+    return at(const_cast<float*>(host));
+  }
+  void fetch(float* host) const {
+    if (!shared_) memory_.read(host);
+  }
+
+ private:
+  Owned<float> memory_;
+  bool shared_;
+};
+
+// U = the array itself.
+Item plain_item(float* input, float* output, double* threshold, const MatrixScalars* scalars, uint32_t* flag) {
+  return {output, nullptr, input, threshold, scalars, flag};
+}
+
+void require_finite(Backend& backend, const std::vector<Batch>& batches, const Owned<uint32_t>& flag) {
+  std::vector<Job> jobs;
+  for (const Batch& batch : batches) jobs.push_back(check_job(batch));
+  backend.run(jobs);
+  if (flag.values()[0] != 0) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
+}
+
+}  // namespace
+
+void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
+                   const std::vector<std::vector<Coefficients>>& coefficients) {
+  const size_t size = size_t(matrices.back().offset + matrices.back().rows * matrices.back().columns);
+  Mirror from(backend, size);
+  Mirror to(backend, size);
+  Owned<uint32_t> flag(backend, 1);
+  Owned<MatrixScalars> scalars(backend, 1);
+  const MatrixScalars overwrite{0, 0, 0, 0, 1};
+  scalars.write(&overwrite);
+  float* const source = from.sent(input);
+  float* const target = to.at(output);
+
+  std::vector<Batch> batches;
+  std::vector<Job> jobs;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const MatrixLayout& m = matrices[i];
+    const Batch batch{m.rows,
+                      m.columns,
+                      false,
+                      {plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data())}};
+    const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), coefficients[i], backend.precision());
+    batches.push_back(batch);
+    jobs.push_back({schedule.flops(batch.tall(), batch.narrow()),
+                    schedule.footprint(batch.tall(), batch.narrow()),
+                    {},
+                    [=](Queue& queue) {
+                      const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
+                      queue.update(batch, x);
+                    }});
+  }
+  require_finite(backend, batches, flag);
+  backend.run(jobs);
+  to.fetch(output);
+}
+
+double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
+                      Threshold threshold) {
+  Mirror from(backend, size_t(size));
+  Mirror kept(backend, size_t(size));
+  Mirror rest(backend, size_t(size));
+  Owned<uint32_t> flag(backend, 1);
+  Owned<double> epsilon(backend, 1);
+  Owned<MatrixScalars> scalars(backend, 1);
+  const MatrixScalars numbers{threshold.quantile, threshold.scale, 0, 1, 0};
+  scalars.write(&numbers);
+  const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data());
+  const Batch batch{size, 1, false, {item}};
+  require_finite(backend, {batch}, flag);
+  float* const base_there = kept.at(base);
+  float* const outliers_there = rest.at(outliers);
+  backend.run({{kElementCost * double(size), {size, 1, 0, 0, true, 1}, {}, [=](Queue& queue) {
+                  queue.threshold(batch);
+                  queue.soft_threshold(batch, base_there, outliers_there);
+                }}});
+  kept.fetch(base);
+  rest.fetch(outliers);
+  return epsilon.values()[0];
+}
+
+}  // namespace root_optimizer

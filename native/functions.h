@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "step.h"
+
+namespace root_optimizer {
+
+/// Every matrix of `input` into the same place of `output`, which may be the same array. Throws ERR_NON_FINITE.
+void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
+                   const std::vector<std::vector<Coefficients>>& coefficients);
+
+/// Returns ε. Throws ERR_NON_FINITE.
+double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
+                      Threshold threshold);
+
+}  // namespace root_optimizer
