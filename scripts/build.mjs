@@ -18,7 +18,8 @@ Builds the native addon. Does nothing where it is up to date.
   --debug           build without optimisation, as build/Debug/root_optimizer.node, for ROOT_OPTIMIZER_ADDON
   --help            print this
 
-A CUDA toolkit is used where there is one and CMake; node-gyp builds for the CPU alone.
+A CUDA toolkit (12 or newer) is used where there is one and CMake, unless ROOT_OPTIMIZER_CUDA is 0; node-gyp builds for
+the CPU alone.
 CXX, CXXFLAGS, LDFLAGS and CUDACXX are respected.`;
 
 /** @typedef {'cmake' | 'node-gyp'} Tool */
@@ -102,6 +103,7 @@ function choose(backend) {
   }
   const cpu = (/** @type {string} */ why) => ({ tool, nvcc: undefined, why: `for the CPU alone: ${why}` });
   if (tool === 'node-gyp') return cpu(backend ? 'as asked' : `${list(missing('cmake'))} not found`);
+  if (process.env['ROOT_OPTIMIZER_CUDA'] === '0') return cpu('ROOT_OPTIMIZER_CUDA is 0');
   const nvcc = process.env['CUDACXX'] ?? find('nvcc', '/usr/local/cuda/bin/nvcc');
   return nvcc ? { tool, nvcc, why: `with CUDA: ${nvcc}` } : cpu('no CUDA toolkit (nvcc) found');
 }
@@ -147,7 +149,7 @@ async function runCmake(plan, config, isContinuation) {
     `--CDROOT_OPTIMIZER_CUDA=${plan.nvcc ? 'ON' : 'OFF'}`,
     ...(plan.nvcc ? [`--CDCMAKE_CUDA_COMPILER=${plan.nvcc}`] : []),
   ];
-  await run(process.execPath, args, COMPILER_FAILED);
+  await run(process.execPath, args, COMPILER_FAILED + (plan.nvcc ? ' ROOT_OPTIMIZER_CUDA=0 builds for the CPU alone.' : ''));
 }
 
 /**

@@ -53,10 +53,11 @@ function cli(args: string[], environment?: NodeJS.ProcessEnv) {
 }
 
 test('the package holds what a build needs, and nothing of the workshop', () => {
-  const { native } = readJson('native/sources.json') as { native: string[] };
+  const { native, cuda } = readJson('native/sources.json') as { native: string[]; cuda: string[] };
   const needed = [
     ...native,
-    ...['native/sources.json', 'native/binding.gyp', 'native/backend.h', 'cuda/no_cuda.cpp', 'CMakeLists.txt'],
+    ...cuda,
+    ...['native/sources.json', 'native/binding.gyp', 'native/backend.h', 'cuda/no_cuda.cpp', 'cuda/launch.cuh', 'CMakeLists.txt'],
     ...['scripts/build.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'dist/index.js', 'dist/index.mjs', 'dist/cli.js'],
     ...['dist/index.d.ts', 'dist/index.d.mts', 'LICENSE'],
   ];
