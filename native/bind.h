@@ -179,16 +179,25 @@ inline int cuda_index(const std::string& device) {
   return named ? std::stoi(device.substr(5)) : -1;
 }
 
-inline std::unique_ptr<Backend> make_backend(const Napi::Value& device, const Napi::Value& threads,
-                                             Precision precision) {
-  const std::string name = text(device, "device");
-  const int64_t count = integer(threads, "threads", 0);
-  if (count > 1024) reject("threads", "at most 1024");
-  if (name == "cpu") return make_cpu_backend(int(count));
-  const int index = cuda_index(name);
-  if (index < 0) reject("device", "'cpu' or 'cuda:N'");
-  return make_cuda_backend(index, precision);
-}
+/// A backend that is asked for, and not made yet: that takes a while on a GPU.
+struct BackendChoice {
+  int cuda;  ///< −1: the CPU
+  int threads;
+  Precision precision;
+
+  BackendChoice(const Napi::Value& device, const Napi::Value& threads_value, Precision asked) : precision(asked) {
+    const std::string name = text(device, "device");
+    const int64_t count = integer(threads_value, "threads", 0);
+    if (count > 1024) reject("threads", "at most 1024");
+    threads = int(count);
+    cuda = cuda_index(name);
+    if (cuda < 0 && name != "cpu") reject("device", "'cpu' or 'cuda:N'");
+  }
+
+  std::unique_ptr<Backend> make() const {
+    return cuda < 0 ? make_cpu_backend(threads) : make_cuda_backend(cuda, precision);
+  }
+};
 
 /// Work off the event loop, with the promise that it settles and the JavaScript values that it keeps alive.
 /// `execute` runs on a worker thread; `settle` afterwards on the event loop, whether or not it threw, with the values

@@ -53,22 +53,19 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
   float* const source = from.sent(input);
   float* const target = to.at(output);
 
-  std::vector<Batch> batches;
-  std::vector<Job> jobs;
+  std::vector<Member> members;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const MatrixLayout& m = matrices[i];
-    const Batch batch{m.rows,
-                      m.columns,
-                      false,
-                      {plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data())}};
-    const Schedule schedule = plan_newton_schulz(batch.tall(), batch.narrow(), coefficients[i], backend.precision());
-    batches.push_back(batch);
-    jobs.push_back({schedule.flops(batch.tall(), batch.narrow()),
-                    schedule.footprint(batch.tall(), batch.narrow()),
-                    {},
-                    [=](Queue& queue) {
-                      const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
-                      queue.update(batch, x);
+    const Item item = plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data());
+    members.push_back({item, m.rows, m.columns, false, &coefficients[i], 0});
+  }
+  std::vector<Batch> batches;
+  std::vector<Job> jobs;
+  for (const Group& group : grouped(backend, members)) {
+    batches.push_back(group.batch);
+    jobs.push_back({group.flops(), group.footprint(), {}, [group](Queue& queue) {
+                      const Operand x = newton_schulz(queue, group.batch, queue.proximal(group.batch), group.schedule);
+                      queue.update(group.batch, x);
                     }});
   }
   require_finite(backend, batches, flag);

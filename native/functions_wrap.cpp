@@ -71,13 +71,12 @@ Napi::Value cpu_peak(const Napi::CallbackInfo& info) {
 }
 
 struct OrthogonalizeCall {
-  std::shared_ptr<Backend> backend;
+  BackendChoice backend;
   Span<float> input, output;
   std::vector<MatrixLayout> matrices;
   std::vector<std::vector<Coefficients>> coefficients;
 
-  explicit OrthogonalizeCall(const Napi::CallbackInfo& info)
-      : backend(make_backend(info[0], info[1], precision_of(info[2]))) {
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : backend(info[0], info[1], precision_of(info[2])) {
     const size_t size = floats(info[3], "input").size;
     matrices = matrix_layouts(info[5], int64_t(size));
     const Napi::Array array = list(info[6], "coefficients");
@@ -88,7 +87,7 @@ struct OrthogonalizeCall {
     output = floats(info[4], "output", size);
   }
 
-  void operator()() const { orthogonalize(*backend, input.data, output.data, matrices, coefficients); }
+  void operator()() const { orthogonalize(*backend.make(), input.data, output.data, matrices, coefficients); }
 };
 
 Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
@@ -106,12 +105,12 @@ Napi::Value orthogonalize_async(const Napi::CallbackInfo& info) {
 }
 
 struct SoftThresholdCall {
-  std::shared_ptr<Backend> backend;
+  BackendChoice backend;
   Span<float> input, base, outliers;
   Threshold threshold;
 
   explicit SoftThresholdCall(const Napi::CallbackInfo& info)
-      : backend(make_backend(info[0], info[1], Precision::float32)),
+      : backend(info[0], info[1], Precision::float32),
         input(floats(info[2], "input")),
         base(floats(info[3], "base", input.size)),
         outliers(floats(info[4], "outliers", input.size)),
@@ -121,7 +120,7 @@ struct SoftThresholdCall {
   }
 
   double operator()() const {
-    return soft_threshold(*backend, input.data, base.data, outliers.data, int64_t(input.size), threshold);
+    return soft_threshold(*backend.make(), input.data, base.data, outliers.data, int64_t(input.size), threshold);
   }
 };
 

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "backend.h"
+#include "newton_schulz.h"
 
 namespace root_optimizer {
 
@@ -39,6 +39,28 @@ class Owned {
 
 /// Passes over memory, in the currency of Job::cost: an element costs about this many FLOP's time, all passes together.
 constexpr double kElementCost = 100;
+
+/// A matrix, and what others have to share with it to go through its job together.
+struct Member {
+  Item item;
+  int64_t rows, columns;
+  bool nesterov;
+  const std::vector<Coefficients>* coefficients;
+  uint32_t parameter;
+};
+
+/// Same-shaped matrices and the products that orthogonalise each of them.
+struct Group {
+  Batch batch;
+  Schedule schedule;
+  std::vector<uint32_t> parameters;  ///< theirs, each once
+
+  double flops() const { return schedule.flops(batch.tall(), batch.narrow()) * double(batch.items.size()); }
+  Footprint footprint() const;
+};
+
+/// As few groups as the backend's limit allows, and groups of one kind as even as they can be.
+std::vector<Group> grouped(const Backend& backend, const std::vector<Member>& members);
 
 inline Job check_job(const Batch& batch) {
   const double size = double(batch.size()) * double(batch.items.size());

@@ -162,12 +162,11 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
 }
 
 // The whole of ROOT. Without a threshold it is Muon.
-static Job orthogonal_job(const Batch& batch, const Schedule& schedule, std::vector<uint32_t> parameters) {
-  Footprint footprint = schedule.footprint(batch.tall(), batch.narrow());
-  footprint.items = int64_t(batch.items.size());
-  footprint.selection = batch.items[0].threshold != nullptr;
-  const double cost = schedule.flops(batch.tall(), batch.narrow()) + kElementCost * double(batch.size());
-  return {cost * double(batch.items.size()), footprint, std::move(parameters), [=](Queue& queue) {
+static Job orthogonal_job(const Group& group) {
+  const Footprint footprint = group.footprint();
+  const double elements = double(group.batch.size()) * double(footprint.items);
+  return {group.flops() + kElementCost * elements, footprint, group.parameters,
+          [footprint, batch = group.batch, schedule = group.schedule](Queue& queue) {
             queue.momentum(batch);
             if (footprint.selection) queue.threshold(batch);
             const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
@@ -185,44 +184,23 @@ Plan Optimizer::make_plan(const std::vector<Arrays>& arrays, const std::vector<S
 
 void Optimizer::add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays,
                                 const std::vector<Settings>& settings) const {
-  struct Group {
-    const OrthogonalSettings* settings;
-    const std::vector<Coefficients>* coefficients;
-    Batch batch;
-    Schedule schedule;
-    int64_t limit;
-    std::vector<uint32_t> parameters;
-  };
-  std::vector<Group> groups;
+  std::vector<Member> members;
   for (uint32_t p = 0; p < parameters_.size(); ++p) {
     const auto* s = std::get_if<OrthogonalSettings>(&settings[p]);
     for (size_t i = 0; i < parameters_[p].matrices.size(); ++i) {
       const MatrixLayout& m = parameters_[p].matrices[i];
-      const auto fits = [&](const Group& group) {
-        return group.batch.rows == m.rows && group.batch.columns == m.columns &&
-               int64_t(group.batch.items.size()) < group.limit && group.settings->nesterov == s->nesterov &&
-               group.settings->threshold.has_value() == s->threshold.has_value() &&
-               *group.coefficients == s->matrices[i].coefficients;
-      };
-      auto group = std::find_if(groups.begin(), groups.end(), fits);
-      if (group == groups.end()) {
-        const Batch batch{m.rows, m.columns, s->nesterov, {}};
-        Schedule schedule =
-            plan_newton_schulz(batch.tall(), batch.narrow(), s->matrices[i].coefficients, backend_->precision());
-        const int64_t limit = backend_->batch_limit(schedule.footprint(batch.tall(), batch.narrow()));
-        groups.push_back({s, &s->matrices[i].coefficients, batch, std::move(schedule), limit, {}});
-        group = groups.end() - 1;
-      }
-      group->batch.items.push_back({arrays[p].data + m.offset, arrays[p].gradient + m.offset,
-                                    states_[p].first.data() + m.offset,
-                                    s->threshold ? states_[p].thresholds.data() + i : nullptr,
-                                    scalars_->matrices.data() + scalars_->first[p] + i, plan.flags + p});
-      if (group->parameters.empty() || group->parameters.back() != p) group->parameters.push_back(p);
+      const Item item{arrays[p].data + m.offset,
+                      arrays[p].gradient + m.offset,
+                      states_[p].first.data() + m.offset,
+                      s->threshold ? states_[p].thresholds.data() + i : nullptr,
+                      scalars_->matrices.data() + scalars_->first[p] + i,
+                      plan.flags + p};
+      members.push_back({item, m.rows, m.columns, s->nesterov, &s->matrices[i].coefficients, p});
     }
   }
-  for (Group& group : groups) {
+  for (const Group& group : grouped(*backend_, members)) {
     plan.checks.push_back(check_job(group.batch));
-    plan.updates.push_back(orthogonal_job(group.batch, group.schedule, std::move(group.parameters)));
+    plan.updates.push_back(orthogonal_job(group));
   }
 }
 
