@@ -12,28 +12,6 @@ constexpr int64_t kAlignment = 64;           // floats between the beginnings of
 constexpr int64_t kSlot = int64_t(4) << 20;  // floats
 constexpr size_t kSlots = 2;
 
-// Tells whether an array was written to. Four chains, so that the multiplications' latency does not bound it.
-uint64_t fingerprint(const float* array, int64_t size) {
-  constexpr uint64_t kPrime = 0x9e3779b97f4a7c15u;
-  uint64_t chains[4] = {1, 2, 3, 4};
-  const auto mix = [](uint64_t chain, uint64_t word) {
-    const uint64_t product = (chain ^ word) * kPrime;
-    return product ^ product >> 29;
-  };
-  int64_t i = 0;
-  for (; i + 8 <= size; i += 8) {
-    uint64_t words[4];
-    std::memcpy(words, array + i, sizeof words);
-    for (int c = 0; c < 4; ++c) chains[c] = mix(chains[c], words[c]);
-  }
-  for (; i < size; ++i) {
-    uint32_t word;
-    std::memcpy(&word, array + i, sizeof word);
-    chains[0] = mix(chains[0], word);
-  }
-  return mix(mix(chains[0], chains[1]), mix(chains[2], chains[3]));
-}
-
 std::vector<uint32_t> all(size_t count) {
   std::vector<uint32_t> indices(count);
   std::iota(indices.begin(), indices.end(), 0u);
@@ -43,14 +21,14 @@ std::vector<uint32_t> all(size_t count) {
 }  // namespace
 
 HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream)
-    : sizes_(sizes), fingerprints_(sizes.size(), 0), in_(make_stream()), out_(make_stream()), uploaded_(make_event()) {
+    : sizes_(sizes), in_(make_stream()), out_(make_stream()), uploaded_(make_event()) {
   for (const int64_t size : sizes) {
     offsets_.push_back(size_);
     size_ += (size + kAlignment - 1) / kAlignment * kAlignment;
   }
-  data_ = static_cast<float*>(allocate_from(pool, bytes() / 2, "parameters", stream));
+  data_ = static_cast<float*>(allocate_zeroed_from(pool, bytes() / 2, "parameters", stream));
   try {
-    gradients_ = static_cast<float*>(allocate_from(pool, bytes() / 2, "gradients", stream));
+    gradients_ = static_cast<float*>(allocate_zeroed_from(pool, bytes() / 2, "gradients", stream));
   } catch (...) {
     release(stream);
     throw;
@@ -59,6 +37,9 @@ HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaSt
 }
 
 void HostLink::release(cudaStream_t stream) noexcept {
+  // Copies that a failure left behind.
+  cudaStreamSynchronize(in_.get());
+  cudaStreamSynchronize(out_.get());
   if (data_ != nullptr) cudaFreeAsync(data_, stream);
   if (gradients_ != nullptr) cudaFreeAsync(gradients_, stream);
   data_ = nullptr;
@@ -113,31 +94,17 @@ void HostLink::send(const std::vector<Pieces>& loads, const std::function<const 
   }
 }
 
-void HostLink::finish_upload(cudaStream_t stream) {
-  check(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
-  check(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
-}
-
 void HostLink::upload(const std::vector<Arrays>& host, cudaStream_t stream) {
   send(
       loads(all(host.size())), [&](uint32_t p) { return host[p].gradient; }, gradients_);
-  std::vector<uint32_t> changed;
-  std::vector<uint64_t> fingerprints;
-  for (uint32_t p = 0; p < host.size(); ++p) {
-    fingerprints.push_back(fingerprint(host[p].data, sizes_[p]));
-    if (fingerprints[p] != fingerprints_[p]) changed.push_back(p);
-  }
-  send(
-      loads(changed), [&](uint32_t p) { return host[p].data; }, data_);
-  fingerprints_ = std::move(fingerprints);
-  finish_upload(stream);
+  upload_data(host, stream);
 }
 
 void HostLink::upload_data(const std::vector<Arrays>& host, cudaStream_t stream) {
   send(
       loads(all(host.size())), [&](uint32_t p) { return host[p].data; }, data_);
-  for (uint32_t p = 0; p < host.size(); ++p) fingerprints_[p] = fingerprint(host[p].data, sizes_[p]);
-  finish_upload(stream);
+  check(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
+  check(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
 }
 
 void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
@@ -171,7 +138,6 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
                   size_t(piece.end - piece.begin) * sizeof(float));
     }
   }
-  for (const uint32_t p : order) fingerprints_[p] = fingerprint(host[p].data, sizes_[p]);
 }
 
 void HostLink::zero_gradients(cudaStream_t stream) {

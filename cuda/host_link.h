@@ -23,12 +23,11 @@ class HostLink {
 
   /// Takes the pinned memory that copies need, before anything is changed. Who never copies never pays for it.
   void prepare();
-  /// Copies gradients, and those data that differ from what the last copy in either direction left on the host;
-  /// `stream` waits for them.
+  /// Copies gradients and data; `stream` waits for them.
   void upload(const std::vector<Arrays>& host, cudaStream_t stream);
-  /// Copies all data and none of the gradients.
+  /// Copies data and none of the gradients.
   void upload_data(const std::vector<Arrays>& host, cudaStream_t stream);
-  /// Copies all data. A parameter's copy waits for ready(parameter), an event, or for none; parameters are taken in the
+  /// Copies data. A parameter's copy waits for ready(parameter), an event, or for none; parameters are taken in the
   /// order given.
   void download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
                 const std::function<cudaEvent_t(uint32_t parameter)>& ready);
@@ -50,7 +49,6 @@ class HostLink {
 
   std::vector<Pieces> loads(const std::vector<uint32_t>& parameters) const;
   void send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host, float* device);
-  void finish_upload(cudaStream_t stream);
 
   std::vector<int64_t> sizes_;
   std::vector<int64_t> offsets_;  // of each parameter in both blocks
@@ -58,7 +56,6 @@ class HostLink {
   float* data_ = nullptr;
   float* gradients_ = nullptr;
   std::vector<Arrays> arrays_;
-  std::vector<uint64_t> fingerprints_;  // of the host's data when both sides were last equal
   Stream in_, out_;
   Event uploaded_;
   std::vector<Slot> in_slots_, out_slots_;

@@ -182,8 +182,8 @@ class Backend {
   virtual void hold(const std::vector<int64_t>& sizes) = 0;
   /// Where jobs find them: `host` itself where memory is shared, else the same addresses for life.
   virtual std::vector<Arrays> held(const std::vector<Arrays>& host) const = 0;
-  /// Runs a plan and returns the flags. `host`: gradients, and data that were changed there, go in first and new data
-  /// come out; empty: what is held stands, and stays where it is.
+  /// Runs a plan and returns the flags. `host`: gradients and data go in first and new data come out; empty: what is
+  /// held stands, and stays where it is. Where it throws nothing has changed, or every later call throws as well.
   virtual std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) = 0;
   /// Copies data, not gradients.
   virtual void read_held(const std::vector<Arrays>& host) = 0;
