@@ -15,11 +15,15 @@ namespace root_optimizer {
 
 namespace {
 
-// Scratch that a batch may fill at most, unless a single matrix needs more: enough for eight of 2048 × 8192.
+// Scratch that a batch may fill at most, unless a single matrix needs more: enough for eleven of 2048 × 8192.
 constexpr size_t kBatchBytes = size_t(1) << 30;
 
 // Parameters whose data go to the host together, at most: what is ready leaves while the rest is computed.
 constexpr int64_t kSegmentBytes = int64_t(32) << 20;
+
+constexpr const char* kLost =
+    " while a step was being applied: what the optimizer held is lost. Dispose of it and load a checkpoint into "
+    "another";
 
 __global__ void close_gate(const uint32_t* flags, uint32_t count, uint32_t* gate) {
   uint32_t raised = 0;
@@ -35,14 +39,15 @@ class CudaBackend final : public Backend {
     stream_ = make_stream();
     side_stream_ = make_stream();
     checked_ = make_event();
-    gate_ = static_cast<uint32_t*>(allocate_from(pool_.get(), 2 * sizeof(uint32_t), "a step", stream_.get()));
+    read_ = make_event();
+    finished_ = make_event();
+    gate_ = static_cast<uint32_t*>(allocate_zeroed_from(pool_.get(), 2 * sizeof(uint32_t), "a step", stream_.get()));
   }
 
   ~CudaBackend() override {
-    int previous = 0;
-    cudaGetDevice(&previous);
-    cudaSetDevice(index_);
+    const OnDevice scope(index_, std::nothrow);
     cudaStreamSynchronize(stream_.get());
+    cudaStreamSynchronize(side_stream_.get());
     if (link_) link_->release(stream_.get());
     if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream_.get());
     if (gate_ != nullptr) cudaFreeAsync(gate_, stream_.get());
@@ -50,11 +55,12 @@ class CudaBackend final : public Backend {
     checks_ = {};
     segments_.clear();
     link_.reset();
+    finished_ = {};
+    read_ = {};
     checked_ = {};
     side_stream_ = {};
     stream_ = {};
     pool_ = {};
-    cudaSetDevice(previous);
   }
 
   int threads() const override { return 1; }
@@ -69,21 +75,19 @@ class CudaBackend final : public Backend {
 
   void* allocate(size_t bytes) override {
     const OnDevice scope(index_);
-    void* memory = allocate_from(pool_.get(), std::max<size_t>(bytes, 1), "an optimizer's state", stream_.get());
+    void* memory = allocate_zeroed_from(pool_.get(), std::max<size_t>(bytes, 1), "an optimizer's state", stream_.get());
     synchronize();
     return memory;
   }
 
   void release(void* memory) noexcept override {
-    int previous = 0;
-    cudaGetDevice(&previous);
-    cudaSetDevice(index_);
+    const OnDevice scope(index_, std::nothrow);
     cudaFreeAsync(memory, stream_.get());
-    cudaSetDevice(previous);
   }
 
   void read(void* host, const void* device, size_t bytes) override {
     if (bytes == 0) return;
+    require_whole();
     const OnDevice scope(index_);
     check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync to the host");
     synchronize();
@@ -91,12 +95,14 @@ class CudaBackend final : public Backend {
 
   void write(void* device, const void* host, size_t bytes) override {
     if (bytes == 0) return;
+    require_whole();
     const OnDevice scope(index_);
-    // Pageable memory has been read when the call returns.
     check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync to the device");
+    synchronize();
   }
 
   void run(const std::vector<Job>& jobs) override {
+    require_whole();
     const OnDevice scope(index_);
     reserve(jobs);
     CudaQueue queue(precision_, stream_.get(), arena_, open_gate());
@@ -114,28 +120,25 @@ class CudaBackend final : public Backend {
   std::vector<Arrays> held(const std::vector<Arrays>&) const override { return link_->arrays(); }
 
   std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) override {
+    require_whole();
     const OnDevice scope(index_);
+    if (!host.empty()) link_->prepare();
     prepare(plan);
-    if (!host.empty()) {
-      link_->prepare();
-      link_->upload(host, stream_.get());
-    }
+    if (!host.empty()) link_->upload(host, stream_.get());
     check(cudaGraphLaunch(checks_.get(), stream_.get()), "cudaGraphLaunch of the checks");
     check(cudaEventRecord(checked_.get(), stream_.get()), "cudaEventRecord");
-    for (const Segment& segment : segments_) {
-      check(cudaGraphLaunch(segment.graph.get(), stream_.get()), "cudaGraphLaunch of the updates");
-      check(cudaEventRecord(segment.done.get(), stream_.get()), "cudaEventRecord");
+    bool begun = false;
+    try {
+      return apply(plan, host, begun);
+    } catch (const Error& error) {
+      if (!begun) throw;
+      lost_ = error.what();
+      throw Error(error.code(), lost_ + kLost);
     }
-    const std::vector<uint32_t> flags = read_flags(plan);
-    const bool applied = std::all_of(flags.begin(), flags.end(), [](uint32_t flag) { return flag == 0; });
-    if (applied && !host.empty()) {
-      link_->download(host, finishing_order_, [&](uint32_t p) { return segments_[segment_of_[p]].done.get(); });
-    }
-    synchronize();
-    return flags;
   }
 
   void read_held(const std::vector<Arrays>& host) override {
+    require_whole();
     const OnDevice scope(index_);
     link_->prepare();
     synchronize();
@@ -145,6 +148,7 @@ class CudaBackend final : public Backend {
   }
 
   void write_held(const std::vector<Arrays>& host) override {
+    require_whole();
     const OnDevice scope(index_);
     link_->prepare();
     synchronize();
@@ -153,6 +157,7 @@ class CudaBackend final : public Backend {
   }
 
   void zero_held_gradients() override {
+    require_whole();
     const OnDevice scope(index_);
     link_->zero_gradients(stream_.get());
     synchronize();
@@ -165,7 +170,31 @@ class CudaBackend final : public Backend {
     Event done;
   };
 
-  void synchronize() { check(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize"); }
+  // A sleeping wait, where cudaStreamSynchronize would keep a processor busy.
+  void synchronize() {
+    check(cudaEventRecord(finished_.get(), stream_.get()), "cudaEventRecord");
+    check(cudaEventSynchronize(finished_.get()), "cudaEventSynchronize");
+  }
+
+  void require_whole() const {
+    if (!lost_.empty()) throw Error("ERR_CUDA", lost_ + kLost);
+  }
+
+  // The part of a step that changes what outlives it. `begun` tells whether any of that has been launched.
+  std::vector<uint32_t> apply(const Plan& plan, const std::vector<Arrays>& host, bool& begun) {
+    for (const Segment& segment : segments_) {
+      check(cudaGraphLaunch(segment.graph.get(), stream_.get()), "cudaGraphLaunch of the updates");
+      begun = true;
+      check(cudaEventRecord(segment.done.get(), stream_.get()), "cudaEventRecord");
+    }
+    const std::vector<uint32_t> flags = read_flags(plan);
+    const bool applied = std::all_of(flags.begin(), flags.end(), [](uint32_t flag) { return flag == 0; });
+    if (applied && !host.empty()) {
+      link_->download(host, finishing_order_, [&](uint32_t p) { return segments_[segment_of_[p]].done.get(); });
+    }
+    synchronize();
+    return flags;
+  }
 
   // gate_[0]: of a step. gate_[1] is never written.
   const uint32_t* open_gate() const { return gate_ + 1; }
@@ -191,8 +220,11 @@ class CudaBackend final : public Backend {
     }
     if (bytes <= arena_.capacity()) return;
     prepared_ = 0;
-    if (scratch_ != nullptr) check(cudaFreeAsync(std::exchange(scratch_, nullptr), stream_.get()), "cudaFreeAsync");
     arena_.reset(nullptr, 0);
+    if (scratch_ != nullptr) {
+      check(cudaFreeAsync(std::exchange(scratch_, nullptr), stream_.get()), "cudaFreeAsync");
+      synchronize();  // which gives it back, so that there need not be room for both
+    }
     const Footprint& f = largest->footprint;
     const std::string what = "scratch for " + std::to_string(f.items) + " matrices of " + std::to_string(f.tall) +
                              " × " + std::to_string(f.narrow);
@@ -216,7 +248,9 @@ class CudaBackend final : public Backend {
     const Graph graph(captured);
     cudaGraphExec_t executable;
     check(cudaGraphInstantiate(&executable, graph.get(), 0), "cudaGraphInstantiate");
-    return GraphExec(executable);
+    GraphExec owned(executable);
+    check(cudaGraphUpload(executable, stream_.get()), "cudaGraphUpload");  // takes its memory before a step has begun
+    return owned;
   }
 
   // Captures a plan's launches, once for all steps that follow it.
@@ -256,6 +290,7 @@ class CudaBackend final : public Backend {
       segment.done = make_event();
       segments_.push_back(std::move(segment));
     }
+    synchronize();
     prepared_ = plan.version;
   }
 
@@ -277,7 +312,8 @@ class CudaBackend final : public Backend {
     check(cudaStreamWaitEvent(side_stream_.get(), checked_.get(), 0), "cudaStreamWaitEvent");
     check(cudaMemcpyAsync(flags, plan.flags, count * sizeof(uint32_t), cudaMemcpyDeviceToHost, side_stream_.get()),
           "cudaMemcpyAsync of the flags");
-    check(cudaStreamSynchronize(side_stream_.get()), "cudaStreamSynchronize");
+    check(cudaEventRecord(read_.get(), side_stream_.get()), "cudaEventRecord");
+    check(cudaEventSynchronize(read_.get()), "cudaEventSynchronize");
     return {flags, flags + count};
   }
 
@@ -286,12 +322,13 @@ class CudaBackend final : public Backend {
   Pool pool_;
   Stream stream_;       // in whose order steps run
   Stream side_stream_;  // brings the flags to the host meanwhile
-  Event checked_;
+  Event checked_, read_, finished_;
   uint32_t* gate_ = nullptr;
   void* scratch_ = nullptr;
   Arena arena_;
   std::optional<HostLink> link_;
   Pinned flags_;
+  std::string lost_;  // the failure of a step that had begun to change what is held; empty: there was none
 
   uint64_t prepared_ = 0;  // the version of the plan that the graphs are of; 0: none
   GraphExec checks_;
@@ -304,7 +341,7 @@ class CudaBackend final : public Backend {
 
 std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision) {
   const std::string obstacle = cuda_obstacle(index);
-  if (!obstacle.empty()) throw Error("ERR_DEVICE_UNAVAILABLE", obstacle);
+  if (!obstacle.empty()) throw Error("ERR_DEVICE_UNAVAILABLE", "cuda:" + std::to_string(index) + ": " + obstacle);
   return std::make_unique<CudaBackend>(index, precision);
 }
 

@@ -5,6 +5,7 @@
 #include "../native/backend.h"
 #include "../native/error.h"
 #include "handles.h"
+#include "launch.cuh"
 
 namespace root_optimizer {
 
@@ -12,6 +13,9 @@ namespace {
 
 // The kernels use mma.sync with bfloat16 and cp.async.
 constexpr int kOldestMajor = 8;
+
+// Asked whether the driver can load what this build has for a device: its code, or PTX that the driver understands.
+__global__ void nothing() {}
 
 // An optimizer that has not even this much to work with fails sooner or later; the CPU does not.
 constexpr size_t kLeastFree = size_t(64) << 20;
@@ -97,7 +101,11 @@ std::string cuda_obstacle(int index) {
     size_t free = 0;
     size_t total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    if (free >= kLeastFree) return {};
+    cudaFuncAttributes attributes;
+    if (free >= kLeastFree) {
+      check(cudaFuncGetAttributes(&attributes, nothing), "loading kernels: cudaFuncGetAttributes");
+      return {};
+    }
     return "its memory is taken: " + std::to_string(free >> 20) + " MiB are free of " + std::to_string(total >> 20);
   } catch (const Error& error) {
     const bool full = std::string(error.code()) == "ERR_OUT_OF_MEMORY";

@@ -14,6 +14,35 @@ void check(cudaError_t status, const char* call) {
   throw Error(status == cudaErrorMemoryAllocation ? "ERR_OUT_OF_MEMORY" : "ERR_CUDA", message);
 }
 
+namespace {
+
+// No libcuda is linked, so that the addon loads without a driver. Null where there is none.
+template <typename F>
+F* driver_function(const char* name) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+  const cudaError_t status = cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found);
+#else
+  const cudaError_t status = cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found);
+#endif
+  if (status != cudaSuccess) cudaGetLastError();
+  return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<F*>(function) : nullptr;
+}
+
+}  // namespace
+
+OnDevice::OnDevice(int index, std::nothrow_t) noexcept {
+  static const auto get = driver_function<int(void**)>("cuCtxGetCurrent");
+  if (get != nullptr) get(&previous_);
+  status_ = cudaSetDevice(index);
+}
+
+OnDevice::~OnDevice() {
+  static const auto set = driver_function<int(void*)>("cuCtxSetCurrent");
+  if (set != nullptr) set(previous_);
+}
+
 Stream make_stream() {
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
@@ -22,7 +51,7 @@ Stream make_stream() {
 
 Event make_event() {
   cudaEvent_t event;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreateWithFlags");
   return Event(event);
 }
 
@@ -56,7 +85,14 @@ void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStre
                                          " (cudaMallocFromPoolAsync: cudaErrorMemoryAllocation)");
   }
   check(status, "cudaMallocFromPoolAsync");
-  check(cudaMemsetAsync(memory, 0, bytes, stream), "cudaMemsetAsync");
+  return memory;
+}
+
+void* allocate_zeroed_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream) {
+  void* const memory = allocate_from(pool, bytes, what, stream);
+  const cudaError_t status = cudaMemsetAsync(memory, 0, bytes, stream);
+  if (status != cudaSuccess) cudaFreeAsync(memory, stream);
+  check(status, "cudaMemsetAsync");
   return memory;
 }
 

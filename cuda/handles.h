@@ -5,25 +5,27 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "check.cuh"
 
 namespace root_optimizer {
 
-/// What this thread's CUDA calls go to, for the length of a scope: the thread is Node's, and others use it.
+/// What this thread's CUDA calls go to, for the length of a scope: the thread is Node's, and others use it. The context
+/// that was there before comes back, or none: cudaSetDevice would create one on a device that nobody asked for.
 class OnDevice {
  public:
-  explicit OnDevice(int index) {
-    check(cudaGetDevice(&previous_), "cudaGetDevice");
-    check(cudaSetDevice(index), "cudaSetDevice");
-  }
+  explicit OnDevice(int index) : OnDevice(index, std::nothrow) { check(status_, "cudaSetDevice"); }
+  /// For destructors: where it fails, so will the calls that follow.
+  OnDevice(int index, std::nothrow_t) noexcept;
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
-  ~OnDevice() { cudaSetDevice(previous_); }
+  ~OnDevice();
 
  private:
-  int previous_ = 0;
+  void* previous_ = nullptr;  // a CUcontext
+  cudaError_t status_;
 };
 
 /// A handle that is destroyed by one call.
@@ -56,13 +58,15 @@ using Pinned = Unique<void*, cudaFreeHost>;
 
 /// Streams that no other stream waits for unless it is told to.
 Stream make_stream();
+/// Who waits for it sleeps.
 Event make_event();
 /// Host memory that a device copies from and to by itself.
 Pinned make_pinned(size_t bytes);
 /// A pool of a device's memory, which goes back to the device when it is freed.
 Pool make_pool(int device);
 
-/// Memory of a pool, zeroed. Both calls are made in the order of a stream.
+/// Memory of a pool, uninitialised or zeroed, in the order of a stream. `what` it is for is told where there is none.
 void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
+void* allocate_zeroed_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
 
 }  // namespace root_optimizer

@@ -129,7 +129,9 @@ cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
   });
 }
 
-cudaError_t cudaMallocHost(void** memory, size_t bytes, unsigned flags) { return cudaHostAlloc(memory, bytes, flags); }
+cudaError_t cudaMallocHost(void** memory, size_t bytes, unsigned flags) {
+  return call(__func__, [=] { return cudaHostAlloc(memory, bytes, flags); });
+}
 
 cudaError_t cudaFreeHost(void* memory) {
   return call(__func__, [=] {

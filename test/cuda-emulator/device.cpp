@@ -11,6 +11,7 @@
 namespace emulator {
 
 thread_local int current_device = 0;
+thread_local bool has_context = false;
 thread_local cudaError_t last_error = cudaSuccess;
 
 namespace {
@@ -137,9 +138,11 @@ cudaError_t enter(const char* call) {
 
 cudaError_t enter_query(const char* call) {
   Settings& settings = state().settings;
+  cudaError_t injected = cudaSuccess;
   for (Failure& failure : settings.failures) {
-    if (failure.call == call && --failure.countdown == 0) return failure.error;
+    if (failure.call == call && --failure.countdown == 0) injected = failure.error;
   }
+  if (injected != cudaSuccess) return injected;
   if (settings.driver < CUDART_VERSION) return cudaErrorInsufficientDriver;
   if (settings.devices == 0) return cudaErrorNoDevice;
   return cudaSuccess;
@@ -192,6 +195,7 @@ cudaError_t cudaSetDevice(int device) {
   const auto body = [=] {
     if (device < 0 || device >= state().settings.devices) return cudaErrorInvalidDevice;
     emulator::current_device = device;
+    emulator::has_context = true;
     return emulator::device().error;
   };
   return call(__func__, body, emulator::enter_query);
@@ -202,6 +206,35 @@ cudaError_t cudaGetDevice(int* device) {
     *device = emulator::current_device;
     return cudaSuccess;
   });
+}
+
+namespace {
+
+// A device's context is the device. Calls that need one without having one take device 0's, as the runtime does.
+int get_context(void** context) {
+  *context = emulator::has_context ? &emulator::device() : nullptr;
+  return 0;
+}
+
+int set_context(void* context) {
+  emulator::has_context = context != nullptr;
+  emulator::current_device = context == nullptr ? 0 : static_cast<emulator::Device*>(context)->id;
+  return 0;
+}
+
+}  // namespace
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* found) {
+  const auto body = [=] {
+    const std::string wanted = name;
+    *function = wanted == "cuCtxGetCurrent"   ? reinterpret_cast<void*>(get_context)
+                : wanted == "cuCtxSetCurrent" ? reinterpret_cast<void*>(set_context)
+                                              : nullptr;
+    if (found) *found = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+  };
+  return call(__func__, body, emulator::enter_query);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -240,7 +273,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   cudaDeviceProp properties;
-  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  const cudaError_t status = call(__func__, [&] { return cudaGetDeviceProperties(&properties, device); });
   if (status != cudaSuccess) return status;
   switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = properties.maxThreadsPerBlock; break;

@@ -44,7 +44,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  return call(__func__, [=] {
+  const auto end = [=] {
     *graph = nullptr;
     if (!stream || !resolve(stream)) return cudaErrorInvalidResourceHandle;
     const std::shared_ptr<Capture> capture = stream->capture;
@@ -69,6 +69,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (!joined) return cudaErrorStreamCaptureUnjoined;
     *graph = new CUgraph_st{std::make_shared<std::vector<Node>>(std::move(capture->nodes))};
     return cudaSuccess;
+  };
+  // A capture has ended even where that fails.
+  return call("", [=] {
+    const cudaError_t status = end();
+    const cudaError_t injected = emulator::enter("cudaStreamEndCapture");
+    if (injected == cudaSuccess) return status;
+    delete *graph;
+    *graph = nullptr;
+    return injected;
   });
 }
 
@@ -88,6 +97,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
     if (!graph) return cudaErrorInvalidValue;
     *executable = new CUgraphExec_st{graph->nodes};
     return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t handle) {
+  return call(__func__, [=] {
+    const CUstream_st* stream = resolve(handle);
+    if (!stream || !executable) return cudaErrorInvalidResourceHandle;
+    return stream->capture ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
   });
 }
 

@@ -163,6 +163,13 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   });
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  return call(__func__, [=] {
+    attributes->maxThreadsPerBlock = 1024;
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads, size_t shared) {
   return call(__func__, [=] {
     if (threads < 1 || threads > 1024) return cudaErrorInvalidValue;

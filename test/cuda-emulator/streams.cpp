@@ -141,7 +141,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  return cudaStreamCreateWithPriority(stream, flags, 0);
+  return call(__func__, [=] { return cudaStreamCreateWithPriority(stream, flags, 0); });
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
