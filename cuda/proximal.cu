@@ -67,7 +67,7 @@ __global__ void write_operand(const __grid_constant__ Table<Item> items, int64_t
       const Quad u = count > 0 ? look_ahead.quad(row * columns + column, count) : Quad{};
       for (int e = 0; e < 4; ++e) chunk.elements[part + e] = from_float<T>(float(clamp(u.v[e], limit) * factor));
     }
-    *reinterpret_cast<Chunk<T>*>(out + row * pitch + first) = chunk;
+    store_chunk(out + row * pitch + first, chunk);
   }
 }
 

@@ -19,7 +19,7 @@ __global__ void soft_threshold_kernel(const __grid_constant__ Table<Item> items,
     Quad rest;
     for (int e = 0; e < 4; ++e) {
       const float x = u.v[e];
-      kept.v[e] = clamp(x, limit);
+      kept.v[e] = copysignf(min(fabsf(x), limit), x);
       rest.v[e] = copysignf(x - kept.v[e], x);  // of −0 both parts are −0, and so is their sum
       // x − ε can fall halfway between two floats, and then no rounding of it adds up to an odd x again: take the
       // larger one.

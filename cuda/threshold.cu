@@ -89,9 +89,10 @@ __global__ void choose_digit(const __grid_constant__ Table<Item> items, int64_t 
     Selection& selection = selections[blockIdx.x];
     int64_t rank = pass == 0 ? position.low : selection.rank;
     int group = 0;
-    while (rank >= sums[group]) rank -= sums[group++];
+    // The bounds hold even where U changes meanwhile, as gradients that somebody still writes may.
+    while (group < kPassThreads - 1 && rank >= sums[group]) rank -= sums[group++];
     int found = group * width;
-    while (rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
+    while (found < digit.count - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
     const uint32_t parent = pass == 0 ? 0 : selection.prefix << (digit.parent_shift - digit.shift);
     selection.rank = rank;
     selection.prefix = parent | uint32_t(found);

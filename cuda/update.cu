@@ -23,7 +23,7 @@ __global__ void update_kernel(const __grid_constant__ Table<Item> items, int64_t
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
     const int64_t row = i / chunks_of_a_row;
     const int64_t first = i % chunks_of_a_row * kSize;
-    const Chunk<T> chunk = *reinterpret_cast<const Chunk<T>*>(in + row * pitch + first);
+    const Chunk<T> chunk = load_chunk(in + row * pitch + first);
     for (int part = 0; part < kSize; part += 4) {
       const int64_t column = first + part;
       if (column >= columns) break;
@@ -47,11 +47,11 @@ __global__ void add_identity_kernel(T* out, const T* z, int64_t rows, int64_t pi
   const int64_t chunks_of_a_row = pitch / kSize;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
     const int64_t diagonal = i / chunks_of_a_row - i % chunks_of_a_row * kSize;
-    Chunk<T> chunk = *reinterpret_cast<const Chunk<T>*>(z + item + i * kSize);
+    Chunk<T> chunk = load_chunk(z + item + i * kSize);
     for (int e = 0; e < kSize; ++e) {
-      if (e == diagonal) chunk.elements[e] = from_float<T>(to_float(chunk.elements[e]) + a);
+      chunk.elements[e] = from_float<T>(to_float(chunk.elements[e]) + (e == diagonal ? a : 0));
     }
-    *reinterpret_cast<Chunk<T>*>(out + item + i * kSize) = chunk;
+    store_chunk(out + item + i * kSize, chunk);
   }
 }
 

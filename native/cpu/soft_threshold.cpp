@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "queue.h"
@@ -10,7 +11,7 @@ void CpuQueue::soft_threshold(const Batch& batch, float* base, float* outliers) 
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float x = u(i);
-      float kept = clamp(x, limit);
+      float kept = std::copysign(std::min(std::fabs(x), limit), x);
       float outlier = std::copysign(x - kept, x);  // of −0 both parts are −0, and so is their sum
       // x − ε can fall halfway between two floats, and then no rounding of it adds up to an odd x again: take the
       // larger one.
