@@ -10,6 +10,7 @@
 
 export type NativeErrorCode =
   | 'ERR_INVALID_ARGUMENT'
+  | 'ERR_DETACHED'
   | 'ERR_SHAPE_MISMATCH'
   | 'ERR_NON_FINITE'
   | 'ERR_BUSY'
@@ -118,7 +119,7 @@ export class Optimizer {
    * state so; where that list is not empty, neither data nor state has changed.
    *
    * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but `dispose`
-   * throws ERR_BUSY. It rejects with ERR_INVALID_ARGUMENT where an array was detached in the meantime.
+   * throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime: the step has happened all the same.
    */
   step(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): Promise<number[]>;
   stepSync(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): number[];

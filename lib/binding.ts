@@ -55,6 +55,7 @@ function message(error: unknown): string {
 
 const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
   ERR_INVALID_ARGUMENT: 'ERR_INVALID_ARGUMENT',
+  ERR_DETACHED: 'ERR_INVALID_ARGUMENT',
   ERR_SHAPE_MISMATCH: 'ERR_SHAPE_MISMATCH',
   ERR_NON_FINITE: 'ERR_NON_FINITE',
   ERR_BUSY: 'ERR_BUSY',
@@ -69,6 +70,11 @@ function converted(error: unknown): unknown {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   if (error instanceof RootError || typeof code !== 'string' || !Object.hasOwn(nativeCodes, code)) return error;
   return new RootError(nativeCodes[code as native.NativeErrorCode], message(error), { cause: error });
+}
+
+/** Whether arrays were taken away while work on them, which is done, went on. */
+export function isDetachment(error: unknown): boolean {
+  return error instanceof RootError && (error.cause as { code?: unknown } | undefined)?.code === 'ERR_DETACHED';
 }
 
 /** Runs a native call; what it throws comes out as a RootError. */

@@ -81,7 +81,9 @@ Napi::Function OptimizerWrap::define(Napi::Env env) {
 
 OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   session_ = guard(info.Env(), [&] {
-    return std::make_shared<Session>(make_backend(info[0], info[1], precision_of(info[2])), parameter_layouts(info[3]));
+    const BackendChoice choice(info[0], info[1], precision_of(info[2]));
+    std::vector<ParameterLayout> layouts = parameter_layouts(info[3]);
+    return std::make_shared<Session>(choice.make(), std::move(layouts));
   });
   account_memory(info.Env());
 }
@@ -183,7 +185,7 @@ namespace {
 void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& spans) {
   for (uint32_t i = 0; i < spans.size(); ++i) {
     if (!(floats(kept[i], "array") == spans[i])) {
-      throw Error("ERR_INVALID_ARGUMENT", "Expected arrays to stay attached while they are in use");
+      throw Error("ERR_DETACHED", "Expected arrays to stay attached while they are in use");
     }
   }
 }
@@ -202,7 +204,7 @@ Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
         [=, session = session_](Napi::Env env, const Napi::Array& kept) {
           session->busy = false;
           account_memory(env);
-          require_attached(kept, step->spans);
+          if (non_finite->empty()) require_attached(kept, step->spans);
           return indices(env, *non_finite);
         });
     session_->busy = true;
