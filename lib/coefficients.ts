@@ -1,3 +1,4 @@
+import type { Precision } from '../binding.js';
 import { adaptiveTriples } from './adaptive.js';
 import { composedBounds } from './bounds.js';
 import { type Calibration, calibratedTriples, checkCalibration, isCalibration } from './calibration.js';
@@ -95,24 +96,28 @@ export function triplesFor(rows: number, columns: number, coefficients: Coeffici
 }
 
 /**
- * The same for use.
+ * The same for products of that precision.
  * @throws RootError ERR_INVALID_ARGUMENT as well where the iteration diverges
  */
-export function boundedTriplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name?: string): Triple[] {
+export function boundedTriplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, precision: Precision, name?: string): Triple[] {
   const triples = triplesFor(rows, columns, coefficients, steps, name);
-  if (typeof coefficients !== 'string' || coefficients === 'paper') checkBounded(triples);
+  if (typeof coefficients !== 'string' || precision !== 'float32' || coefficients === 'paper') checkBounded(triples, precision);
   return triples;
 }
 
 /** Three times what ROOT's published triples reach in five iterations; a direction that long would be no step of the optimizer any more. */
 const mostGrowth = 10;
 
-function checkBounded(triples: readonly Triple[]): void {
-  const { least, most } = composedBounds(triples);
+/** By how much rounding to an operand's precision moves a value, relative to it; float32's is too little to matter. */
+const rounding: Readonly<Record<Precision, number>> = { float16: 2 ** -11, bfloat16: 2 ** -8, float32: 0 };
+
+function checkBounded(triples: readonly Triple[], precision: Precision): void {
+  const { least, most } = composedBounds(triples, rounding[precision]);
   if (most <= mostGrowth && least >= -mostGrowth) return;
   const reach = Math.max(most, -least);
   const got = `ones that take some to ${Number.isFinite(reach) ? reach.toPrecision(3) : 'infinity'} in ${triples.length} iterations`;
-  throw new RootError('ERR_INVALID_ARGUMENT', `Expected coefficients to keep singular values in [0, 1] within ${mostGrowth}, got ${got}`);
+  const rounded = precision === 'float32' ? '' : `, rounded to ${precision},`;
+  throw new RootError('ERR_INVALID_ARGUMENT', `Expected coefficients to keep singular values in [0, 1]${rounded} within ${mostGrowth}, got ${got}`);
 }
 
 function listFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name: string | undefined): readonly Triple[] {

@@ -3,12 +3,12 @@ import { addon, guard, guardAsync } from './binding.js';
 import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients.js';
 import { checkDevice, type Device, resolveDevice } from './devices.js';
 import { expected, RootError } from './errors.js';
-import { checkPrecision, checkThreads, checkThreshold, type Precision } from './options.js';
+import { checkPrecision, checkThreads, checkThreshold, type Precision, precisionOn } from './options.js';
 import { allocate, checkArray, type Layout, matricesOf } from './parameter.js';
 import { checkKeys, checkObject, checkShape, product } from './validate.js';
 
 interface WhereOptions {
-  /** Default `auto`: the first CUDA device, else the CPU. */
+  /** Default `auto`. */
   device?: Device | undefined;
   /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
   threads?: number | undefined;
@@ -96,9 +96,10 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const matrices = matricesOf(extents, options, 'x');
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
-  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps).flat()));
-  const precision = checkPrecision(options.precision ?? 'float16', 'precision');
-  return { ...where(options), precision, output: allocate(product(extents), 'the result'), matrices, coefficients };
+  const place = where(options);
+  const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
+  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()));
+  return { ...place, precision, output: allocate(product(extents), 'the result'), matrices, coefficients };
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

@@ -1,7 +1,10 @@
+import type { Precision } from '../binding.js';
 import { checkCoefficients, checkSteps, type Coefficients } from './coefficients.js';
 import { checkDevice, type Device } from './devices.js';
 import { expected } from './errors.js';
 import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from './validate.js';
+
+export type { Precision };
 
 export type Algorithm = 'root' | 'muon' | 'adamw';
 
@@ -60,7 +63,7 @@ export type HostSync = 'step' | 'manual';
 
 /** Options of an optimizer that hold for all its groups. */
 export interface DeviceOptions {
-  /** Default `auto`: the first CUDA device, else the CPU. */
+  /** Default `auto`. */
   device?: Device | undefined;
   /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
   threads?: number | undefined;
@@ -73,9 +76,6 @@ export interface DeviceOptions {
    */
   hostSync?: HostSync | undefined;
 }
-
-/** Of the operands of the Newton-Schulz products on CUDA; sums are float32. The CPU computes in float32. */
-export type Precision = 'float16' | 'bfloat16' | 'float32';
 
 /** Options of `Muon`. */
 export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
@@ -146,6 +146,11 @@ export const rules: Readonly<Record<Algorithm, Readonly<Record<string, Rule<unkn
 export const checkThreads = integer(0, 1024);
 
 export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
+
+/** The precision of the products on a device: the CPU has one only. */
+export function precisionOn(device: string, asked: Precision): Precision {
+  return device === 'cpu' ? 'float32' : asked;
+}
 
 const deviceRules = {
   device: checkDevice,

@@ -1,7 +1,7 @@
 import type * as native from '../binding.js';
 import { boundedTriplesFor } from './coefficients.js';
 import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
-import type { LrScale } from './options.js';
+import type { LrScale, Precision } from './options.js';
 import type { MatrixLayout } from './parameter.js';
 
 type MatrixSettings = native.OrthogonalSettings['matrices'];
@@ -15,11 +15,14 @@ const scaleFactors: Readonly<Record<LrScale, (matrix: MatrixLayout) => number>> 
 /** Turns a group, as it stands at a step, into what the addon takes for each of its parameters. */
 export class StepSettings {
   readonly #group: ParamGroup;
+  readonly #precision: Precision;
   #made: Pick<MuonGroup, 'coefficients' | 'steps' | 'lrScale'> | undefined;
   #matrices: readonly MatrixSettings[] = [];
 
-  constructor(group: ParamGroup) {
+  /** @param precision of the products */
+  constructor(group: ParamGroup, precision: Precision) {
     this.#group = group;
+    this.#precision = precision;
   }
 
   /** @param step the 1-based number of the step to be taken */
@@ -34,7 +37,7 @@ export class StepSettings {
     const { lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale } = group;
     const made = this.#made;
     if (made?.coefficients !== coefficients || made.steps !== steps || made.lrScale !== lrScale) {
-      this.#matrices = group.params.map(({ name, matrices }) => matrices.map((matrix) => matrixSettings(matrix, group, name)));
+      this.#matrices = group.params.map(({ name, matrices }) => matrices.map((matrix) => matrixSettings(matrix, group, name, this.#precision)));
       this.#made = { coefficients, steps, lrScale };
     }
     const threshold = group.algorithm === 'root' ? group.threshold : null;
@@ -42,7 +45,7 @@ export class StepSettings {
   }
 }
 
-function matrixSettings(matrix: MatrixLayout, { coefficients, steps, lrScale }: MuonGroup | RootGroup, name: string): MatrixSettings[number] {
-  const triples = boundedTriplesFor(matrix.rows, matrix.columns, coefficients, steps, name);
+function matrixSettings(matrix: MatrixLayout, { coefficients, steps, lrScale }: MuonGroup | RootGroup, name: string, precision: Precision): MatrixSettings[number] {
+  const triples = boundedTriplesFor(matrix.rows, matrix.columns, coefficients, steps, precision, name);
   return { updateScale: scaleFactors[lrScale](matrix), coefficients: Float64Array.from(triples.flat()) };
 }

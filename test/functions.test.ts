@@ -84,7 +84,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
       await expectError(() => orthogonalize(x, [3, 3], { coefficients, device, precision }), 'ERR_INVALID_ARGUMENT', /within 10, got ones that take/);
       expect(() => new Root([new Parameter({ name: 'w', shape: [3, 3] })], { coefficients, device, precision })).toThrow(/within 10/);
     }
-    const published = { coefficients: 'paper', device } as const;
+    const published = { coefficients: 'paper', device, precision } as const;
     const w = new Parameter({ name: 'w', shape: [2048, 2048] });
     new Root([w], { ...published, steps: 5 }).dispose();
     expect(() => new Root([w], { ...published, steps: 6 })).toThrow(/take some to 679 in 6 iterations/);
