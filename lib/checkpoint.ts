@@ -29,11 +29,15 @@ const version = '1';
 /** More than anyone takes, and far from where counting by one stops making a difference. */
 const mostSteps = 1e15;
 
-/** Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and `<name>.expAvgSq`. */
+/**
+ * Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and `<name>.expAvgSq`.
+ * @param dataOf the parameter's own array, or what stands for it
+ */
 export async function writeCheckpoint(
   file: string,
   step: number,
   groups: readonly ParamGroup[],
+  dataOf: (parameter: Parameter) => Float32Array,
   stateOf: (parameter: Parameter) => State,
 ): Promise<void> {
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
@@ -44,7 +48,7 @@ export async function writeCheckpoint(
   const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
     const { name, shape } = parameter;
     const ofState = stateKeys(group).map((key) => ({ name: `${name}.${key}`, shape, values: () => arrayOf(stateOf(parameter), key) }));
-    return [{ name: `${name}.data`, shape, values: () => checkArray(parameter.data, parameter.size, `data of parameter "${name}"`) }, ...ofState];
+    return [{ name: `${name}.data`, shape, values: () => checkArray(dataOf(parameter), parameter.size, `data of parameter "${name}"`) }, ...ofState];
   });
   await writeSafetensors(file, { format, version, step: String(step), parameters: JSON.stringify(parameters) }, tensors);
 }

@@ -1,12 +1,12 @@
 import type * as native from '../binding.js';
 import { type Arrays, checkArrays, firstNonFinite } from './arrays.js';
-import { addon, guard, guardAsync } from './binding.js';
+import { addon, guard, guardAsync, isDetachment } from './binding.js';
 import { readCheckpoint, writeCheckpoint } from './checkpoint.js';
 import { type DeviceInfo, resolveDevice } from './devices.js';
 import { enumerate, expected, RootError } from './errors.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
-import { type Algorithm, resolveOptions } from './options.js';
-import type { Parameter } from './parameter.js';
+import { type Algorithm, precisionOn, resolveOptions } from './options.js';
+import { allocate, type Parameter } from './parameter.js';
 import { StepSettings } from './settings.js';
 import { checkKeys, checkObject, oneOf } from './validate.js';
 
@@ -72,18 +72,25 @@ export abstract class Optimizer {
     const { defaults, device, threads, nonFinite, hostSync, precision } = resolveOptions(algorithm, options);
     this.paramGroups = resolveGroups(algorithm, params, defaults);
     this.#parameters = this.paramGroups.flatMap((group) => group.params);
-    this.#settings = this.paramGroups.map((group) => new StepSettings(group));
     this.#nonFinite = nonFinite;
     this.#arrays = checkArrays(this.#parameters);
     this.device = resolveDevice(device);
+    const used = precisionOn(this.device.name, precision);
+    this.#settings = this.paramGroups.map((group) => new StepSettings(group, used));
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
       params.map(({ size, matrices }) => ({ size, matrices: algorithm === 'adamw' ? [] : matrices })),
     );
     this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
-    this.#native = guard(() => new Native(this.device.name, threads, precision, layouts));
+    this.#native = guard(() => new Native(this.device.name, threads, used, layouts));
     this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
-    if (this.#manual) guard(() => this.#native.writeParametersSync(this.#arrays.data));
+    if (!this.#manual) return;
+    try {
+      guard(() => this.#native.writeParametersSync(this.#arrays.data));
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
   }
 
   /**
@@ -99,8 +106,8 @@ export abstract class Optimizer {
       const { data, gradients } = this.#stepArrays();
       const running = guard(() => this.#native.step(data, gradients, this.#stepSettings()));
       const rejected = await guardAsync(() => running).catch((error: unknown) => {
-        // The arrays were detached meanwhile: the state is a step further, wherever the data went.
-        if (error instanceof RootError && error.code === 'ERR_INVALID_ARGUMENT') this.#step++;
+        // The state is a step further, wherever the data went.
+        if (isDetachment(error)) this.#step++;
         throw error;
       });
       return this.#report(gradients, rejected);
@@ -176,8 +183,9 @@ export abstract class Optimizer {
     checkPath(path);
     await this.#exclusively('save', async () => {
       this.#checkArrays();
-      await this.#transfer('readParameters');
-      await writeCheckpoint(path, this.#step, this.paramGroups, (parameter) => this.#stateOf(parameter));
+      const copies = this.#manual ? await this.#copyFromDevice() : undefined;
+      const dataOf = (parameter: Parameter) => copies?.get(parameter) ?? parameter.data;
+      await writeCheckpoint(path, this.#step, this.paramGroups, dataOf, (parameter) => this.#stateOf(parameter));
     });
   }
 
@@ -222,8 +230,15 @@ export abstract class Optimizer {
     const names = rejected.map((index) => this.#parameters[index]!.name);
     if (this.#nonFinite === 'skip') return { step: this.#step, applied: false, nonFinite: names };
     const found = (this.#manual ? [] : rejected).map((index) => firstNonFinite(gradients[index]!)).find((one) => one !== undefined);
-    const got = found ?? 'values too large for the optimizer\'s state';
+    const got = found ?? `values ${this.#manual ? 'not finite or ' : ''}too large for the optimizer's state`;
     throw new RootError('ERR_NON_FINITE', `Expected finite gradients, got ${got} in ${enumerate(names)}; nothing was changed`);
+  }
+
+  /** What the device holds, without touching what the host's arrays do. */
+  async #copyFromDevice(): Promise<ReadonlyMap<Parameter, Float32Array>> {
+    const copies = new Map(this.#parameters.map((one) => [one, allocate(one.size, `a copy of parameter "${one.name}"`)]));
+    await guardAsync(() => this.#native.readParameters([...copies.values()]));
+    return copies;
   }
 
   async #transfer(direction: 'readParameters' | 'writeParameters'): Promise<void> {
