@@ -14,7 +14,7 @@ const common = {
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
 };
 
-const onEmulator = ['adamw', 'checkpoint', 'cuda*', 'devices', 'emulator', 'functions', 'groups', 'lifecycle', 'optimizer', 'root'];
+const onEmulator = ['accuracy', 'adamw', 'checkpoint', 'cuda*', 'devices', 'emulator', 'functions', 'groups', 'lifecycle', 'optimizer', 'root'];
 const emulatorTests = onEmulator.map((name) => `<rootDir>/test/${name}.test.ts`);
 
 /** @type {import('jest').Config} */

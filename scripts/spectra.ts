@@ -1,0 +1,79 @@
+/** Dense matrices of known singular values and vectors, whose image under the Newton-Schulz iteration is known in float64 as well. */
+
+type Triple = readonly [number, number, number];
+
+/** `length` singular values in descending order, of a matrix whose longer side is `aspect` times the shorter one. */
+export const spectra: Readonly<Record<string, (length: number, aspect: number) => number[]>> = {
+  Gaussian: marchenkoPastur,
+  'heavy-tailed': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => value + 30 * Math.exp((-40 * i) / length)),
+  'low rank + noise': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0.1 * value)),
+  'rank-deficient': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0)),
+  'i^-0.8': (length) => Array.from({ length }, (_, i) => (i + 1) ** -0.8),
+  'condition 1e6': (length) => Array.from({ length }, (_, i) => 10 ** ((-6 * i) / Math.max(1, length - 1))),
+};
+
+/** Those of a Gaussian matrix, by the law that they follow as it grows, times a factor that its Frobenius norm removes. */
+function marchenkoPastur(length: number, aspect: number): number[] {
+  const y = 1 / aspect;
+  const [low, high] = [(1 - Math.sqrt(y)) ** 2, (1 + Math.sqrt(y)) ** 2];
+  // The density of λ = σ², summed over a grid whose points crowd at both ends, as the density's own singularities do.
+  const points = 20_000;
+  const values: number[] = [];
+  let [sum, index] = [0, 0];
+  const lambda = (i: number) => low + ((high - low) * (1 - Math.cos((Math.PI * i) / points))) / 2;
+  const mass = (i: number) => {
+    const middle = (lambda(i) + lambda(i + 1)) / 2;
+    return (Math.sqrt((high - middle) * (middle - low)) / (2 * Math.PI * y * middle)) * (lambda(i + 1) - lambda(i));
+  };
+  const total = Array.from({ length: points }, (_, i) => mass(i)).reduce((a, b) => a + b);
+  for (let i = 0; i < points; i++) {
+    sum += mass(i) / total;
+    for (; index < length && sum >= (index + 0.5) / length; index++) values.push(Math.sqrt(lambda(i + 1)));
+  }
+  return values.concat(Array.from({ length: length - values.length }, () => Math.sqrt(high))).reverse();
+}
+
+/** U·diag(values)·Vᵀ with U and V made of random signs and Walsh-Hadamard transforms; both sides are powers of two. */
+export function matrixOf(values: readonly number[], rows: number, columns: number, seed = 1): Float64Array {
+  const x = new Float64Array(rows * columns);
+  values.forEach((value, i) => (x[i * columns + i] = value));
+  for (const round of [0, 1]) {
+    const [left, right] = [signs(rows, 4 * seed + round), signs(columns, 4 * seed + 2 + round)];
+    for (let i = 0; i < rows; i++) {
+      const row = x.subarray(i * columns, (i + 1) * columns);
+      for (let j = 0; j < columns; j++) row[j]! *= left[i]! * right[j]!;
+      butterflies(row, columns, 1);
+    }
+    butterflies(x, rows, columns);
+    const scale = 1 / Math.sqrt(rows * columns);
+    for (let i = 0; i < x.length; i++) x[i]! *= scale;
+  }
+  return x;
+}
+
+/** What the iteration makes of singular values that are divided by their Frobenius norm first. */
+export function iterated(values: readonly number[], coefficients: readonly Triple[]): number[] {
+  const norm = Math.hypot(...values) + 1e-7;
+  return values.map((value) => coefficients.reduce((x, [a, b, c]) => x * (a + x * x * (b + c * x * x)), value / norm));
+}
+
+/** The Walsh-Hadamard transform along `count` runs of `width` elements. */
+function butterflies(x: Float64Array, count: number, width: number): void {
+  for (let half = width; half < count * width; half *= 2) {
+    for (let start = 0; start < count * width; start += 2 * half) {
+      for (let i = start; i < start + half; i++) {
+        const [a, b] = [x[i]!, x[i + half]!];
+        x[i] = a + b;
+        x[i + half] = a - b;
+      }
+    }
+  }
+}
+
+function signs(length: number, seed: number): Float64Array {
+  let state = seed * 2_654_435_769;
+  return Float64Array.from({ length }, () => {
+    state = (Math.imul(state ^ (state >>> 15), 2_246_822_519) + 3_266_489_917) | 0;
+    return ((state >>> 16) & 1) === 0 ? 1 : -1;
+  });
+}
