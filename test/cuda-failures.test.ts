@@ -1,0 +1,121 @@
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+import { devicesUnderTest, isEmulated } from './support.js';
+
+const emulated = devicesUnderTest().some(isEmulated);
+const onEmulator = emulated ? describe : describe.skip;
+const lib = JSON.stringify(path.join(__dirname, '../lib/index.ts'));
+
+/** Runs a script on an emulator of its own and returns what it printed as JSON. */
+function run<T>(script: string, env: Record<string, string>): T {
+  const code = `require('tsx/cjs'); const { AdamW, Muon, Parameter, Root, devices, orthogonalizeSync } = require(${lib}); (async () => {${script}})()`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..'), env: { ...process.env, ...env } });
+  if (status !== 0) throw new Error(`exit status ${status}: ${stderr}`);
+  return JSON.parse(stdout) as T;
+}
+
+onEmulator('what there is instead of a device', () => {
+  const look = `
+    const message = (device) => { try { const one = new AdamW([new Parameter({ name: 'w', shape: [2] })], { device }); one.dispose(); return one.device.name + ': ' + one.device.reason; } catch (error) { return error.code + ': ' + error.message; } };
+    console.log(JSON.stringify({ found: devices().cuda.devices.length, reason: devices().cuda.reason, auto: message('auto'), cuda: message('cuda') }));`;
+  test.each<[Record<string, string>, number, string]>([
+    [{ EMULATOR_DRIVER: '0' }, 0, 'no NVIDIA driver is installed'],
+    [{ EMULATOR_DRIVER: '12080' }, 0, 'the NVIDIA driver is too old: it supports CUDA 12.8, this build needs 13.0'],
+    [{ EMULATOR_DEVICES: '0' }, 0, 'there is no NVIDIA GPU'],
+    [{ EMULATOR_CAPABILITY: '7.5', EMULATOR_DEVICES: '1' }, 0, 'cuda:0: Emulated GPU is too old: it has compute capability 7.5, this build needs 8.0'],
+    [{ EMULATOR_MEMORY: '30000000', EMULATOR_DEVICES: '1' }, 1, 'cuda:0: its memory is taken: 28 MiB are free of 28'],
+    [{ EMULATOR_FAIL: 'cudaGetDeviceCount:1=cudaErrorUnknown' }, 0, 'cudaGetDeviceCount failed: cudaErrorUnknown'],
+    [{ EMULATOR_FAIL: 'cudaMemGetInfo:1=cudaErrorMemoryAllocation,cudaMemGetInfo:2=cudaErrorMemoryAllocation', EMULATOR_DEVICES: '1' }, 1, 'cuda:0: its memory is taken: cudaMemGetInfo failed: cudaErrorMemoryAllocation'],
+  ])('%j', (env, found, reason) => {
+    const result = run<{ found: number; reason: string | null; auto: string; cuda: string }>(look, env);
+    expect(result).toMatchObject({ found, reason: found === 0 ? reason : null });
+    expect(result.auto).toContain(`cpu: ${reason}`);
+    expect(result.cuda).toContain(`ERR_DEVICE_UNAVAILABLE: Expected device "cuda" to be available: ${reason}`);
+  });
+});
+
+/** Every optimizer takes three steps or fails; what is then left is compared with what steps that did not fail leave. */
+const trial = `
+  const values = (size, seed) => Float32Array.from({ length: size }, (_, i) => Math.sin(i * 12.9898 + seed));
+  const make = () => [[6, 10], [6, 10], [12, 4], [60000]].map((shape, i) => new Parameter({ name: 'w' + i, shape, data: values(shape.reduce((a, b) => a * b), i) }));
+  const fill = (model, step) => model.forEach((one, i) => one.grad.set(values(one.size, 10 * step + i)));
+  const digest = (arrays) => require('node:crypto').createHash('sha1').update(Buffer.concat(arrays.map((one) => Buffer.from(one.buffer)))).digest('hex');
+  const dataOf = (model) => digest(model.map((one) => one.data));
+  const stateOf = (optimizer, model) => digest(model.flatMap((one) => Object.values(optimizer.stateOf(one)).filter((item) => ArrayBuffer.isView(item))));
+  const steps = 3;`;
+
+interface Outcome {
+  /** Calls that threw: the code, whether it was a step, and the message. */
+  errors: [code: string, when: string, message: string][];
+  wrong: string[];
+  /** Optimizers that had to be given up. */
+  lost: number;
+  finished: number;
+}
+
+onEmulator('a call that fails', () => {
+  let expected: string;
+  beforeAll(() => {
+    expected = JSON.stringify(run(`${trial}
+      const model = make();
+      const optimizer = new Root(model, { device: 'cuda:0' });
+      const expected = [[dataOf(model), stateOf(optimizer, model)]];
+      for (let step = 1; step <= steps; step++) { fill(model, step); optimizer.stepSync(); expected.push([dataOf(model), stateOf(optimizer, model)]); }
+      console.log(JSON.stringify(expected));`, {}));
+  });
+
+  const calls = [
+    'cudaMallocFromPoolAsync', 'cudaMallocHost', 'cudaMemPoolCreate', 'cudaStreamCreateWithFlags', 'cudaEventCreateWithFlags', 'cudaSetDevice', 'cudaGetDevice',
+    'cudaMemsetAsync', 'cudaMemcpyAsync', 'cudaLaunchKernel', 'cudaFuncSetAttribute', 'cudaDeviceGetAttribute', 'cudaFuncGetAttributes',
+    'cudaStreamBeginCapture', 'cudaStreamEndCapture', 'cudaGraphInstantiate', 'cudaGraphUpload', 'cudaGraphLaunch',
+    'cudaEventRecord', 'cudaEventSynchronize', 'cudaStreamWaitEvent',
+  ];
+  test.each(calls)('%s', (call) => {
+    const error = /Malloc|Pool/.test(call) ? 'cudaErrorMemoryAllocation' : 'cudaErrorUnknown';
+    // Further and further apart, and so at another place of each trial.
+    const failures = Array.from({ length: 120 }, (_, i) => `${call}:${(i * (i + 3)) / 2 + 1}=${error}`).join();
+    const outcome = run<Outcome>(`${trial}
+      const expected = ${expected};
+      const outcome = { errors: [], wrong: [], lost: 0, finished: 0 };
+      for (let trial = 0; trial < 300 && outcome.finished + outcome.lost < 16; trial++) {
+        const model = make();
+        let optimizer;
+        try {
+          optimizer = new Root(model, { device: 'cuda:0' });
+        } catch (error) {
+          outcome.errors.push([error.code, 'constructor', error.message]);
+          if (dataOf(model) !== expected[0][0]) outcome.wrong.push('data after a failed constructor');
+          continue;
+        }
+        let done = 0;
+        for (let attempt = 0; attempt < 20 && done < steps; attempt++) {
+          fill(model, done + 1);
+          try {
+            if (attempt % 2 === 0) optimizer.stepSync(); else await optimizer.step();
+            done++;
+            if (dataOf(model) !== expected[done][0]) outcome.wrong.push('data after step ' + done + ' of trial ' + trial);
+          } catch (error) {
+            outcome.errors.push([error.code, 'step', error.message]);
+            let state;
+            try { state = stateOf(optimizer, model); } catch (again) {
+              outcome.errors.push([again.code, 'stateOf', again.message]);
+              try { state = stateOf(optimizer, model); } catch { outcome.lost++; break; }
+            }
+            if (dataOf(model) !== expected[done][0]) outcome.wrong.push('data after a failed step: ' + error.message);
+            if (state !== expected[done][1]) outcome.wrong.push('state after a failed step: ' + error.message);
+          }
+        }
+        if (done === steps) outcome.finished++;
+        try { optimizer.dispose(); } catch (error) { outcome.wrong.push('dispose: ' + error.message); }
+      }
+      console.log(JSON.stringify(outcome));`,
+    // Little more than one optimizer needs: what a failure leaks would soon be missed.
+    { EMULATOR_FAIL: failures, EMULATOR_MEMORY: String(72 << 20) });
+    expect(outcome.wrong).toEqual([]);
+    expect(outcome.errors.length).toBeGreaterThan(0);
+    for (const [code] of outcome.errors) expect(code).toMatch(/^ERR_(CUDA|OUT_OF_MEMORY|DEVICE_UNAVAILABLE)$/);
+    // A launch is called by its kernel's name.
+    expect(outcome.errors.filter(([, , message]) => !message.includes(call === 'cudaLaunchKernel' ? ' failed: cudaErrorUnknown' : call))).toEqual([]);
+    expect(outcome.finished + outcome.lost).toBe(16);
+  });
+});
