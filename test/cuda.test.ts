@@ -1,8 +1,8 @@
-import koffi from 'koffi';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { AdamW, type Device, devices, Muon, type OrthogonalState, orthogonalizeSync, Parameter, type Precision, Root, type RootGroup, type RootOptions, softThresholdSync } from '../lib/index.js';
+import { deviceMemory } from '../scripts/device-memory.js';
 import { bits, devicesUnderTest, expectError, gaussian, isEmulated, relativeError } from './support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
@@ -243,19 +243,6 @@ onCuda('transfers', () => {
   });
 });
 
-/** How those who compute gradients on a device reach its memory: by CUDA's driver. An emulated device's is the process's own. */
-function deviceCopies(): { write(to: bigint, from: Float32Array): void; read(to: Float32Array, from: bigint): void } {
-  const library = koffi.load(emulated ? 'libc.so.6' : 'libcuda.so.1');
-  const [toDevice, toHost] = emulated ? ['memcpy', 'memcpy'] : ['cuMemcpyHtoD_v2', 'cuMemcpyDtoH_v2'];
-  const write = library.func(`int ${toDevice}(uint64_t to, _In_ float* from, size_t bytes)`) as (to: bigint, from: Float32Array, bytes: number) => number;
-  const read = library.func(`int ${toHost}(_Out_ float* to, uint64_t from, size_t bytes)`) as (to: Float32Array, from: bigint, bytes: number) => number;
-  const checked = (status: number) => { if (!emulated && status !== 0) throw new Error(`CUDA error ${status}`); };
-  return {
-    write: (to, from) => { checked(write(to, from, from.byteLength)); },
-    read: (to, from) => { checked(read(to, from, to.byteLength)); },
-  };
-}
-
 onCuda('hostSync: manual', () => {
   const options: RootOptions = { device, hostSync: 'manual' };
 
@@ -264,7 +251,7 @@ onCuda('hostSync: manual', () => {
     const before = there.map((one) => bits(one.data));
     using manual = new Root(there, options);
     using usual = new Root(twin, { device });
-    const copies = deviceCopies();
+    const copies = deviceMemory(emulated);
     const memory = there.map((one) => manual.deviceMemory(one));
     expect(memory.every(({ data, grad }) => data > 0n && grad > 0n && data % 256n === 0n && grad % 256n === 0n)).toBe(true);
     expect(new Set(memory.map(({ stream }) => stream)).size).toBe(1);
@@ -302,7 +289,7 @@ onCuda('hostSync: manual', () => {
   test('zeroGrad reaches the device, and NaN there is found', async () => {
     const model = parameters('w', [[6, 4], [5]]);
     using optimizer = new Root(model, { ...options, lr: 0.1, weightDecay: 0 });
-    const copies = deviceCopies();
+    const copies = deviceMemory(emulated);
     const { grad } = optimizer.deviceMemory(model[1]!);
     copies.write(grad, Float32Array.of(1, NaN, 1, 1, 1));
     const before = snapshot(optimizer, model);

@@ -1,0 +1,31 @@
+import koffi, { type LibraryHandle } from 'koffi';
+
+/** Copies between host arrays and addresses on a CUDA device, as somebody's own gradients would get there. */
+export interface DeviceMemory {
+  write(to: bigint, from: Float32Array): void;
+  read(to: Float32Array, from: bigint): void;
+}
+
+/** Makes device 0's own context, which CUDA's runtime uses too, this thread's. */
+function bindContext(library: LibraryHandle, check: (status: number) => void): void {
+  const context: unknown[] = [null];
+  check((library.func('int cuInit(unsigned int flags)') as (flags: number) => number)(0));
+  check((library.func('int cuDevicePrimaryCtxRetain(_Out_ void** context, int device)') as (out: unknown[], device: number) => number)(context, 0));
+  check((library.func('int cuCtxSetCurrent(void* context)') as (context: unknown) => number)(context[0]));
+}
+
+/** @param emulated the addresses are the process's own, as those of test/cuda-emulator are */
+export function deviceMemory(emulated: boolean): DeviceMemory {
+  const library = koffi.load(emulated ? 'libc.so.6' : 'libcuda.so.1');
+  const [toDevice, toHost] = emulated ? ['memcpy', 'memcpy'] : ['cuMemcpyHtoD_v2', 'cuMemcpyDtoH_v2'];
+  const write = library.func(`int ${toDevice}(uint64_t to, _In_ float* from, size_t bytes)`) as (to: bigint, from: Float32Array, bytes: number) => number;
+  const read = library.func(`int ${toHost}(_Out_ float* to, uint64_t from, size_t bytes)`) as (to: Float32Array, from: bigint, bytes: number) => number;
+  const check = (status: number) => {
+    if (!emulated && status !== 0) throw new Error(`CUDA error ${status}`);
+  };
+  if (!emulated) bindContext(library, check);
+  return {
+    write: (to, from) => { check(write(to, from, from.byteLength)); },
+    read: (to, from) => { check(read(to, from, to.byteLength)); },
+  };
+}

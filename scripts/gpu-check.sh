@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# What a machine with an NVIDIA GPU is for: the whole suite on it, compute-sanitizer on the tests of the CUDA backend, and the benchmark.
+# Prints one table, and the benchmark's; logs go to the folder given, by default runs/gpu-check. Fails where anything does.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+logs=${1:-runs/gpu-check}
+mkdir -p "$logs"
+export REQUIRE_CUDA=1 ROOT_OPTIMIZER_AUTO_CUDA=1
+
+rows=()
+failed=0
+# stage NAME COMMAND…: a row with what the command's last line of figures was
+stage() {
+  local name=$1 log=$logs/$1.log start=$SECONDS result
+  shift
+  if "$@" >"$log" 2>&1; then result=passed; else result="FAILED ($?)" failed=1; fi
+  local figures
+  figures=$(grep -E '^Tests:|ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//')
+  rows+=("| $name | $result | $((SECONDS - start)) s | $figures |")
+}
+
+# Warp-synchronous code, copies and atomics of every kernel, at sizes that a checker can follow.
+sanitized='train alike|split alike|same thresholds|is replayed|transfers|orthogonalise alike: [a-zA-Z-]*, (1 × 33|65 × 200|200 × 65|129 × 257)$'
+sanitize() {
+  compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 \
+    node node_modules/jest/bin/jest.js --runInBand --selectProjects addon --testPathPatterns 'test/cuda.test' --testNamePattern "$sanitized" --testTimeout 3600000
+}
+
+# Without a toolkit here the addon was built elsewhere, and must not give way to one for the CPU alone.
+command -v nvcc >/dev/null || export ROOT_OPTIMIZER_ADDON=${ROOT_OPTIMIZER_ADDON:-$PWD/build/Release/root_optimizer.node}
+node scripts/setup.mjs || exit 1
+stage suite npx jest --selectProjects addon
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck initcheck synccheck; do stage "$tool" sanitize "$tool"; done
+else
+  rows+=('| compute-sanitizer | not installed | | |')
+fi
+stage benchmark npx tsx scripts/bench-cuda.ts --precision float16,bfloat16
+
+echo
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+git log -1 --format='commit %h, %cs' 2>/dev/null
+printf '%s\n' '| stage | result | time | figures |' '|---|---|---|---|' "${rows[@]}"
+echo
+cat "$logs/benchmark.log"
+exit $failed
