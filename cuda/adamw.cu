@@ -31,7 +31,8 @@ __global__ void check_moments_kernel(const __grid_constant__ Table<Moments> list
   if (bad) *p.flag = 1;
 }
 
-__global__ void adamw_kernel(const __grid_constant__ Table<Moments> list, const uint32_t* gate) {
+__global__ void __launch_bounds__(kPassThreads, 5)
+    adamw_kernel(const __grid_constant__ Table<Moments> list, const uint32_t* gate) {
   if (*gate != 0) return;
   const Moments& p = list.entries[blockIdx.y];
   const AdamWScalars s = *p.scalars;

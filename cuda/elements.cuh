@@ -14,16 +14,16 @@ struct alignas(16) Chunk {
   T elements[kSize];
 };
 
-/// As one word: the compiler would move them element by element.
 template <typename T>
 __device__ Chunk<T> load_chunk(const T* at) {
   const uint4 word = *reinterpret_cast<const uint4*>(at);
   return *reinterpret_cast<const Chunk<T>*>(&word);
 }
 
+/// By the intrinsic, because the compiler takes plain stores of what was put together element by element apart again.
 template <typename T>
 __device__ void store_chunk(T* at, const Chunk<T>& chunk) {
-  *reinterpret_cast<uint4*>(at) = *reinterpret_cast<const uint4*>(&chunk);
+  __stwb(reinterpret_cast<uint4*>(at), *reinterpret_cast<const uint4*>(&chunk));
 }
 
 template <typename T>
