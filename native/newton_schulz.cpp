@@ -73,9 +73,9 @@ double gram_flops(double n, double m, const std::vector<int>& legs) {
 
 Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::vector<Coefficients>& steps) {
   Operand next = queue.operand(batch, x.rows, x.columns);
-  const Operand gram = queue.operand(batch, x.columns, x.columns);
   const Operand z = queue.operand(batch, x.columns, x.columns);
   for (const auto& [a, b, c] : steps) {
+    const Operand gram = next.square();  // last read before `next` is written
     queue.gemm_symmetric(gram, 1, x, x, 0, {});
     queue.gemm_symmetric(z, float(c), gram, gram, float(b), gram);
     queue.gemm(next, x, z, float(a), x);
@@ -122,7 +122,7 @@ double Schedule::flops(int64_t tall, int64_t narrow) const {
                 : standard_flops(double(tall), double(narrow), steps.size());
 }
 
-Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 2, false}; }
+Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 1, false}; }
 
 Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision) {
   Schedule schedule{{}, std::move(steps)};
