@@ -107,7 +107,8 @@ class Queue {
   /// The same where the step's moments would not be finite.
   virtual void check_moments(const std::vector<Moments>& moments) = 0;
 
-  /// M ← μM + G.
+  /// M ← μM + G; then `threshold`, where items have one. The ε that is there is taken for that of the last step, a
+  /// place to look first; one that is not above 0 tells that there was none.
   virtual void momentum(const Batch& batch) = 0;
   /// ε ← scale · quantile of |U| over each item: numpy.quantile(|U|, q, method='linear') of the float32 values in
   /// float64, exactly.

@@ -148,6 +148,7 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
     planned_settings_ = settings;
   }
   scalars_->write(settings);
+  forget_thresholds(settings);
   const std::vector<uint32_t> flags = backend_->step(plan_, host);
   std::vector<uint32_t> raised;
   for (uint32_t p = 0; p < flags.size(); ++p) {
@@ -161,14 +162,23 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
   return {};
 }
 
+// Thresholds from before a time without clipping are not the last step's. A checkpoint keeps none of them either, and
+// the steps after it are to be the same bits.
+void Optimizer::forget_thresholds(const std::vector<Settings>& settings) {
+  for (size_t p = 0; p < parameters_.size(); ++p) {
+    const auto* s = std::get_if<OrthogonalSettings>(&settings[p]);
+    if (s == nullptr || !s->threshold || states_[p].clipped) continue;
+    states_[p].thresholds.write(std::vector<double>(parameters_[p].matrices.size(), 0).data());
+  }
+}
+
 // The whole of ROOT. Without a threshold it is Muon.
 static Job orthogonal_job(const Group& group) {
   const Footprint footprint = group.footprint();
   const double elements = double(group.batch.size()) * double(footprint.items);
   return {group.flops() + kElementCost * elements, footprint, group.parameters,
-          [footprint, batch = group.batch, schedule = group.schedule](Queue& queue) {
+          [batch = group.batch, schedule = group.schedule](Queue& queue) {
             queue.momentum(batch);
-            if (footprint.selection) queue.threshold(batch);
             const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
             queue.update(batch, x);
           }};

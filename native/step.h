@@ -73,6 +73,7 @@ class Optimizer {
   struct State;
   struct Scalars;
 
+  void forget_thresholds(const std::vector<Settings>& settings);
   Plan make_plan(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
   void add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
   void add_moment_jobs(Plan& plan, const std::vector<Arrays>& arrays) const;

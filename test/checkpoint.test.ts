@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, Muon, type Optimizer, type OrthogonalState, Parameter, Root, type RootOptions } from '../lib/index.js';
+import { AdamW, Muon, type Optimizer, type OrthogonalState, Parameter, Root, type RootGroup, type RootOptions } from '../lib/index.js';
 import { bits, devicesUnderTest, expectError, gaussian } from './support.js';
 
 let folder: string;
@@ -58,6 +58,19 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     await first.save(file);
     expect(await second.load(file)).toEqual({ step: 3 });
     expect(run(second, after, 3, 6)).toEqual(run(whole, uninterrupted, 0, 6));
+  });
+
+  test('goes on bit for bit through a time without clipping', async () => {
+    const [uninterrupted, after] = [model(), model()];
+    using whole = new Root(uninterrupted, { device });
+    using second = new Root(after, { device });
+    run(whole, uninterrupted, 0, 3);
+    (whole.paramGroups[0] as RootGroup).threshold = null;
+    run(whole, uninterrupted, 3, 5);
+    await whole.save(file);
+    await second.load(file, { options: 'ignore' });
+    (whole.paramGroups[0] as RootGroup).threshold = { quantile: 0.9, scale: 1 };
+    expect(run(second, after, 5, 8)).toEqual(run(whole, uninterrupted, 5, 8));
   });
 });
 

@@ -1,4 +1,4 @@
-import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type Triple } from '../lib/index.js';
+import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type RootGroup, softThresholdSync, type Triple } from '../lib/index.js';
 import * as reference from './reference.js';
 import { bits, devicesUnderTest, gaussian, golden, random, relativeError } from './support.js';
 
@@ -104,6 +104,40 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       return params.map((one) => bits(one.data)).join();
     };
     expect(new Set(await Promise.all([1, 2, 3, 0].map(run))).size).toBe(1);
+  });
+
+  test('thresholds are exact wherever they move between steps', () => {
+    const shape = [120, 150] as const; // more than one range of a pass
+    const size = 120 * 150;
+    const gradients: [string, (i: number, value: number) => number][] = [
+      ['as before', (_, value) => value],
+      ['a little more', (_, value) => 1.02 * value],
+      ['ties at the edge', (i, value) => (i % 3 === 0 ? 0.875 : value)],
+      ['a jump', (_, value) => 100 * value],
+      ['back', (_, value) => value / 50],
+      ['all equal', () => 3],
+      ['mostly zero', (i, value) => (i % 20 === 0 ? value : 0)],
+      ['tiny', (_, value) => 1e-40 * value],
+      ['huge', (_, value) => 1e30 * value],
+    ];
+    for (const [momentum, nesterov, threshold] of [[0.95, true, { quantile: 0.9, scale: 1 }], [0, false, { quantile: 0.9, scale: 1 }], [0.3, true, 'robust'], [0, true, { quantile: 1, scale: 0.5 }]] as const) {
+      const w = new Parameter({ name: 'w', shape, data: gaussian(size, 3) });
+      const settings = { lr: 0.1, momentum, nesterov, weightDecay: 0, lrScale: 'none', coefficients: 'quintic', steps: 1 } as const;
+      using optimizer = new Root([w], { ...settings, threshold, device, precision });
+      const { quantile, scale } = (optimizer.paramGroups[0] as RootGroup).threshold!;
+      for (const [name, change] of gradients.flatMap((one) => [one, one, one])) {
+        w.grad.set(gaussian(size, 1).map((value, i) => change(i, value)));
+        const before = Float64Array.from(w.data);
+        optimizer.stepSync();
+        const { momentumBuffer, threshold: found } = optimizer.stateOf(w) as OrthogonalState;
+        const mu = Math.fround(momentum);
+        const u = momentumBuffer.map((m, i) => (nesterov ? Math.fround(w.grad[i]! + Math.fround(mu * m)) : m));
+        expect([name, found]).toEqual([name, softThresholdSync(u, { quantile, scale, device }).threshold]);
+        const kept = Math.fround(found!) === 0 ? u : u.map((value) => Math.min(Math.max(value, -Math.fround(found!)), Math.fround(found!)));
+        const x = reference.newtonSchulz(kept, ...shape, newtonSchulzCoefficients(shape, 'quintic', 1));
+        expect(relativeError(w.data, before.map((value, i) => value - 0.1 * x[i]!))).toBeLessThan(1e-5);
+      }
+    }
   });
 
   test('without lr and weight decay nothing moves', () => {

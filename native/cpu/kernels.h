@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 /// For what must not become a call: it passes vectors that only the instruction set at hand has registers for.
 #define KERNEL_INLINE __attribute__((always_inline)) static inline
@@ -23,7 +25,38 @@ struct GemmBlock {
   bool symmetric;   // out is symmetric: compute what lies on and below the diagonal, then mirror the block
 };
 
-/// What is compiled once per instruction set (kernels.inc).
+/// Where U comes from, for one matrix: G + μM, or M where there is no gradient to look ahead along.
+struct LookAhead {
+  const float* momentum;
+  const float* gradient;
+  float mu;
+
+  float operator()(int64_t i) const { return gradient == nullptr ? momentum[i] : gradient[i] + mu * momentum[i]; }
+};
+
+inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
+
+/// |u| as an integer: the bits of a float without its sign order as its magnitude does.
+inline uint32_t key_of(float u) {
+  uint32_t bits;
+  std::memcpy(&bits, &u, sizeof bits);
+  return bits & 0x7fffffff;
+}
+
+inline float magnitude_of(uint32_t key) {
+  float magnitude;
+  std::memcpy(&magnitude, &key, sizeof magnitude);
+  return magnitude;
+}
+
+/// What a run of elements has of a bracket of magnitudes.
+struct Bracketed {
+  int64_t below, inside;
+  double squares;  ///< the sum of the squares of those below
+};
+
+/// What is compiled once per instruction set (kernels.inc). Sums of doubles have an order of their own, the same in all
+/// sets.
 struct Kernels {
   const char* name;
   int64_t panel_width;
@@ -31,6 +64,14 @@ struct Kernels {
   void (*gemm_block)(const GemmBlock& block);
   /// out[c·out_stride + r] ← in[r·in_stride + c].
   void (*transpose)(const float* in, int64_t in_stride, float* out, int64_t out_stride, int64_t rows, int64_t columns);
+  /// Σ clamp(u, ±limit)² over [begin, end).
+  double (*clipped_squares)(const LookAhead& u, int64_t begin, int64_t end, float limit);
+  /// out[i] ← clamp(u, ±limit)·factor, rounded once, for `count` elements from `first` on.
+  void (*clip_and_scale)(const LookAhead& u, int64_t first, int64_t count, float limit, double factor, float* out);
+  /// M ← μM + G over [begin, end), and the keys within [floor, floor + width] of U's magnitudes, in order, to `inside`,
+  /// which has room for all.
+  Bracketed (*advance)(float* momentum, const float* gradient, float mu, bool nesterov, int64_t begin, int64_t end,
+                       uint32_t floor, uint32_t width, uint32_t* inside);
   /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can
   /// do at most.
   double (*spin)(int64_t rounds);

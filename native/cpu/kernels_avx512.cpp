@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "kernels.h"
@@ -27,12 +28,27 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
   return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
 }
 
+KERNEL_INLINE int64_t keys_inside(const float* u, int64_t length, uint32_t floor, uint32_t width, uint32_t* keys) {
+  const __m512i floors = _mm512_set1_epi32(int(floor));
+  const __m512i widths = _mm512_set1_epi32(int(width));
+  int64_t found = 0;
+  for (int64_t i = 0; i < length; i += kLanes) {
+    const __mmask16 present = length - i < kLanes ? __mmask16((1 << (length - i)) - 1) : __mmask16(0xffff);
+    const __m512i key = _mm512_maskz_loadu_epi32(present, u + i);
+    const __mmask16 inside = _mm512_mask_cmple_epu32_mask(present, _mm512_sub_epi32(key, floors), widths);
+    _mm512_mask_compressstoreu_epi32(keys + found, inside, key);
+    found += __builtin_popcount(inside);
+  }
+  return found;
+}
+
 #include "kernels.inc"
 
 }  // namespace
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512", kWidth, kRows, gemm_block, transpose, spin};
+  static const Kernels kernels{"avx512",        kWidth,         kRows,   gemm_block, transpose,
+                               clipped_squares, clip_and_scale, advance, spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "queue.h"
+#include "selection.h"
 
 namespace root_optimizer {
 
@@ -34,12 +36,77 @@ void CpuQueue::check_momentum(const Batch& batch) {
 
 void CpuQueue::momentum(const Batch& batch) {
   const Item& item = only(batch);
-  const float mu = item.scalars->mu;
+  if (item.threshold != nullptr && select_near(batch)) return;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
+    const float mu = item.scalars->mu;
     float* m = item.momentum;
     const float* g = item.gradient;
     for (int64_t i = begin; i < end; ++i) m[i] = mu * m[i] + g[i];
   });
+  if (item.threshold != nullptr) threshold(batch);
+}
+
+// Momentum, threshold and norm in one pass, where the quantile is still near the last one: what lies in a bracket
+// around that is put aside, what lies below it counted, and its squares are summed. Where the bracket is missed
+// `threshold` looks everywhere. False, with nothing done, where there was no last one.
+bool CpuQueue::select_near(const Batch& batch) {
+  const Item& item = only(batch);
+  const auto& [quantile, scale, mu, decay, rate] = *item.scalars;
+  const double last = *item.threshold / scale;
+  constexpr double kReach = 0.125;
+  if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) return false;
+  const uint32_t floor = key_of(float(last * (1 - kReach)));
+  const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
+
+  const int64_t size = batch.size();
+  const size_t mark = arena_.mark();
+  const size_t count = size_t((size + kPassGrain - 1) / kPassGrain);
+  auto* const ranges = static_cast<Bracketed*>(arena_.take(count * sizeof(Bracketed)));
+  auto* const inside = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
+    ranges[begin / kPassGrain] =
+        kernels_.advance(item.momentum, item.gradient, mu, batch.nesterov, begin, end, floor, width, inside + begin);
+  });
+
+  const Position position(size, quantile);
+  int64_t below = 0;
+  int64_t found = 0;
+  for (size_t r = 0; r < count; ++r) {
+    below += ranges[r].below;
+    found += ranges[r].inside;
+  }
+  if (position.low < below || position.high >= below + found) {
+    arena_.rewind(mark);
+    threshold(batch);
+    return true;
+  }
+  auto* const keys = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
+  uint32_t* end = keys;
+  for (size_t r = 0; r < count; ++r) {
+    const uint32_t* const from = inside + int64_t(r) * kPassGrain;
+    end = std::copy(from, from + ranges[r].inside, end);
+  }
+  *item.threshold = scale * quantile_of(keys, found, below, position);
+
+  // Only at scale 1 is the limit certain to lie in the bracket.
+  const float limit = clip_limit(batch);
+  if (scale == 1) {
+    double total = 0;
+    for (size_t r = 0; r < count; ++r) {
+      const Bracketed& range = ranges[r];
+      const int64_t length = std::min(kPassGrain, size - int64_t(r) * kPassGrain);
+      double sum = range.squares + double(length - range.below - range.inside) * double(limit) * double(limit);
+      const uint32_t* const from = inside + int64_t(r) * kPassGrain;
+      for (int64_t i = 0; i < range.inside; ++i) {
+        const double x = std::min(magnitude_of(from[i]), limit);
+        sum += x * x;
+      }
+      total += sum;
+    }
+    norm_ = std::sqrt(total);
+  }
+  arena_.rewind(mark);
+  return true;
 }
 
 }  // namespace root_optimizer

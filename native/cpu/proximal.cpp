@@ -5,38 +5,13 @@
 
 namespace root_optimizer {
 
-namespace {
-
-// One double has too long a latency to add up a stream; a fixed number of them keeps the order of the sum fixed as
-// well.
-double clipped_square_sum(const LookAhead& u, int64_t begin, int64_t end, float limit) {
-  constexpr int64_t kSums = 8;
-  double sums[kSums] = {};
-  int64_t i = begin;
-  for (; i + kSums <= end; i += kSums) {
-    for (int64_t s = 0; s < kSums; ++s) {
-      const double x = clamp(u(i + s), limit);
-      sums[s] += x * x;
-    }
-  }
-  for (; i < end; ++i) {
-    const double x = clamp(u(i), limit);
-    sums[0] += x * x;
-  }
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
-}
-
-}  // namespace
-
 // In float64: float32 squares overflow from 1e19 on.
 double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
   const size_t mark = arena_.mark();
   const int64_t count = (size + kPassGrain - 1) / kPassGrain;
   double* partial = static_cast<double*>(arena_.take(size_t(count) * sizeof(double)));
   for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    partial[begin / kPassGrain] = clipped_square_sum(u, begin, end, limit);
+    partial[begin / kPassGrain] = kernels_.clipped_squares(u, begin, end, limit);
   });
   double total = 0;
   for (int64_t i = 0; i < count; ++i) total += partial[i];
@@ -47,8 +22,8 @@ double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
 Operand CpuQueue::proximal(const Batch& batch) {
   const LookAhead u = look_ahead(batch);
   const float limit = clip_limit(batch);
-  const double factor = 1 / (clipped_norm(u, batch.size(), limit) + 1e-7);
-  const auto entry = [=](int64_t i) { return float(clamp(u(i), limit) * factor); };
+  const double norm = norm_ ? *norm_ : clipped_norm(u, batch.size(), limit);
+  const double factor = 1 / (norm + 1e-7);
 
   const Operand x = operand(batch, batch.tall(), batch.narrow());
   const PanelLayout panels = layout(x);
@@ -66,8 +41,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
     std::fill(out + begin * width, out + end * width, 0.0f);
     if (!transposed) {
       for (int64_t row = begin; row < filled; ++row) {
-        const int64_t from = row * batch.columns + first;
-        for (int64_t c = 0; c < columns; ++c) out[row * width + c] = entry(from + c);
+        kernels_.clip_and_scale(u, row * batch.columns + first, columns, limit, factor, out + row * width);
       }
       return;
     }
@@ -75,8 +49,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
     for (int64_t row = begin; row < filled; row += kStrip) {
       const int64_t length = std::min(kStrip, filled - row);
       for (int64_t c = 0; c < columns; ++c) {
-        const int64_t from = (first + c) * batch.columns + row;
-        for (int64_t k = 0; k < length; ++k) strip[c * kStrip + k] = entry(from + k);
+        kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
       }
       kernels_.transpose(strip, kStrip, out + row * width, width, columns, length);
     }

@@ -69,12 +69,14 @@ size_t CpuQueue::scratch_bytes(const Kernels& kernels, const Footprint& f) {
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
   const size_t size = size_t(f.tall * f.narrow);
   const size_t norm_partials = aligned((size / kPassGrain + 1) * sizeof(double));
-  const size_t candidates = f.selection ? aligned(size * sizeof(uint32_t)) : 0;
-  return std::max(operands + norm_partials, candidates);
+  // Two lists of keys, and counts and sums for every range.
+  const size_t selection = f.selection ? 2 * aligned(size * sizeof(uint32_t)) + 3 * norm_partials : 0;
+  return std::max(operands + norm_partials, selection);
 }
 
 void CpuQueue::begin(ThreadPool* team) {
   team_ = team;
+  norm_.reset();
   arena_.rewind(0);
 }
 

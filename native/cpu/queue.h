@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "../backend.h"
@@ -30,15 +31,6 @@ class Arena {
   std::unique_ptr<void, Free> memory_;
   size_t capacity_ = 0;
   size_t used_ = 0;
-};
-
-/// Where U comes from, for one matrix: G + μM, or M where there is no gradient to look ahead along.
-struct LookAhead {
-  const float* momentum;
-  const float* gradient;
-  float mu;
-
-  float operator()(int64_t i) const { return gradient == nullptr ? momentum[i] : gradient[i] + mu * momentum[i]; }
 };
 
 /// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. A division never
@@ -75,6 +67,7 @@ class CpuQueue final : public Queue {
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
+  bool select_near(const Batch& batch);
 
   const Kernels& kernels_;
   // Rows of a product's second operand that stay in the first-level cache while a block's rows pass by, for either
@@ -84,6 +77,7 @@ class CpuQueue final : public Queue {
   ThreadPool* team_ = nullptr;
   Arena arena_;
   std::vector<int64_t> digit_counts_;  // of `threshold`
+  std::optional<double> norm_;         // ‖B‖_F, where `momentum` has come to know it
 };
 
 /// The CPU takes matrices one at a time: see CpuBackend::batch_limit.
@@ -99,8 +93,6 @@ inline float* floats(const Operand& operand) { return static_cast<float*>(operan
 
 /// The clipping bound in effect, infinite where nothing is to be clipped.
 float clip_limit(const Batch& batch);
-
-inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
 
 /// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel,
 /// transposed.

@@ -1,26 +1,13 @@
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <limits>
 
 #include "queue.h"
+#include "selection.h"
 
 namespace root_optimizer {
 
 namespace {
-
-// |u| as an integer: the bits of a float without its sign order as its magnitude does.
-inline uint32_t key_of(float u) {
-  uint32_t bits;
-  std::memcpy(&bits, &u, sizeof bits);
-  return bits & 0x7fffffff;
-}
-
-inline double magnitude_of(uint32_t key) {
-  float magnitude;
-  std::memcpy(&magnitude, &key, sizeof magnitude);
-  return magnitude;
-}
 
 // A key is found digit by digit from the top; 11 + 11 + 9 bits.
 constexpr int kTopShift = 20;
@@ -66,13 +53,21 @@ double interpolate(double low, double high, double t) {
 
 }  // namespace
 
+Position::Position(int64_t size, double quantile)
+    : exact(double(size - 1) * quantile), low(std::min(int64_t(exact), size - 1)), high(std::min(low + 1, size - 1)) {}
+
+double quantile_of(uint32_t* keys, int64_t count, int64_t skipped, const Position& position) {
+  const int64_t rank = position.low - skipped;
+  const uint32_t low = select_key(keys, count, rank);
+  const uint32_t high = position.high == position.low ? low : next_key(keys, count, low, rank + 1);
+  return interpolate(magnitude_of(low), magnitude_of(high), position.exact - double(position.low));
+}
+
 void CpuQueue::threshold(const Batch& batch) {
   const auto& [quantile, scale, mu, decay, rate] = *only(batch).scalars;
   const LookAhead u = look_ahead(batch);
   const int64_t size = batch.size();
-  const double position = double(size - 1) * quantile;
-  const int64_t low = std::min(int64_t(position), size - 1);
-  const int64_t high = std::min(low + 1, size - 1);
+  const Position position(size, quantile);
 
   std::vector<int64_t>& counts = digit_counts_;
   std::fill(counts.begin(), counts.end(), 0);
@@ -85,8 +80,8 @@ void CpuQueue::threshold(const Batch& batch) {
   });
 
   // Everything between the two order statistics' digits is empty, so these hold all keys that matter.
-  int64_t rank = low;
-  int64_t high_rank = high;
+  int64_t rank = position.low;
+  int64_t high_rank = position.high;
   const uint32_t low_digit = uint32_t(find_digit(counts.data(), rank));
   const uint32_t high_digit = uint32_t(find_digit(counts.data(), high_rank));
 
@@ -105,10 +100,8 @@ void CpuQueue::threshold(const Batch& batch) {
     std::copy(local, local + found, candidates + count.fetch_add(found, std::memory_order_relaxed));
   });
 
-  const uint32_t low_key = select_key(candidates, count, rank);
-  const uint32_t high_key = high == low ? low_key : next_key(candidates, count, low_key, rank + 1);
+  *only(batch).threshold = scale * quantile_of(candidates, count, position.low - rank, position);
   arena_.rewind(mark);
-  *only(batch).threshold = scale * interpolate(magnitude_of(low_key), magnitude_of(high_key), position - double(low));
 }
 
 }  // namespace root_optimizer
