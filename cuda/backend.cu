@@ -33,8 +33,8 @@ __global__ void close_gate(const uint32_t* flags, uint32_t count, uint32_t* gate
 
 class CudaBackend final : public Backend {
  public:
+  /// Made, as it is destroyed, within a scope on its device.
   CudaBackend(int index, Precision precision) : index_(index), precision_(precision) {
-    const OnDevice scope(index_);
     pool_ = make_pool(index_);
     stream_ = make_stream();
     side_stream_ = make_stream();
@@ -52,6 +52,8 @@ class CudaBackend final : public Backend {
     if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream_.get());
     if (gate_ != nullptr) cudaFreeAsync(gate_, stream_.get());
     cudaStreamSynchronize(stream_.get());
+    // While the device's context is there.
+    flags_ = {};
     checks_ = {};
     segments_.clear();
     link_.reset();
@@ -134,6 +136,10 @@ class CudaBackend final : public Backend {
       if (!begun) throw;
       lost_ = error.what();
       throw Error(error.code(), lost_ + kLost);
+    } catch (const std::exception&) {
+      if (!begun) throw;
+      lost_ = "The host ran out of memory";
+      throw Error("ERR_OUT_OF_MEMORY", lost_ + kLost);
     }
   }
 
@@ -342,6 +348,7 @@ class CudaBackend final : public Backend {
 std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision) {
   const std::string obstacle = cuda_obstacle(index);
   if (!obstacle.empty()) throw Error("ERR_DEVICE_UNAVAILABLE", "cuda:" + std::to_string(index) + ": " + obstacle);
+  const OnDevice scope(index);
   return std::make_unique<CudaBackend>(index, precision);
 }
 

@@ -1,5 +1,6 @@
 // Which devices there are, and why not more.
 
+#include <algorithm>
 #include <string>
 
 #include "../native/backend.h"
@@ -16,6 +17,9 @@ constexpr int kOldestMajor = 8;
 
 // Asked whether the driver can load what this build has for a device: its code, or PTX that the driver understands.
 __global__ void nothing() {}
+
+// Older ones cannot load a kernel whose first launch is captured.
+constexpr int kOldestDriver = 12030;
 
 // An optimizer that has not even this much to work with fails sooner or later; the CPU does not.
 constexpr size_t kLeastFree = size_t(64) << 20;
@@ -37,9 +41,10 @@ std::string driver_obstacle() {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0) return "no NVIDIA driver is installed";
-  if (driver / 1000 < runtime / 1000) {
+  const int needed = std::max(runtime / 1000 * 1000, kOldestDriver);
+  if (driver < needed) {
     return "the NVIDIA driver is too old: it supports CUDA " + version_text(driver) + ", this build needs " +
-           version_text(runtime);
+           version_text(needed);
   }
   return {};
 }

@@ -1,5 +1,6 @@
 #include "handles.h"
 
+#include <atomic>
 #include <string>
 
 #include "../native/error.h"
@@ -19,6 +20,8 @@ namespace {
 // No libcuda is linked, so that the addon loads without a driver. Null where there is none.
 template <typename F>
 F* driver_function(const char* name) {
+  static std::atomic<F*> known{nullptr};
+  if (F* const before = known) return before;
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found;
 #if CUDART_VERSION >= 12050
@@ -27,20 +30,19 @@ F* driver_function(const char* name) {
   const cudaError_t status = cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found);
 #endif
   if (status != cudaSuccess) cudaGetLastError();
-  return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<F*>(function) : nullptr;
+  if (status == cudaSuccess && found == cudaDriverEntryPointSuccess) known = reinterpret_cast<F*>(function);
+  return known;
 }
 
 }  // namespace
 
 OnDevice::OnDevice(int index, std::nothrow_t) noexcept {
-  static const auto get = driver_function<int(void**)>("cuCtxGetCurrent");
-  if (get != nullptr) get(&previous_);
+  if (const auto get = driver_function<int(void**)>("cuCtxGetCurrent")) get(&previous_);
   status_ = cudaSetDevice(index);
 }
 
 OnDevice::~OnDevice() {
-  static const auto set = driver_function<int(void*)>("cuCtxSetCurrent");
-  if (set != nullptr) set(previous_);
+  if (const auto set = driver_function<int(void*)>("cuCtxSetCurrent")) set(previous_);
 }
 
 Stream make_stream() {

@@ -117,5 +117,25 @@ onEmulator('a call that fails', () => {
     // A launch is called by its kernel's name.
     expect(outcome.errors.filter(([, , message]) => !message.includes(call === 'cudaLaunchKernel' ? ' failed: cudaErrorUnknown' : call))).toEqual([]);
     expect(outcome.finished + outcome.lost).toBe(16);
+    expect(outcome.finished).toBeGreaterThan(0);
+    // Only these are made after the first update has been launched, where what has been done cannot be told any more.
+    if (!/^cuda(MemcpyAsync|EventRecord|EventSynchronize|StreamWaitEvent)$/.test(call)) expect(outcome.lost).toBe(0);
+  });
+
+  test('between two parts of the updates loses the optimizer, and every call says so', () => {
+    // More than AdamW updates at once, and more than 32 MB: two graphs of updates behind the one of the checks.
+    const outcome = run<{ errors: [string, string][]; disposed: string }>(`
+      const model = Array.from({ length: 65 }, (_, i) => new Parameter({ name: 'w' + i, shape: [132000], data: new Float32Array(132000).fill(1), grad: new Float32Array(132000).fill(1) }));
+      const optimizer = new AdamW(model, { device: 'cuda:0' });
+      const errors = [];
+      const calls = [() => optimizer.stepSync(), () => optimizer.step(), () => optimizer.stateOf(model[0]), () => optimizer.save('/nonexistent/x')];
+      for (const call of calls) { try { await call(); errors.push(['none', '']); } catch (error) { errors.push([error.code, error.message]); } }
+      optimizer.dispose();
+      const again = new AdamW(model, { device: 'cuda:0' });
+      console.log(JSON.stringify({ errors, disposed: String(again.stepSync().applied) }));`,
+    { EMULATOR_FAIL: 'cudaGraphLaunch:3=cudaErrorMemoryAllocation' });
+    expect(outcome.errors.map(([code]) => code)).toEqual(['ERR_OUT_OF_MEMORY', 'ERR_CUDA', 'ERR_CUDA', 'ERR_CUDA']);
+    for (const [, message] of outcome.errors) expect(message).toMatch(/cudaGraphLaunch of the updates failed: .* while a step was being applied: what the optimizer held is lost/);
+    expect(outcome.disposed).toBe('true');
   });
 });

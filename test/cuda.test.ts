@@ -1,5 +1,6 @@
+import koffi from 'koffi';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, totalmem } from 'node:os';
 import path from 'node:path';
 import { AdamW, type Device, devices, Muon, type OrthogonalState, orthogonalizeSync, Parameter, type Precision, Root, type RootGroup, type RootOptions, softThresholdSync } from '../lib/index.js';
 import { deviceMemory } from '../scripts/device-memory.js';
@@ -183,6 +184,30 @@ onCuda('a step that is replayed', () => {
       without.stepSync();
       expect(snapshot(withGap, bad)).toEqual(snapshot(without, good));
     }
+  });
+});
+
+onCuda('a thread\'s CUDA context', () => {
+  test('is after every call what it was before, none to begin with', async () => {
+    const driver = koffi.load(emulated ? process.env['ROOT_OPTIMIZER_ADDON']! : 'libcuda.so.1');
+    const get = driver.func('int cuCtxGetCurrent(_Out_ void** context)') as (out: unknown[]) => number;
+    const current = () => {
+      const context: unknown[] = [undefined];
+      return get(context) === 0 ? context[0] : 'no driver';
+    };
+    const before = null; // so it stays after all the tests above
+    expect(current()).toEqual(before);
+    const model = parameters('w', [[6, 4], [5]]);
+    const optimizer = new Root(model, { device });
+    expect(current()).toEqual(before);
+    await optimizer.step();
+    const calls: (() => unknown)[] = [() => optimizer.stepSync(), () => optimizer.stateOf(model[0]!), () => orthogonalizeSync(gaussian(6), [2, 3], { device })];
+    for (const call of calls) {
+      call();
+      expect(current()).toEqual(before);
+    }
+    optimizer.dispose();
+    expect(current()).toEqual(before);
   });
 });
 
@@ -373,7 +398,9 @@ onGpu('on a GPU, at sizes out of the emulator\'s reach', () => {
     expect(together.stateOf(model[7]!)).toMatchObject({ thresholds: (onHost.stateOf(onHost.paramGroups[0]!.params[0]!) as OrthogonalState).thresholds });
   }, 10 * minutes);
 
-  test('more than 2^31 elements in all', () => {
+  // Data, gradients and momentum of 2.2e9 elements, here and there.
+  const roomy = (devices().cuda.devices[0]?.memoryBytes ?? 0) > 36e9 && totalmem() > 36e9;
+  (roomy ? test : test.skip)('more than 2^31 elements in all', () => {
     const shape = [4096, 14336];
     const grad = gaussian(4096 * 14336);
     // Gradients may share memory, data may not.

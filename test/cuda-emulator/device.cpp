@@ -126,6 +126,7 @@ void reset(uint64_t seed) {
     state().random = Random(seed);
   }
   current_device = 0;
+  has_context = true;
   last_error = cudaSuccess;
 }
 
@@ -133,6 +134,10 @@ const char* last_fault() { return state().last_fault.c_str(); }
 
 cudaError_t enter(const char* call) {
   const cudaError_t status = enter_query(call);
+  if (status == cudaSuccess && !has_context) {
+    // CUDA would make a context on device 0, which a library has no business to do behind its user's back.
+    report_fault(device(), cudaErrorInitializationError, std::string(call) + " without a context");
+  }
   return status == cudaSuccess ? device().error : status;
 }
 
@@ -192,10 +197,10 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
+  emulator::has_context = true;  // even where it fails the thread is left with one
   const auto body = [=] {
     if (device < 0 || device >= state().settings.devices) return cudaErrorInvalidDevice;
     emulator::current_device = device;
-    emulator::has_context = true;
     return emulator::device().error;
   };
   return call(__func__, body, emulator::enter_query);
@@ -208,28 +213,24 @@ cudaError_t cudaGetDevice(int* device) {
   });
 }
 
-namespace {
-
-// A device's context is the device. Calls that need one without having one take device 0's, as the runtime does.
-int get_context(void** context) {
+// Two of the driver's functions, for tests to call as well. A device's context is the device.
+extern "C" __attribute__((visibility("default"))) int cuCtxGetCurrent(void** context) {
   *context = emulator::has_context ? &emulator::device() : nullptr;
   return 0;
 }
 
-int set_context(void* context) {
+extern "C" __attribute__((visibility("default"))) int cuCtxSetCurrent(void* context) {
   emulator::has_context = context != nullptr;
   emulator::current_device = context == nullptr ? 0 : static_cast<emulator::Device*>(context)->id;
   return 0;
 }
 
-}  // namespace
-
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* found) {
   const auto body = [=] {
     const std::string wanted = name;
-    *function = wanted == "cuCtxGetCurrent"   ? reinterpret_cast<void*>(get_context)
-                : wanted == "cuCtxSetCurrent" ? reinterpret_cast<void*>(set_context)
+    *function = wanted == "cuCtxGetCurrent"   ? reinterpret_cast<void*>(cuCtxGetCurrent)
+                : wanted == "cuCtxSetCurrent" ? reinterpret_cast<void*>(cuCtxSetCurrent)
                                               : nullptr;
     if (found) *found = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;

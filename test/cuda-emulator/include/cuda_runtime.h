@@ -172,7 +172,9 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
-/// Knows cuCtxGetCurrent and cuCtxSetCurrent.
+extern "C" int cuCtxGetCurrent(void** context);
+extern "C" int cuCtxSetCurrent(void* context);
+/// Knows those two.
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned version,
                                              unsigned long long flags,
                                              cudaDriverEntryPointQueryResult* found = nullptr);
