@@ -191,7 +191,8 @@ export abstract class Optimizer {
 
   /**
    * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting but
-   * `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they are.
+   * `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they are. Where a CUDA device
+   * fails meanwhile the optimizer is disposed of.
    * @returns the number of steps that had been applied when the file was saved
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
@@ -202,12 +203,15 @@ export abstract class Optimizer {
     return this.#exclusively('load', async () => {
       const { step, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
       this.#checkArrays();
-      for (const { parameter, data, state } of entries) {
-        guard(() => this.#native.setState(this.#indexOf(parameter), state));
-        parameter.data.set(data);
+      try {
+        for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));
+        for (const { parameter, data } of entries) parameter.data.set(data);
+        this.#step = step;
+        await this.#transfer('writeParameters');
+      } catch (error) {
+        this.dispose(); // a device failed, and what it holds is neither the file's nor what was there before
+        throw error;
       }
-      this.#step = step;
-      await this.#transfer('writeParameters');
       return { step };
     });
   }

@@ -67,9 +67,16 @@ function medians(rounds: number, tasks: readonly (() => unknown)[]): number[] {
   return samples.map((list) => list.sort((a, b) => a - b)[list.length >> 1]!);
 }
 
+function deviceOf(device: Device) {
+  const { cuda } = devices();
+  const found = cuda.devices.find((one) => device === 'cuda' || one.name === device);
+  if (found === undefined) throw new Error(`There is no device ${device}: ${cuda.reason ?? 'the first is cuda:0'}`);
+  return found;
+}
+
 function measure({ name, shapes }: Case, precision: Precision, device: Device, rounds: number): string {
-  const emulated = devices().cuda.devices[0]!.description.startsWith('Emulated');
-  const memory = deviceMemory(emulated);
+  const { description } = deviceOf(device);
+  const memory = deviceMemory(description.startsWith('Emulated'), Number(/\d+$/.exec(device)?.[0] ?? 0));
   const random = gaussian(Math.max(...shapes.map(([rows, columns]) => rows * columns)));
   const held = [Muon, Root].map((Kind) => {
     const params = shapes.map((shape, i) => new Parameter({ name: `w${i}`, shape }));
@@ -98,11 +105,9 @@ function main(): void {
   const layers = Number(values.model ?? 16);
   const rounds = Number(values.rounds ?? 30);
   if (!Number.isInteger(layers) || layers < 0 || !Number.isInteger(rounds) || rounds < 1) throw new Error('Expected --model and --rounds to be whole numbers');
-  const { cuda } = devices();
-  if (cuda.devices[0] === undefined) throw new Error(`There is no CUDA device: ${String(cuda.reason)}`);
   const cases = [...(values.cases ?? CASES).split(',').map(parseCase), ...(layers > 0 ? [model(layers)] : [])];
   const device = (values.device ?? 'cuda') as Device;
-  console.log(`${cuda.devices[0].description}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, median of ${rounds}\n`);
+  console.log(`${deviceOf(device).description}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, median of ${rounds}\n`);
   console.log('| matrices | precision | Muon, ms | ROOT, ms | clip | effective | executed | host | memory, GiB |\n|---|---|---|---|---|---|---|---|---|');
   for (const precision of (values.precision ?? 'float16').split(',') as Precision[]) {
     for (const one of cases) console.log(measure(one, precision, device, rounds));

@@ -6,16 +6,19 @@ export interface DeviceMemory {
   read(to: Float32Array, from: bigint): void;
 }
 
-/** Makes device 0's own context, which CUDA's runtime uses too, this thread's. */
-function bindContext(library: LibraryHandle, check: (status: number) => void): void {
+/** Makes the device's own context, which CUDA's runtime uses too, this thread's. */
+function bindContext(library: LibraryHandle, index: number, check: (status: number) => void): void {
   const context: unknown[] = [null];
   check((library.func('int cuInit(unsigned int flags)') as (flags: number) => number)(0));
-  check((library.func('int cuDevicePrimaryCtxRetain(_Out_ void** context, int device)') as (out: unknown[], device: number) => number)(context, 0));
+  check((library.func('int cuDevicePrimaryCtxRetain(_Out_ void** context, int device)') as (out: unknown[], device: number) => number)(context, index));
   check((library.func('int cuCtxSetCurrent(void* context)') as (context: unknown) => number)(context[0]));
 }
 
-/** @param emulated the addresses are the process's own, as those of test/cuda-emulator are */
-export function deviceMemory(emulated: boolean): DeviceMemory {
+/**
+ * @param emulated the addresses are the process's own, as those of test/cuda-emulator are
+ * @param index N of cuda:N
+ */
+export function deviceMemory(emulated: boolean, index = 0): DeviceMemory {
   const library = koffi.load(emulated ? 'libc.so.6' : 'libcuda.so.1');
   const [toDevice, toHost] = emulated ? ['memcpy', 'memcpy'] : ['cuMemcpyHtoD_v2', 'cuMemcpyDtoH_v2'];
   const write = library.func(`int ${toDevice}(uint64_t to, _In_ float* from, size_t bytes)`) as (to: bigint, from: Float32Array, bytes: number) => number;
@@ -23,9 +26,14 @@ export function deviceMemory(emulated: boolean): DeviceMemory {
   const check = (status: number) => {
     if (!emulated && status !== 0) throw new Error(`CUDA error ${status}`);
   };
-  if (!emulated) bindContext(library, check);
+  if (!emulated) bindContext(library, index, check);
+  // A copy of pageable memory may still be on its way when the call returns, and no stream of ours waits for it.
+  const wait = emulated ? () => 0 : (library.func('int cuCtxSynchronize()') as () => number);
   return {
-    write: (to, from) => { check(write(to, from, from.byteLength)); },
+    write: (to, from) => {
+      check(write(to, from, from.byteLength));
+      check(wait());
+    },
     read: (to, from) => { check(read(to, from, to.byteLength)); },
   };
 }

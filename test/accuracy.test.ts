@@ -27,7 +27,7 @@ const limits: Record<Precision, { usual: number; preset: number }> = {
 const deficient: typeof limits = {
   float32: { usual: 1e-4, preset: 1e-3 },
   float16: { usual: 0.1, preset: 0.2 },
-  bfloat16: { usual: 0.6, preset: 1 },
+  bfloat16: { usual: 0.5, preset: 0.7 },
 };
 const presets: Preset[] = ['adaptive', 'muon', 'polar-express', 'cans', 'quintic'];
 

@@ -41,7 +41,8 @@ withCuda('cuda takes the first device, and auto where it may', async () => {
     delete process.env['ROOT_OPTIMIZER_AUTO_CUDA'];
     expect(on('auto')).toMatchObject({ name: 'cpu', reason: expect.stringMatching(/^the CUDA backend has not been run on a GPU yet: cuda:0/) as string });
   } finally {
-    if (before !== undefined) process.env['ROOT_OPTIMIZER_AUTO_CUDA'] = before;
+    if (before === undefined) delete process.env['ROOT_OPTIMIZER_AUTO_CUDA'];
+    else process.env['ROOT_OPTIMIZER_AUTO_CUDA'] = before;
   }
   expect(on('cuda')).toMatchObject({ name: 'cuda:0', reason: 'asked for' });
   await expectError(() => on('cuda:99'), 'ERR_DEVICE_UNAVAILABLE', /^Expected device "cuda:99" to be available: there (is|are) cuda:0/);

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { resolveDevice } from '../lib/devices.js';
 import { devices, type StepMetrics } from '../lib/index.js';
 
 const root = path.join(__dirname, '..');
@@ -33,9 +34,9 @@ async function run(...args: string[]): Promise<{ code: number | null; stdout: st
 
 /** That `auto` chooses. */
 function describeDevice(): string {
-  const { cpu, cuda } = devices();
-  const [first] = cuda.devices;
-  return first === undefined ? cpu.description : `${cpu.description}, optimizers on ${first.name}: ${first.description}`;
+  const { cpu } = devices();
+  const { name, description } = resolveDevice('auto');
+  return name === 'cpu' ? cpu.description : `${cpu.description}, optimizers on ${name}: ${description}`;
 }
 
 function readMetrics(out: string): (StepMetrics & { optimizer: string; seed: number })[] {
