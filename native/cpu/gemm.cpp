@@ -7,9 +7,14 @@ namespace root_optimizer {
 
 namespace {
 
-int64_t blocks(int64_t length) { return (length + kGemmBlock - 1) / kGemmBlock; }
+int64_t blocks(int64_t length, int64_t side) { return (length + side - 1) / side; }
 
 }  // namespace
+
+// A team shares out small products in smaller blocks, for want of enough to go round. No sum depends on it.
+int64_t CpuQueue::block_side(int64_t columns) const {
+  return team_ != nullptr && columns <= 3 * kGemmBlock ? kGemmBlock / 2 : kGemmBlock;
+}
 
 // Blocks on and below the diagonal, row by row.
 void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
@@ -17,15 +22,16 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
   const PanelLayout square = layout(out);
   const int64_t pitch = layout(a).pitch();
   const int64_t size = square.padded_rows();
-  const int64_t side = blocks(size);
-  for_each(side * (side + 1) / 2, [&](int64_t index) {
+  const int64_t side = block_side(size);
+  const int64_t across = blocks(size, side);
+  for_each(across * (across + 1) / 2, [&](int64_t index) {
     int64_t i = 0;
     while ((i + 1) * (i + 2) / 2 <= index) ++i;
-    const int64_t row = i * kGemmBlock;
-    const int64_t column = (index - i * (i + 1) / 2) * kGemmBlock;
+    const int64_t row = i * side;
+    const int64_t column = (index - i * (i + 1) / 2) * side;
     const FlushDenormals flush;
     kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
-                         row, std::min(kGemmBlock, size - row), column, std::min(kGemmBlock, size - column), a.rows,
+                         row, std::min(side, size - row), column, std::min(side, size - column), a.rows,
                          transposed_depth_block_, alpha, beta, true, true});
   });
 }
@@ -34,14 +40,15 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
   const PanelLayout tall = layout(out);
   const int64_t pitch = tall.pitch();
   const int64_t rows = tall.padded_rows();
-  const int64_t across = blocks(out.columns);
-  for_each(blocks(rows) * across, [&](int64_t index) {
-    const int64_t row = index / across * kGemmBlock;
-    const int64_t column = index % across * kGemmBlock;
+  const int64_t side = block_side(out.columns);
+  const int64_t across = blocks(out.columns, side);
+  for_each(blocks(rows, side) * across, [&](int64_t index) {
+    const int64_t row = index / across * side;
+    const int64_t column = index % across * side;
     const FlushDenormals flush;
     kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, layout(b).pitch(), pitch, pitch, row,
-                         std::min(kGemmBlock, rows - row), column, std::min(kGemmBlock, out.columns - column),
-                         a.columns, depth_block_, 1, beta, false, false});
+                         std::min(side, rows - row), column, std::min(side, out.columns - column), a.columns,
+                         depth_block_, 1, beta, false, false});
   });
 }
 

@@ -66,6 +66,7 @@ class CpuQueue final : public Queue {
   /// task(begin, end) over pieces of [0, size) that are whole multiples of `grain`, save the last.
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
+  int64_t block_side(int64_t columns) const;
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   bool select_near(const Batch& batch);
 

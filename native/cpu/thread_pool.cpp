@@ -1,8 +1,30 @@
 #include "thread_pool.h"
 
+#include <chrono>
 #include <system_error>
 
 namespace root_optimizer {
+
+namespace {
+
+// A step is a chain of some fifty rounds, each soon after the last, and to wake a thread takes as long as many of them.
+constexpr std::chrono::microseconds kLookout{50};
+
+template <typename Condition>
+void look_out_for(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kLookout;
+  while (!condition() && std::chrono::steady_clock::now() < end) {
+    for (int i = 0; i < 16; ++i) {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#elif defined(__aarch64__)
+      asm volatile("yield");
+#endif
+    }
+  }
+}
+
+}  // namespace
 
 ThreadPool::ThreadPool(int threads) : threads_(threads) { workers_.reserve(size_t(threads - 1)); }
 
@@ -35,8 +57,12 @@ void ThreadPool::for_each(int64_t count, FunctionRef<void(int64_t, int)> task) {
   next_ = 0;
   count_ = count;
   slots_ = 0;
+  ++rounds_;
   wake_.notify_all();
   take_tasks(lock);
+  lock.unlock();
+  look_out_for([this] { return running_ == 0; });
+  lock.lock();
   ended_.wait(lock, [this] { return running_ == 0; });
 }
 
@@ -46,6 +72,10 @@ void ThreadPool::work() {
     wake_.wait(lock, [this] { return stopping_ || next_ < count_; });
     if (stopping_) return;
     take_tasks(lock);
+    const uint64_t round = rounds_;
+    lock.unlock();
+    look_out_for([&] { return rounds_ != round; });
+    lock.lock();
   }
 }
 

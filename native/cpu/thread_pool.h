@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -10,7 +11,8 @@
 
 namespace root_optimizer {
 
-/// Threads of one backend. Idle ones sleep: a server that embeds us keeps its cores.
+/// Threads of one backend. Idle ones sleep, after a look out for more work that lasts less than waking up would: a
+/// server that embeds us keeps its cores.
 class ThreadPool {
  public:
   /// `threads` includes the one that calls `for_each`.
@@ -40,7 +42,9 @@ class ThreadPool {
   const FunctionRef<void(int64_t, int)>* task_ = nullptr;
   int64_t next_ = 0;
   int64_t count_ = 0;
-  int64_t running_ = 0;
+  // Changed under the mutex; read without it by those who look out.
+  std::atomic<int64_t> running_{0};
+  std::atomic<uint64_t> rounds_{0};
   int slots_ = 0;
   bool stopping_ = false;
   std::vector<std::thread> workers_;
