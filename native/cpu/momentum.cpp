@@ -51,7 +51,8 @@ void CpuQueue::momentum(const Batch& batch) {
 // `threshold` looks everywhere. False, with nothing done, where there was no last one.
 bool CpuQueue::select_near(const Batch& batch) {
   const Item& item = only(batch);
-  const auto& [quantile, scale, mu, decay, rate] = *item.scalars;
+  const float mu = item.scalars->mu;
+  const double scale = item.scalars->scale;
   const double last = *item.threshold / scale;
   constexpr double kReach = 0.125;
   if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) return false;
@@ -68,7 +69,7 @@ bool CpuQueue::select_near(const Batch& batch) {
         kernels_.advance(item.momentum, item.gradient, mu, batch.nesterov, begin, end, floor, width, inside + begin);
   });
 
-  const Position position(size, quantile);
+  const Position position(size, item.scalars->quantile);
   int64_t below = 0;
   int64_t found = 0;
   for (size_t r = 0; r < count; ++r) {
