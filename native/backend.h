@@ -87,7 +87,8 @@ struct Operand {
   Operand square() const { return {columns, columns, storage, items, false}; }
 };
 
-/// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it calls `threshold`.
+/// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it calls `threshold`,
+/// or `momentum` of items that have one.
 struct Footprint {
   int64_t tall = 0;
   int64_t narrow = 0;

@@ -36,8 +36,10 @@ KERNEL_INLINE int64_t keys_inside(const float* u, int64_t length, uint32_t floor
     const __mmask16 present = length - i < kLanes ? __mmask16((1 << (length - i)) - 1) : __mmask16(0xffff);
     const __m512i key = _mm512_maskz_loadu_epi32(present, u + i);
     const __mmask16 inside = _mm512_mask_cmple_epu32_mask(present, _mm512_sub_epi32(key, floors), widths);
-    _mm512_mask_compressstoreu_epi32(keys + found, inside, key);
-    found += __builtin_popcount(inside);
+    const int count = __builtin_popcount(inside);
+    // In a register first: straight to memory, Zen 4 takes over a hundred cycles for it.
+    _mm512_mask_storeu_epi32(keys + found, __mmask16((1u << count) - 1), _mm512_maskz_compress_epi32(inside, key));
+    found += count;
   }
   return found;
 }

@@ -36,6 +36,7 @@ void CpuQueue::check_momentum(const Batch& batch) {
 
 void CpuQueue::momentum(const Batch& batch) {
   const Item& item = only(batch);
+  norm_.reset();
   if (item.threshold != nullptr && select_near(batch)) return;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
     const float mu = item.scalars->mu;

@@ -69,8 +69,9 @@ size_t CpuQueue::scratch_bytes(const Kernels& kernels, const Footprint& f) {
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
   const size_t size = size_t(f.tall * f.narrow);
   const size_t norm_partials = aligned((size / kPassGrain + 1) * sizeof(double));
-  // Two lists of keys, and counts and sums for every range.
-  const size_t selection = f.selection ? 2 * aligned(size * sizeof(uint32_t)) + 3 * norm_partials : 0;
+  // A list of keys; for a step another one, and counts and sums for every range.
+  const size_t keys = aligned(size * sizeof(uint32_t));
+  const size_t selection = !f.selection ? 0 : f.tall_operands == 0 ? keys : 2 * keys + 3 * norm_partials;
   return std::max(operands + norm_partials, selection);
 }
 

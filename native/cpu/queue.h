@@ -33,8 +33,8 @@ class Arena {
   size_t used_ = 0;
 };
 
-/// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. A division never
-/// depends on how many threads there are, so neither do results.
+/// Verbs run at once, in the calling thread or, where a team is given, divided among its threads. No sum depends on
+/// how work is divided, so no result depends on how many threads there are.
 class CpuQueue final : public Queue {
  public:
   CpuQueue(const Kernels& kernels, int64_t first_level_cache);

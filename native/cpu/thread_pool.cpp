@@ -57,8 +57,8 @@ void ThreadPool::for_each(int64_t count, FunctionRef<void(int64_t, int)> task) {
   next_ = 0;
   count_ = count;
   slots_ = 0;
-  ++rounds_;
   wake_.notify_all();
+  ++rounds_;
   take_tasks(lock);
   lock.unlock();
   look_out_for([this] { return running_ == 0; });
