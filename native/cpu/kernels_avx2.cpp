@@ -27,15 +27,6 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
   return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
 }
 
-KERNEL_INLINE int64_t keys_inside(const float* u, int64_t length, uint32_t floor, uint32_t width, uint32_t* keys) {
-  int64_t found = 0;
-  for (int64_t i = 0; i < length; ++i) {
-    keys[found] = key_of(u[i]);
-    found += keys[found] - floor <= width;
-  }
-  return found;
-}
-
 #include "kernels.inc"
 
 }  // namespace

@@ -28,6 +28,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
   return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
 }
 
+#define OWN_KEYS_INSIDE
 KERNEL_INLINE int64_t keys_inside(const float* u, int64_t length, uint32_t floor, uint32_t width, uint32_t* keys) {
   const __m512i floors = _mm512_set1_epi32(int(floor));
   const __m512i widths = _mm512_set1_epi32(int(width));
