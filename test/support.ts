@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { type Device, devices, RootError, type RootErrorCode } from '../lib/index.js';
+import { type Device, devices, type Optimizer, Parameter, RootError, type RootErrorCode } from '../lib/index.js';
 
 // Jest's globals are slow to reach: a million of them take a second.
 const { cos, imul, log, PI, sqrt } = Math;
@@ -70,4 +70,26 @@ export async function expectError(action: () => unknown, code: RootErrorCode, me
   expect(error).toBeInstanceOf(RootError);
   expect((error as RootError).message).toMatch(message);
   expect(error).toMatchObject({ name: 'RootError', code });
+}
+
+/** `<prefix>0`, `<prefix>1`, … of these shapes, filled with the same normal values every time. */
+export function parameters(prefix: string, shapes: readonly number[][]): Parameter[] {
+  return shapes.map((shape, i) => {
+    const one = new Parameter({ name: `${prefix}${i}`, shape });
+    one.data.set(gaussian(one.size, i + 1));
+    return one;
+  });
+}
+
+/** The same gradients for each model, others every step. */
+export function fillGradients(step: number, ...models: Parameter[][]): void {
+  for (const model of models) model.forEach((one, i) => { one.grad.set(gaussian(one.size, 100 * step + i)); });
+}
+
+/** What bits a model and its state consist of. */
+export function snapshot(optimizer: Optimizer, model: readonly Parameter[]): string[] {
+  return model.flatMap((one) => {
+    const state = optimizer.stateOf(one);
+    return 'momentumBuffer' in state ? [bits(one.data), bits(state.momentumBuffer), state.thresholds.join()] : [bits(one.data), bits(state.expAvg), bits(state.expAvgSq)];
+  });
 }
