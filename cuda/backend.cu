@@ -18,7 +18,8 @@ namespace {
 // Scratch that a batch may fill at most, unless a single matrix needs more: enough for eleven of 2048 × 8192.
 constexpr size_t kBatchBytes = size_t(1) << 30;
 
-// Parameters whose data go to the host together, at most: what is ready leaves while the rest is computed.
+// Parameters whose data go to the host together, at least, in whole jobs: what is ready leaves while the rest is
+// computed.
 constexpr int64_t kSegmentBytes = int64_t(32) << 20;
 
 constexpr const char* kLost =

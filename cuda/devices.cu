@@ -106,12 +106,12 @@ std::string cuda_obstacle(int index) {
     size_t free = 0;
     size_t total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    cudaFuncAttributes attributes;
-    if (free >= kLeastFree) {
-      check(cudaFuncGetAttributes(&attributes, nothing), "loading kernels: cudaFuncGetAttributes");
-      return {};
+    if (free < kLeastFree) {
+      return "its memory is taken: " + std::to_string(free >> 20) + " MiB are free of " + std::to_string(total >> 20);
     }
-    return "its memory is taken: " + std::to_string(free >> 20) + " MiB are free of " + std::to_string(total >> 20);
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, nothing), "loading kernels: cudaFuncGetAttributes");
+    return {};
   } catch (const Error& error) {
     const bool full = std::string(error.code()) == "ERR_OUT_OF_MEMORY";
     return full ? std::string("its memory is taken: ") + error.what() : error.what();
