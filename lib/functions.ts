@@ -21,6 +21,8 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   steps?: number | undefined;
   /** Of the products on CUDA, default `float16`; the CPU computes in float32. */
   precision?: Precision | undefined;
+  /** Where the result goes, of x's length: a new array for each call costs more than a small matrix's products. `x` itself will do, another part of its memory not. */
+  out?: Float32Array | undefined;
 }
 
 export interface SoftThresholdOptions extends WhereOptions {
@@ -44,7 +46,7 @@ export interface SoftThresholdResult {
  * X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is meanwhile.
  * @param x row-major, not changed
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest], or as `split` and `stack` say
- * @returns a new array of the same shape
+ * @returns `out`, which an error leaves as it was, or a new array of the same shape
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */
 export async function orthogonalize(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Promise<Float32Array> {
@@ -89,17 +91,28 @@ export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions
 }
 
 function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
-  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'precision', 'split', 'stack']);
+  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'precision', 'split', 'stack', 'out']);
   const extents = checkShape(shape, 'shape');
   if (extents.length < 2) throw expected('shape', 'of at least 2 dimensions', shape);
-  checkArray(x, product(extents), 'x');
+  const size = product(extents);
+  const input = checkArray(x, size, 'x');
+  const out = options.out === undefined ? undefined : checkApart(checkArray(options.out, size, 'out'), input);
   const matrices = matricesOf(extents, options, 'x');
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
   const place = where(options);
   const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
   const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()));
-  return { ...place, precision, output: allocate(product(extents), 'the result'), matrices, coefficients };
+  return { ...place, precision, output: out ?? allocate(size, 'the result'), matrices, coefficients };
+}
+
+/** Each matrix is read whole before it is written, so both may be the same; but not where one begins inside the other. */
+function checkApart(out: Float32Array, x: Float32Array): Float32Array {
+  const distance = Math.abs(out.byteOffset - x.byteOffset);
+  if (out.buffer === x.buffer && distance > 0 && distance < x.byteLength) {
+    throw new RootError('ERR_INVALID_ARGUMENT', 'Expected out to be x or to share no memory with it, got one that overlaps it');
+  }
+  return out;
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

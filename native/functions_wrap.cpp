@@ -4,6 +4,7 @@
 
 #include "bind.h"
 #include "functions.h"
+#include "spare_backend.h"
 
 namespace root_optimizer {
 
@@ -70,13 +71,29 @@ Napi::Value cpu_peak(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), root_optimizer::cpu_peak()); });
 }
 
+using Spare = std::shared_ptr<SpareBackend>;  // shared with calls that outlive their environment
+
+/// Where a function computes.
+struct Place {
+  BackendChoice choice;
+  Spare spare;
+
+  Place(const Napi::CallbackInfo& info, Precision precision)
+      : choice(info[0], info[1], precision), spare(*info.Env().GetInstanceData<Spare>()) {}
+
+  template <typename Body>
+  auto run(Body&& body) const {
+    return choice.cuda < 0 ? spare->lend(choice.threads, body) : body(*choice.make());
+  }
+};
+
 struct OrthogonalizeCall {
-  BackendChoice backend;
+  Place place;
   Span<float> input, output;
   std::vector<MatrixLayout> matrices;
   std::vector<std::vector<Coefficients>> coefficients;
 
-  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : backend(info[0], info[1], precision_of(info[2])) {
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : place(info, precision_of(info[2])) {
     const size_t size = floats(info[3], "input").size;
     matrices = matrix_layouts(info[5], int64_t(size));
     const Napi::Array array = list(info[6], "coefficients");
@@ -87,7 +104,12 @@ struct OrthogonalizeCall {
     output = floats(info[4], "output", size);
   }
 
-  void operator()() const { orthogonalize(*backend.make(), input.data, output.data, matrices, coefficients); }
+  void operator()() const {
+    place.run([this](Backend& backend) {
+      orthogonalize(backend, input.data, output.data, matrices, coefficients);
+      return true;
+    });
+  }
 };
 
 Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
@@ -105,12 +127,12 @@ Napi::Value orthogonalize_async(const Napi::CallbackInfo& info) {
 }
 
 struct SoftThresholdCall {
-  BackendChoice backend;
+  Place place;
   Span<float> input, base, outliers;
   Threshold threshold;
 
   explicit SoftThresholdCall(const Napi::CallbackInfo& info)
-      : backend(info[0], info[1], Precision::float32),
+      : place(info, Precision::float32),
         input(floats(info[2], "input")),
         base(floats(info[3], "base", input.size)),
         outliers(floats(info[4], "outliers", input.size)),
@@ -120,7 +142,9 @@ struct SoftThresholdCall {
   }
 
   double operator()() const {
-    return soft_threshold(*backend.make(), input.data, base.data, outliers.data, int64_t(input.size), threshold);
+    return place.run([this](Backend& backend) {
+      return soft_threshold(backend, input.data, base.data, outliers.data, int64_t(input.size), threshold);
+    });
   }
 };
 
@@ -140,6 +164,7 @@ Napi::Value soft_threshold_async(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void define_functions(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Spare(std::make_shared<SpareBackend>()));
   exports.Set("devices", Napi::Function::New<devices>(env, "devices"));
   exports.Set("deviceObstacle", Napi::Function::New<device_obstacle>(env, "deviceObstacle"));
   exports.Set("newtonSchulzPlan", Napi::Function::New<newton_schulz_plan>(env, "newtonSchulzPlan"));

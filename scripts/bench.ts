@@ -129,11 +129,12 @@ async function measureAll({ shapes, threads, time }: Work): Promise<Partial<Repo
 async function measureShape(set: string, shape: [number, number], threads: number, time: number, peak: number): Promise<Row> {
   const size = shape[0] * shape[1];
   const x = gaussian(size);
+  const out = new Float32Array(size);
   const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, device: 'cpu' });
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, device: 'cpu' });
   const [orthogonalizeMs, stepMs, muonMs] = await medians(time, [
-    () => orthogonalizeSync(x, shape, { threads, device: 'cpu' }),
+    () => orthogonalizeSync(x, shape, { threads, device: 'cpu', out }),
     () => root.stepSync(),
     () => muon.stepSync(),
   ]);

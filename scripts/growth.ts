@@ -48,7 +48,8 @@ async function main(): Promise<void> {
 function measureSize(size: number, aspect: 1 | 4): SizePoint {
   const shape = [size, aspect * size];
   const x = gaussian(size * size * aspect);
-  const milliseconds = median(() => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu' }));
+  const out = new Float32Array(x.length);
+  const milliseconds = median(() => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu', out }));
   return { size, shape: aspect === 1 ? '1:1' : '1:4', picosecondsEach: (1e9 * milliseconds) / (size ** 3 * (10 * aspect + 5)) };
 }
 

@@ -134,6 +134,28 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     expect(bits(orthogonalizeSync(shared, [4, 6], { device, precision }))).toBe(bits(orthogonalizeSync(x, [4, 6], { device, precision })));
   });
 
+  test('writes to out, which may be x itself', async () => {
+    for (const [shape, layout] of [[[20, 30], {}], [[30, 7], {}], [[3, 100, 140], { stack: true, split: 2 }]] as const) {
+      const x = gaussian(shape.reduce<number>((a, b) => a * b, 1));
+      const expected = orthogonalizeSync(x, shape, { device, precision, ...layout });
+      const halves = new Float32Array(2 * x.length); // next to each other, and apart
+      const [input, out] = [halves.subarray(0, x.length), halves.subarray(x.length)];
+      input.set(x);
+      expect(orthogonalizeSync(input, shape, { device, precision, ...layout, out })).toBe(out);
+      expect(bits(out)).toBe(bits(expected));
+      expect(bits(input)).toBe(bits(x));
+      expect(await orthogonalize(input, shape, { device, precision, ...layout, out: input })).toBe(input);
+      expect(bits(input)).toBe(bits(expected));
+    }
+  });
+
+  test('leaves out as it was where x is refused', async () => {
+    const out = gaussian(12);
+    const before = out.slice();
+    await expectError(() => orthogonalizeSync(Float32Array.from(before, (value, i) => (i === 7 ? NaN : value)), [3, 4], { device, precision, out }), 'ERR_NON_FINITE', /index 7$/);
+    expect(bits(out)).toBe(bits(before));
+  });
+
   test('is the same for any number of threads', () => {
     for (const [rows, columns] of [[64, 64], [193, 385], [300, 150]] as const) {
       const x = gaussian(rows * columns);
@@ -151,6 +173,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
 
 describe('orthogonalize refuses', () => {
   const x = gaussian(12);
+  const halves = gaussian(24);
   const detached = new Float32Array(12);
   structuredClone(detached.buffer, { transfer: [detached.buffer] });
   const resizable = new Float32Array(new (ArrayBuffer as new (length: number, options: object) => ArrayBuffer)(48, { maxByteLength: 96 }));
@@ -166,6 +189,9 @@ describe('orthogonalize refuses', () => {
     ['NaN', Float32Array.of(1, NaN), [1, 2], {}, 'ERR_NON_FINITE', /^Expected x to be finite, got NaN at index 1$/],
     ['Infinity', Float32Array.of(-Infinity, 1), [1, 2], {}, 'ERR_NON_FINITE', /^Expected x to be finite, got -Infinity at index 0$/],
     ['an unknown preset', x, [3, 4], { coefficients: 'moon' }, 'ERR_INVALID_ARGUMENT', /"muon", "paper".*got "moon"$/],
+    ['an out that is no Float32Array', x, [3, 4], { out: [] }, 'ERR_INVALID_ARGUMENT', /^Expected out to be a Float32Array of length 12, got \[\]$/],
+    ['a short out', x, [3, 4], { out: new Float32Array(11) }, 'ERR_SHAPE_MISMATCH', /^Expected out to be of length 12, got Float32Array of length 11$/],
+    ['an out that overlaps x', halves.subarray(0, 12), [3, 4], { out: halves.subarray(11, 23) }, 'ERR_INVALID_ARGUMENT', /^Expected out to be x or to share no memory with it/],
     ['no steps', x, [3, 4], { steps: 0 }, 'ERR_INVALID_ARGUMENT', /^Expected steps to be an integer in \[1, 100\], got 0$/],
     ['an unknown device', x, [3, 4], { device: 'gpu' }, 'ERR_INVALID_ARGUMENT', /"auto", "cpu", "cuda", "cuda:N", got "gpu"$/],
     ['a missing device', x, [3, 4], { device: 'cuda:99' }, 'ERR_DEVICE_UNAVAILABLE', /^Expected device "cuda:99" to be available: ./],

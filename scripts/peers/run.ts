@@ -89,7 +89,8 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
   const shape = [rows, columns];
   if (task === 'orthogonalize') {
     const x = gaussian(rows * columns);
-    return { run: () => orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu' }), dispose: () => undefined };
+    const out = new Float32Array(x.length);
+    return { run: () => orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu', out }), dispose: () => undefined };
   }
   const parameter = new Parameter({ name: 'w', shape, data: gaussian(rows * columns), grad: gaussian(rows * columns) });
   const Optimizer = task === 'root' ? Root : Muon;

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "backend.h"
+
+namespace root_optimizer {
+
+/// The CPU backend of the last call of a function, kept for the next one: new scratch memory costs a fault for each
+/// page and new threads take a while to start, together up to half of the time of a matrix that fits the caches. One
+/// per JavaScript environment. Calls that overlap make their own.
+class SpareBackend {
+ public:
+  /// Runs body(backend) and keeps the backend, unless it throws.
+  template <typename Body>
+  auto lend(int threads, Body&& body) {
+    std::unique_ptr<Backend> backend = take(threads);
+    const auto result = body(*backend);
+    if (backend->held_bytes() <= kMostBytes) keep(std::move(backend), threads);
+    return result;
+  }
+
+ private:
+  // Scratch of a 1024 × 4096 matrix; with larger ones, what a call spends on memory no longer shows.
+  static constexpr size_t kMostBytes = size_t(64) << 20;
+
+  std::unique_ptr<Backend> take(int threads) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (backend_ != nullptr && threads == threads_) return std::move(backend_);
+    }
+    return make_cpu_backend(threads);
+  }
+
+  void keep(std::unique_ptr<Backend> backend, int threads) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    backend_.swap(backend);  // what there was goes when the lock has
+    threads_ = threads;
+  }
+
+  std::mutex mutex_;
+  std::unique_ptr<Backend> backend_;
+  int threads_ = 0;  // as asked for
+};
+
+}  // namespace root_optimizer
