@@ -43,10 +43,10 @@ export interface SoftThresholdResult {
 
 /**
  * The approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the Frobenius norm, then
- * X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is meanwhile.
- * @param x row-major, not changed
+ * X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is meanwhile, and `out` belongs to this call alone.
+ * @param x row-major; changed only where it is `out` as well
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest], or as `split` and `stack` say
- * @returns `out`, which an error leaves as it was, or a new array of the same shape
+ * @returns `out`, which what is refused leaves as it was, or a new array of the same shape
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */
 export async function orthogonalize(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Promise<Float32Array> {
@@ -95,8 +95,8 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const extents = checkShape(shape, 'shape');
   if (extents.length < 2) throw expected('shape', 'of at least 2 dimensions', shape);
   const size = product(extents);
-  const input = checkArray(x, size, 'x');
-  const out = options.out === undefined ? undefined : checkApart(checkArray(options.out, size, 'out'), input);
+  checkArray(x, size, 'x');
+  const out = options.out === undefined ? undefined : checkArray(options.out, size, 'out');
   const matrices = matricesOf(extents, options, 'x');
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
@@ -104,15 +104,6 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
   const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()));
   return { ...place, precision, output: out ?? allocate(size, 'the result'), matrices, coefficients };
-}
-
-/** Each matrix is read whole before it is written, so both may be the same; but not where one begins inside the other. */
-function checkApart(out: Float32Array, x: Float32Array): Float32Array {
-  const distance = Math.abs(out.byteOffset - x.byteOffset);
-  if (out.buffer === x.buffer && distance > 0 && distance < x.byteLength) {
-    throw new RootError('ERR_INVALID_ARGUMENT', 'Expected out to be x or to share no memory with it, got one that overlaps it');
-  }
-  return out;
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

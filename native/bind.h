@@ -132,6 +132,15 @@ inline Span<float> floats(const Napi::Value& value, const std::string& what, siz
   return span;
 }
 
+/// Of the first arrays of `kept`, which were `spans` when the work on them began.
+inline void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& spans) {
+  for (uint32_t i = 0; i < spans.size(); ++i) {
+    if (!(floats(kept[i], "array") == spans[i])) {
+      throw Error("ERR_DETACHED", "Expected arrays to stay attached while they are in use");
+    }
+  }
+}
+
 inline Span<double> doubles(const Napi::Value& value, const std::string& what) {
   return typed_array<double, napi_float64_array>(value, what, "a Float64Array");
 }

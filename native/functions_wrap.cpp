@@ -1,6 +1,7 @@
 #include "functions_wrap.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "bind.h"
 #include "functions.h"
@@ -102,6 +103,11 @@ struct OrthogonalizeCall {
     // Last, when no getter can run any more.
     input = floats(info[3], "input", size);
     output = floats(info[4], "output", size);
+    // Each matrix is read whole before it is written, so both may be the same; but not where one begins in the other.
+    const std::less<const float*> before;
+    if (output.data != input.data && before(output.data, input.data + size) && before(input.data, output.data + size)) {
+      reject("out", "x or to share no memory with it");
+    }
   }
 
   void operator()() const {
@@ -121,8 +127,12 @@ Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
 
 Napi::Value orthogonalize_async(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    return Task::start(info.Env(), {info[3], info[4]}, OrthogonalizeCall{info},
-                       [](Napi::Env env, const Napi::Array&) { return env.Undefined(); });
+    const OrthogonalizeCall call{info};
+    return Task::start(info.Env(), {info[3], info[4]}, call,
+                       [spans = std::vector{call.input, call.output}](Napi::Env env, const Napi::Array& kept) {
+                         require_attached(kept, spans);
+                         return env.Undefined();
+                       });
   });
 }
 

@@ -180,18 +180,6 @@ Napi::Value OptimizerWrap::step_sync(const Napi::CallbackInfo& info) {
   });
 }
 
-namespace {
-
-void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& spans) {
-  for (uint32_t i = 0; i < spans.size(); ++i) {
-    if (!(floats(kept[i], "array") == spans[i])) {
-      throw Error("ERR_DETACHED", "Expected arrays to stay attached while they are in use");
-    }
-  }
-}
-
-}  // namespace
-
 Napi::Value OptimizerWrap::step(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const auto step = std::make_shared<Step>(read_step(info));

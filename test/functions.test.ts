@@ -149,6 +149,26 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     }
   });
 
+  test('says so where out was transferred meanwhile', async () => {
+    const out = new Float32Array(200 * 300);
+    const pending = orthogonalize(gaussian(out.length), [200, 300], { device, precision, out });
+    const moved = structuredClone(out, { transfer: [out.buffer] }); // held until the call has ended
+    await expectError(() => pending, 'ERR_INVALID_ARGUMENT', /stay attached/);
+    expect(moved).toHaveLength(200 * 300);
+  });
+
+  test('does not remember the calls before', async () => {
+    const cases = [[150, 40], [40, 150], [5, 7], [100, 100]].map(([m, n]) => ({ shape: [m!, n!], x: gaussian(m! * n!, m), threads: 2 }));
+    const results = cases.map(({ x, shape, threads }) => bits(orthogonalizeSync(x, shape, { device, precision, threads })));
+    softThresholdSync(gaussian(5000), { device, threads: 2 });
+    expect(() => orthogonalizeSync(Float32Array.of(NaN), [1, 1], { device, precision, threads: 2 })).toThrow(/finite/);
+    const pending = cases.map(({ x, shape, threads }) => orthogonalize(x, shape, { device, precision, threads }));
+    for (const threads of [2, 1, 2]) {
+      for (const [i, { x, shape }] of [...cases.entries()].reverse()) expect(bits(orthogonalizeSync(x, shape, { device, precision, threads }))).toBe(results[i]);
+    }
+    expect((await Promise.all(pending)).map(bits)).toEqual(results);
+  });
+
   test('leaves out as it was where x is refused', async () => {
     const out = gaussian(12);
     const before = out.slice();

@@ -57,6 +57,20 @@ test('a worker that is terminated during a step takes nothing with it', () => {
   `)).toEqual(ended(0, '1'));
 }, 120_000);
 
+test('a worker that ends after a call of a function takes its threads with it', () => {
+  expect(run(`
+    for (let i = 0; i < 4; i++) {
+      const one = worker(\`
+        orthogonalize(values(90000), [300, 300], { threads: 3 }).then((x) => threads.parentPort.postMessage(x.every(Number.isFinite)));
+        setInterval(() => {}, 1000);
+      \`);
+      console.log(await message(one));
+      await one.terminate();
+    }
+    console.log((await orthogonalize(values(90000), [300, 300], { threads: 3 })).every(Number.isFinite));
+  `)).toEqual(ended(0, 'true', 'true', 'true', 'true', 'true'));
+}, 120_000);
+
 test('a process may exit during a step', () => {
   expect(run('new Root([parameter(700)]).step(); process.exit(7)')).toEqual(ended(7));
   expect(run('const w = parameter(700); process.on("exit", () => console.log(w.data[0] !== values(1)[0])); new Root([w]).step()')).toEqual(ended(0, 'true'));
