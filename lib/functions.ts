@@ -21,7 +21,7 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   steps?: number | undefined;
   /** Of the products on CUDA, default `float16`; the CPU computes in float32. */
   precision?: Precision | undefined;
-  /** Where the result goes, of x's length: a new array for each call costs more than a small matrix's products. `x` itself will do, another part of its memory not. */
+  /** Where the result goes, of x's length: memory for a new array at each call can take nearly as long as the products. `x` itself will do, another part of its memory not. */
   out?: Float32Array | undefined;
 }
 

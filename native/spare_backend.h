@@ -9,8 +9,7 @@
 namespace root_optimizer {
 
 /// The CPU backend of the last call of a function, kept for the next one: new scratch memory costs a fault for each
-/// page and new threads take a while to start, together up to half of the time of a matrix that fits the caches. One
-/// per JavaScript environment. Calls that overlap make their own.
+/// page, and new threads take a while to start. One per JavaScript environment. Calls that overlap make their own.
 class SpareBackend {
  public:
   /// Runs body(backend) and keeps the backend, unless it throws.
@@ -23,7 +22,7 @@ class SpareBackend {
   }
 
  private:
-  // Scratch of a 1024 × 4096 matrix; with larger ones, what a call spends on memory no longer shows.
+  // Enough for a 1024 × 4096 matrix.
   static constexpr size_t kMostBytes = size_t(64) << 20;
 
   std::unique_ptr<Backend> take(int threads) {
