@@ -25,9 +25,11 @@ export interface DeviceReport {
     /** Processor name as the system gives it, or the architecture where it gives none. */
     description: string;
     /** The widest instruction set the product kernels will use. */
-    instructionSet: 'avx512' | 'avx2' | 'neon' | 'baseline';
+    instructionSet: 'avx512bf16' | 'avx512' | 'avx2' | 'neon' | 'baseline';
     /** Physical cores this process may run on: what `threads: 0` means. */
     physicalCores: number;
+    /** What products it computes in: float32, and bfloat16 where the processor multiplies that (AVX512_BF16). */
+    precisions: ('float32' | 'bfloat16')[];
   };
   cuda: {
     /** Usable devices; `name` is what `device` accepts. */
@@ -101,7 +103,7 @@ export class Optimizer {
   /**
    * @param device 'cpu' or 'cuda:N'
    * @param threads CPU threads, the calling one included; 0: the physical cores
-   * @param precision of the products
+   * @param precision of the products; on the CPU one of `devices().cpu.precisions`
    * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
    */
   constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
@@ -147,20 +149,26 @@ export class Optimizer {
 
 /** Which products orthogonalise a matrix, settled by its shape and the coefficients (a, b, c of every iteration in turn). */
 export function newtonSchulzPlan(
+  device: string,
+  precision: Precision,
   rows: number,
   columns: number,
   coefficients: Float64Array,
-  precision: Precision,
 ): {
   form: 'standard' | 'gram';
   /** Gram form: iterations of each leg between restarts. Standard form: empty. */
   legs: number[];
   /** Floating-point operations, symmetric products counted by halves. */
   flops: number;
+  /** Those of them that are float32 although `precision` is another: on the CPU, of bfloat16's Gram form. */
+  float32Flops: number;
 };
 
-/** FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured against. */
-export function cpuPeak(): number;
+/**
+ * FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured against.
+ * @throws ERR_INVALID_ARGUMENT for a precision that is not among `devices().cpu.precisions`
+ */
+export function cpuPeak(precision: Precision): number;
 
 /**
  * Orthogonalises every matrix of `input` into the same place of `output` (same length; may be the same array).

@@ -67,7 +67,7 @@ class CudaBackend final : public Backend {
   }
 
   int threads() const override { return 1; }
-  Precision precision() const override { return precision_; }
+  Arithmetic arithmetic() const override { return cuda_arithmetic(precision_); }
   bool shares_host_memory() const override { return false; }
   int64_t batch_limit(const Footprint& footprint) const override {
     const size_t bytes = std::max<size_t>(CudaQueue::scratch_bytes(precision_, footprint), 1);

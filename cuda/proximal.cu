@@ -79,7 +79,7 @@ size_t norm_bytes(int64_t size, int64_t items) {
 }
 
 Operand CudaQueue::proximal(const Batch& batch) {
-  const Operand x = operand(batch, batch.tall(), batch.narrow());
+  const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
   const size_t mark = arena_.mark();
   const size_t items = batch.items.size();
   const Table<Item> table = table_of(batch.items);

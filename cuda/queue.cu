@@ -13,9 +13,9 @@ int64_t pitch_of(int64_t columns) { return (columns + 7) / 8 * 8; }
 
 size_t element_bytes(Precision precision) { return precision == Precision::float32 ? 4 : 2; }
 
-size_t operand_bytes(Precision precision, const Operand& operand) {
+size_t operand_bytes(const Operand& operand) {
   const Matrices m = stored(operand);
-  return element_bytes(precision) * size_t(m.stride * operand.items);
+  return element_bytes(operand.precision) * size_t(m.stride * operand.items);
 }
 
 }  // namespace
@@ -44,20 +44,21 @@ Matrices stored(const Operand& o) {
 size_t CudaQueue::scratch_bytes(Precision precision, const Footprint& f) {
   size_t bytes = 0;
   if (f.tall_operands > 0) {
-    const size_t standing = operand_bytes(precision, {f.tall, f.narrow, nullptr, f.items, false});
-    const size_t lying = operand_bytes(precision, {f.tall, f.narrow, nullptr, f.items, true});
+    const size_t standing = operand_bytes({f.tall, f.narrow, nullptr, precision, f.items, false});
+    const size_t lying = operand_bytes({f.tall, f.narrow, nullptr, precision, f.items, true});
     bytes += size_t(f.tall_operands) * Arena::padded(std::max(standing, lying));
     bytes += norm_bytes(f.tall * f.narrow, f.items);
   }
   bytes += size_t(f.square_operands) *
-           Arena::padded(operand_bytes(precision, {f.narrow, f.narrow, nullptr, f.items, false}));
+           Arena::padded(operand_bytes({f.narrow, f.narrow, nullptr, precision, f.items, false}));
   if (f.selection) bytes += selection_bytes(f.items);
   return bytes;
 }
 
-Operand CudaQueue::operand(const Batch& batch, int64_t rows, int64_t columns) {
-  Operand operand{rows, columns, nullptr, int64_t(batch.items.size()), rows > columns && batch.rows < batch.columns};
-  operand.storage = arena_.take(operand_bytes(precision_, operand), stream_);
+Operand CudaQueue::operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) {
+  const bool transposed = rows > columns && batch.rows < batch.columns;
+  Operand operand{rows, columns, nullptr, precision, int64_t(batch.items.size()), transposed};
+  operand.storage = arena_.take(operand_bytes(operand), stream_);
   return operand;
 }
 

@@ -49,7 +49,7 @@ class CudaQueue final : public Queue {
   void threshold(const Batch& batch) override;
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
-  Operand operand(const Batch& batch, int64_t rows, int64_t columns) override;
+  Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) override;
   void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                       const Operand& c) override;
   void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;

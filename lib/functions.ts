@@ -19,7 +19,7 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   coefficients?: Coefficients | undefined;
   /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
   steps?: number | undefined;
-  /** Of the products on CUDA, default `float16`; the CPU computes in float32. */
+  /** Of the products, as for an optimizer: on CUDA `float16` by default; on the CPU `float32`, or `bfloat16` where that is asked for and the processor has it. */
   precision?: Precision | undefined;
   /** Where the result goes, of x's length: memory for a new array at each call can take nearly as long as the products. `x` itself will do, another part of its memory not. */
   out?: Float32Array | undefined;

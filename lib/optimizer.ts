@@ -5,7 +5,7 @@ import { readCheckpoint, writeCheckpoint } from './checkpoint.js';
 import { type DeviceInfo, resolveDevice } from './devices.js';
 import { enumerate, expected, RootError } from './errors.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
-import { type Algorithm, precisionOn, resolveOptions } from './options.js';
+import { type Algorithm, type Precision, precisionOn, resolveOptions } from './options.js';
 import { allocate, type Parameter } from './parameter.js';
 import { StepSettings } from './settings.js';
 import { checkKeys, checkObject, oneOf } from './validate.js';
@@ -57,6 +57,8 @@ export abstract class Optimizer {
   /** The groups as given, then those that routing added (see `GroupOptions`); schedules write here. */
   readonly paramGroups: readonly ParamGroup[];
   readonly device: DeviceInfo;
+  /** What the products compute in: the one asked for where the device has it, else `float32`. */
+  readonly precision: Precision;
   readonly #native: native.Optimizer;
   readonly #nonFinite: 'error' | 'skip';
   /** Whether steps work on the device's copies, and host arrays are equal to them only when asked for. */
@@ -75,14 +77,14 @@ export abstract class Optimizer {
     this.#nonFinite = nonFinite;
     this.#arrays = checkArrays(this.#parameters);
     this.device = resolveDevice(device);
-    const used = precisionOn(this.device.name, precision);
-    this.#settings = this.paramGroups.map((group) => new StepSettings(group, used));
+    this.precision = precisionOn(this.device.name, precision);
+    this.#settings = this.paramGroups.map((group) => new StepSettings(group, this.precision));
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
       params.map(({ size, matrices }) => ({ size, matrices: algorithm === 'adamw' ? [] : matrices })),
     );
     this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
-    this.#native = guard(() => new Native(this.device.name, threads, used, layouts));
+    this.#native = guard(() => new Native(this.device.name, threads, this.precision, layouts));
     this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
     if (!this.#manual) return;
     try {

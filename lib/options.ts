@@ -1,6 +1,6 @@
 import type { Precision } from '../binding.js';
 import { checkCoefficients, checkSteps, type Coefficients } from './coefficients.js';
-import { checkDevice, type Device } from './devices.js';
+import { checkDevice, type Device, devices } from './devices.js';
 import { expected } from './errors.js';
 import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from './validate.js';
 
@@ -81,7 +81,10 @@ export interface DeviceOptions {
 export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   /** Of the parameters that AdamW updates. */
   adamw?: Given<AdamWSettings> | undefined;
-  /** Of the Newton-Schulz products on CUDA, default `float16`; the CPU computes in float32. */
+  /**
+   * Of the Newton-Schulz products: on CUDA `float16`, the default, `bfloat16` or `float32`. The CPU computes in `float32` unless it is asked for
+   * `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up to twice as fast, with errors near one percent.
+   */
   precision?: Precision | undefined;
 }
 
@@ -147,9 +150,10 @@ export const checkThreads = integer(0, 1024);
 
 export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
 
-/** The precision of the products on a device: the CPU has one only. */
+/** The precision of the products on a device. The CPU has no float16, and bfloat16 where its instructions have. */
 export function precisionOn(device: string, asked: Precision): Precision {
-  return device === 'cpu' ? 'float32' : asked;
+  if (device !== 'cpu') return asked;
+  return asked === 'bfloat16' && devices().cpu.precisions.includes(asked) ? asked : 'float32';
 }
 
 const deviceRules = {

@@ -12,6 +12,12 @@ namespace root_optimizer {
 /// Of the operands of the Newton-Schulz products; sums are float32 in any case.
 enum class Precision { float16, bfloat16, float32 };
 
+/// What a backend keeps operands in.
+struct Arithmetic {
+  Precision precision;    ///< of matrices, and of squares in the standard form
+  Precision gram_square;  ///< of R and what is made of it, in the Gram form
+};
+
 /// A parameter's data θ and gradient G.
 struct Arrays {
   float* data;
@@ -80,11 +86,12 @@ struct Operand {
   int64_t rows = 0;
   int64_t columns = 0;
   void* storage = nullptr;
+  Precision precision = Precision::float32;
   int64_t items = 1;
   bool transposed = false;  ///< as the batch has it, where the backend keeps that layout
 
   /// A square operand in this one's storage.
-  Operand square() const { return {columns, columns, storage, items, false}; }
+  Operand square(Precision kept) const { return {columns, columns, storage, kept, items, false}; }
 };
 
 /// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it calls `threshold`,
@@ -122,11 +129,12 @@ class Queue {
   virtual void soft_threshold(const Batch& batch, float* base, float* outliers) = 0;
 
   /// Uninitialised scratch that lives until the job ends.
-  virtual Operand operand(const Batch& batch, int64_t rows, int64_t columns) = 0;
+  virtual Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) = 0;
   /// out ← α·aᵀb + β·c where the result is known to be symmetric: only half of it is computed. β = 0: c is not read.
+  /// Operands are of one precision; where a backend's Arithmetic has two, `out` may be the other one.
   virtual void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                               const Operand& c) = 0;
-  /// out ← a·b + β·c with symmetric b. β = 0: c is not read.
+  /// out ← a·b + β·c with symmetric b, which is rounded where a has another precision. β = 0: c is not read.
   virtual void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) = 0;
 
   /// out ← z + a·I.
@@ -162,7 +170,7 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual int threads() const = 0;
-  virtual Precision precision() const = 0;
+  virtual Arithmetic arithmetic() const = 0;
   /// Whether jobs work in the host's memory; if not, `hold` before anything that names parameters.
   virtual bool shares_host_memory() const = 0;
   /// Matrices that are worth a batch of their own shape.
@@ -210,17 +218,21 @@ struct CpuReport {
   std::string description;
   const char* instruction_set;
   int physical_cores;
+  bool bfloat16;  ///< whether it multiplies that, besides float32
 };
 
-/// threads 0: the physical cores.
-std::unique_ptr<Backend> make_cpu_backend(int threads);
+/// threads 0: the physical cores. Throws ERR_INVALID_ARGUMENT for a precision that the processor does not multiply.
+std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision);
 CpuReport cpu_report();
-/// FLOP/s of one core that multiplies and adds in registers alone; takes some tenths of a second.
-double cpu_peak();
+Arithmetic cpu_arithmetic(Precision precision);
+/// FLOP/s of one core that multiplies and adds in registers alone; takes some tenths of a second. Throws
+/// ERR_INVALID_ARGUMENT as above.
+double cpu_peak(Precision precision);
 
 /// Throws ERR_DEVICE_UNAVAILABLE with the reason.
 std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision);
 CudaReport cuda_report();
+inline Arithmetic cuda_arithmetic(Precision precision) { return {precision, precision}; }
 /// Why a device of the report cannot be used at this moment, its memory being taken for example; empty where it can.
 /// Creates the process's context there, which takes memory itself.
 std::string cuda_obstacle(int index);

@@ -204,7 +204,7 @@ struct BackendChoice {
   }
 
   std::unique_ptr<Backend> make() const {
-    return cuda < 0 ? make_cpu_backend(threads) : make_cuda_backend(cuda, precision);
+    return cuda < 0 ? make_cpu_backend(threads, precision) : make_cuda_backend(cuda, precision);
   }
 };
 

@@ -19,6 +19,10 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
     cpu.Set("description", cpu_info.description);
     cpu.Set("instructionSet", cpu_info.instruction_set);
     cpu.Set("physicalCores", cpu_info.physical_cores);
+    Napi::Array precisions = Napi::Array::New(env);
+    precisions.Set(0u, "float32");
+    if (cpu_info.bfloat16) precisions.Set(1u, "bfloat16");
+    cpu.Set("precisions", precisions);
 
     const CudaReport cuda_info = cuda_report();
     Napi::Array list = Napi::Array::New(env, cuda_info.devices.size());
@@ -53,23 +57,31 @@ Napi::Value device_obstacle(const Napi::CallbackInfo& info) {
 Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    const int64_t rows = integer(info[0], "rows", 1);
-    const int64_t columns = integer(info[1], "columns", 1);
+    const BackendChoice choice(info[0], Napi::Number::New(env, 0), precision_of(info[1]));
+    const Arithmetic arithmetic =
+        choice.cuda < 0 ? cpu_arithmetic(choice.precision) : cuda_arithmetic(choice.precision);
+    const int64_t rows = integer(info[2], "rows", 1);
+    const int64_t columns = integer(info[3], "columns", 1);
     const int64_t tall = std::max(rows, columns);
     const int64_t narrow = std::min(rows, columns);
-    const Schedule schedule = plan_newton_schulz(tall, narrow, coefficient_list(info[2]), precision_of(info[3]));
+    const Schedule schedule = plan_newton_schulz(tall, narrow, coefficient_list(info[4]), arithmetic);
     Napi::Array legs = Napi::Array::New(env, schedule.legs.size());
     for (uint32_t i = 0; i < schedule.legs.size(); ++i) legs.Set(i, schedule.legs[i]);
     const Napi::Object plan = Napi::Object::New(env);
     plan.Set("form", schedule.gram() ? "gram" : "standard");
     plan.Set("legs", legs);
     plan.Set("flops", schedule.flops(tall, narrow));
+    plan.Set("float32Flops", schedule.square == Precision::float32 && arithmetic.precision != Precision::float32
+                                 ? schedule.square_flops(narrow)
+                                 : 0);
     return plan;
   });
 }
 
 Napi::Value cpu_peak(const Napi::CallbackInfo& info) {
-  return guard(info.Env(), [&]() -> Napi::Value { return Napi::Number::New(info.Env(), root_optimizer::cpu_peak()); });
+  return guard(info.Env(), [&]() -> Napi::Value {
+    return Napi::Number::New(info.Env(), root_optimizer::cpu_peak(precision_of(info[0])));
+  });
 }
 
 using Spare = std::shared_ptr<SpareBackend>;  // shared with calls that outlive their environment
@@ -84,7 +96,7 @@ struct Place {
 
   template <typename Body>
   auto run(Body&& body) const {
-    return choice.cuda < 0 ? spare->lend(choice.threads, body) : body(*choice.make());
+    return choice.cuda < 0 ? spare->lend(choice.threads, choice.precision, body) : body(*choice.make());
   }
 };
 

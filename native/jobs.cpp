@@ -33,7 +33,7 @@ std::vector<Group> grouped(const Backend& backend, const std::vector<Member>& me
     const Member& one = *kind[0];
     Group empty{{one.rows, one.columns, one.nesterov, {}}, {}, {}};
     empty.schedule =
-        plan_newton_schulz(empty.batch.tall(), empty.batch.narrow(), *one.coefficients, backend.precision());
+        plan_newton_schulz(empty.batch.tall(), empty.batch.narrow(), *one.coefficients, backend.arithmetic());
     const size_t limit =
         size_t(backend.batch_limit(empty.schedule.footprint(empty.batch.tall(), empty.batch.narrow())));
     const size_t parts = (kind.size() + limit - 1) / limit;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 namespace root_optimizer {
@@ -12,8 +13,16 @@ namespace {
 // ones, about 2⁻²⁴ in float32. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so
 // a leg ends with an error of about 2⁻²⁴·∏a² beside what it should hold. That of float16, 2⁻¹¹, is spread over many
 // more directions than one, and a lower limit keeps the whole within 0.5 % (docs/cuda.md); that of bfloat16, 2⁻⁸, is
-// beyond help: it takes the standard form.
-double growth_limit(Precision precision) { return precision == Precision::float32 ? 1 << 11 : 1 << 8; }
+// beyond help. But where only X is rounded to bfloat16, R is exact for what is left of X: float32 squares then add less
+// than that rounding has done (docs/performance.md). Null: no Gram form.
+std::optional<double> growth_limit(Arithmetic arithmetic) {
+  if (arithmetic.gram_square == Precision::bfloat16) return std::nullopt;
+  if (arithmetic.gram_square == Precision::float16) return 1 << 8;
+  return arithmetic.precision == Precision::float32 ? 1 << 11 : 1 << 20;
+}
+
+// Of an operation, in relation to others.
+double time_of(Precision precision) { return precision == Precision::float32 ? 1 : 0.5; }
 
 // Legs that are each as long as the growth limit lets them be; an iteration that exceeds it alone is a leg of its own.
 std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limit) {
@@ -63,19 +72,26 @@ bool stays_bounded(const std::vector<Coefficients>& steps) {
 }
 
 // Symmetric results cost half.
-double standard_flops(double n, double m, size_t steps) { return double(steps) * (3 * m * m * n + m * m * m); }
+struct Flops {
+  double tall;    // of products with a matrix
+  double square;  // of squares by squares
+};
 
-double gram_flops(double n, double m, const std::vector<int>& legs) {
+Flops standard_flops(double n, double m, size_t steps) {
+  return {double(steps) * 3 * m * m * n, double(steps) * m * m * m};
+}
+
+Flops gram_flops(double n, double m, const std::vector<int>& legs) {
   double squares = 0;
   for (int leg : legs) squares += 4 * leg - 3;  // no Q product in a leg's first iteration, no R products in its last
-  return double(legs.size()) * 3 * m * m * n + squares * m * m * m;
+  return {double(legs.size()) * 3 * m * m * n, squares * m * m * m};
 }
 
 Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::vector<Coefficients>& steps) {
-  Operand next = queue.operand(batch, x.rows, x.columns);
-  const Operand z = queue.operand(batch, x.columns, x.columns);
+  Operand next = queue.operand(batch, x.rows, x.columns, x.precision);
+  const Operand z = queue.operand(batch, x.columns, x.columns, x.precision);
   for (const auto& [a, b, c] : steps) {
-    const Operand gram = next.square();  // last read before `next` is written
+    const Operand gram = next.square(x.precision);  // last read before `next` is written
     queue.gemm_symmetric(gram, 1, x, x, 0, {});
     queue.gemm_symmetric(z, float(c), gram, gram, float(b), gram);
     queue.gemm(next, x, z, float(a), x);
@@ -87,13 +103,13 @@ Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::ve
 // R and all that is made of it are polynomials of one matrix: they commute and are symmetric, so half of each product
 // will do.
 Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule) {
-  Operand next = queue.operand(batch, x.rows, x.columns);
-  const Operand r = queue.operand(batch, x.columns, x.columns);
-  Operand q = queue.operand(batch, x.columns, x.columns);
-  Operand other = queue.operand(batch, x.columns, x.columns);  // RZ + aR, then the next Q
+  Operand next = queue.operand(batch, x.rows, x.columns, x.precision);
+  const Operand r = queue.operand(batch, x.columns, x.columns, schedule.square);
+  Operand q = queue.operand(batch, x.columns, x.columns, schedule.square);
+  Operand other = queue.operand(batch, x.columns, x.columns, schedule.square);  // RZ + aR, then the next Q
   auto step = schedule.steps.begin();
   for (const int leg : schedule.legs) {
-    const Operand z = next.square();  // last read before `next` is written
+    const Operand z = next.square(schedule.square);  // last read before `next` is written
     queue.gemm_symmetric(r, 1, x, x, 0, {});
     for (int i = 0; i < leg; ++i, ++step) {
       const auto& [a, b, c] = *step;
@@ -117,20 +133,33 @@ Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& s
 
 }  // namespace
 
-double Schedule::flops(int64_t tall, int64_t narrow) const {
-  return gram() ? gram_flops(double(tall), double(narrow), legs)
-                : standard_flops(double(tall), double(narrow), steps.size());
+static Flops flops_of(const Schedule& s, int64_t tall, int64_t narrow) {
+  return s.gram() ? gram_flops(double(tall), double(narrow), s.legs)
+                  : standard_flops(double(tall), double(narrow), s.steps.size());
 }
+
+double Schedule::flops(int64_t tall, int64_t narrow) const {
+  const Flops flops = flops_of(*this, tall, narrow);
+  return flops.tall + flops.square;
+}
+
+double Schedule::square_flops(int64_t narrow) const { return flops_of(*this, narrow, narrow).square; }
 
 Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 1, false}; }
 
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision) {
-  Schedule schedule{{}, std::move(steps)};
-  if (precision == Precision::bfloat16) return schedule;
-  std::vector<int> legs = gram_legs(schedule.steps, growth_limit(precision));
-  const double standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
-  if (gram_flops(double(tall), double(narrow), legs) < standard && stays_bounded(schedule.steps))
+Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Arithmetic arithmetic) {
+  Schedule schedule{{}, std::move(steps), arithmetic.precision};
+  const std::optional<double> limit = growth_limit(arithmetic);
+  if (!limit) return schedule;
+  std::vector<int> legs = gram_legs(schedule.steps, *limit);
+  const double time = time_of(arithmetic.precision);
+  const Flops standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
+  const Flops gram = gram_flops(double(tall), double(narrow), legs);
+  if (time * gram.tall + time_of(arithmetic.gram_square) * gram.square < time * (standard.tall + standard.square) &&
+      stays_bounded(schedule.steps)) {
     schedule.legs = std::move(legs);
+    schedule.square = arithmetic.gram_square;
+  }
   return schedule;
 }
 

@@ -18,14 +18,17 @@ struct Schedule {
   /// Iterations of each leg. Gram form: X ← QX and R ← XXᵀ are formed anew between legs. Standard form: empty.
   std::vector<int> legs;
   std::vector<Coefficients> steps;
+  Precision square;  ///< of the squares
 
   bool gram() const { return !legs.empty(); }
   double flops(int64_t tall, int64_t narrow) const;
+  /// Those of them that multiply a square by a square.
+  double square_flops(int64_t narrow) const;
   Footprint footprint(int64_t tall, int64_t narrow) const;
 };
 
-/// The cheaper of the two forms, with as many restarts as the Gram form needs in that precision.
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Precision precision);
+/// The cheaper of the two forms, with as many restarts as the Gram form needs in that arithmetic.
+Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Arithmetic arithmetic);
 
 /// Returns X after all iterations; `x` is consumed.
 Operand newton_schulz(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule);

@@ -11,7 +11,7 @@ singular values in float64. The input is rounded to float32 first, which is part
   --presets <list>     default adaptive,muon,polar-express,cans,quintic
   --steps <n>          iterations (default 5)
   --device <name>      cpu, cuda or cuda:N (default cpu)
-  --precision <list>   on CUDA, of float16, bfloat16, float32 (default all)
+  --precision <list>   of float16, bfloat16, float32 (default: what the device multiplies)
   --help               print this`;
 
 const text = { type: 'string' } as const;
@@ -25,9 +25,10 @@ function main(): void {
   const device = (values.device ?? 'cpu') as Device;
   const steps = Number(values.steps ?? 5);
   const presets = (values.presets ?? 'adaptive,muon,polar-express,cans,quintic').split(',') as Preset[];
-  const precisions = device === 'cpu' ? (['float32'] as const) : ((values.precision ?? 'float16,bfloat16,float32').split(',') as Precision[]);
-  const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048').split(',').map((shape) => shape.split('x').map(Number) as [number, number]);
+    const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048').split(',').map((shape) => shape.split('x').map(Number) as [number, number]);
   const { cpu, cuda } = devices();
+  const possible: Precision[] = device === 'cpu' ? cpu.precisions : ['float16', 'bfloat16', 'float32'];
+  const precisions = (values.precision?.split(',') as Precision[] | undefined) ?? possible;
   console.log(`${device === 'cpu' ? cpu.description : (cuda.devices[0]?.description ?? '')}, ${steps} iterations\n`);
   console.log(`| shape | precision | spectrum | ${presets.join(' | ')} |`);
   console.log(`|---|---|---|${'---|'.repeat(presets.length)}`);

@@ -43,7 +43,7 @@ function flops(shapes: readonly [number, number][], precision: Precision): { pla
   for (const [rows, columns] of shapes) {
     const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];
     plain += 5 * (4 * m * m * n + 2 * m ** 3);
-    executed += addon().newtonSchulzPlan(rows, columns, Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat()), precision).flops;
+    executed += addon().newtonSchulzPlan('cuda:0', precision, rows, columns, Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat())).flops;
   }
   return { plain, executed };
 }

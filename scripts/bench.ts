@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
 import { addon } from '../lib/binding.js';
-import { Muon, Parameter, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
+import { Muon, Parameter, type Precision, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
@@ -11,22 +11,25 @@ const HELP = `Usage: npm run bench -- [options]
 
 Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a shape take turns.
 
-  --shapes <list>   rows x columns (default ${SHAPES})
-  --threads <list>  CPU threads (default 1 and the physical cores)
-  --sets <list>     instruction sets out of avx512, avx2, neon, baseline; "all" for those that this processor runs (default: the widest)
-  --time <ms>       how long to measure a task (default 1000)
-  --json <file>     write the figures to a file as well
-  --compare <file>  print ratios to the figures of such a file
-  --help            print this
+  --shapes <list>     rows x columns (default ${SHAPES})
+  --threads <list>    CPU threads (default 1 and the physical cores)
+  --sets <list>       instruction sets out of avx512bf16, avx512, avx2, neon, baseline; "all" for those that this processor runs (default: the widest)
+  --precision <list>  out of float32, bfloat16, those that a set multiplies (default float32)
+  --time <ms>         how long to measure a task (default 1000)
+  --json <file>       write the figures to a file as well
+  --compare <file>    print ratios to the figures of such a file
+  --help              print this
 
   effective  GFLOP/s counting what five plain iterations take, 5·(4·m²·n + 2·m³) with m ≤ n, however few are done
   executed   GFLOP/s counting what is done: the form that the addon chose, symmetric products by halves
-  peak       executed over what that many cores reach in registers alone, measured first
+  peak       executed over what that many cores reach in registers alone, measured first; of bfloat16's Gram form, which multiplies squares in
+             float32, the time that each part would take at its own peak over the time taken
   step       a ROOT step; "over" it over the orthogonalisation, "quantile" the share of it that the threshold takes (against Muon)
   memory     state and scratch after a step, in matrices of that shape`;
 
 interface Row {
   set: string;
+  precision: Precision;
   shape: string;
   threads: number;
   form: string;
@@ -44,22 +47,24 @@ interface Report {
   date: string;
   processor: string;
   node: string;
-  peakGflops: Record<string, number>;
+  /** By set and precision. */
+  peakGflops: Record<string, Partial<Record<Precision, number>>>;
   rows: Row[];
   /** A step on 64 matrices of 128 × 128 against 64 steps on one each: how many times faster. */
-  manySmall: { set: string; threads: number; ratio: number }[];
+  manySmall: { set: string; precision: Precision; threads: number; ratio: number }[];
 }
 
 interface Work {
   shapes: [number, number][];
   threads: number[];
+  precisions: Precision[];
   time: number;
 }
 
 async function main(): Promise<void> {
   const text = { type: 'string' } as const;
   const { values } = parseArgs({
-    options: { shapes: text, threads: text, sets: text, time: text, json: text, compare: text, worker: text, help: { type: 'boolean' } },
+    options: { shapes: text, threads: text, sets: text, precision: text, time: text, json: text, compare: text, worker: text, help: { type: 'boolean' } },
   });
   if (values.help) { console.log(HELP); return; }
   if (values.worker !== undefined) { console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work))); return; }
@@ -68,6 +73,7 @@ async function main(): Promise<void> {
   const work: Work = {
     shapes: (values.shapes ?? SHAPES).split(',').map(parseShape),
     threads: values.threads === undefined ? [...new Set([1, cpu.physicalCores])] : values.threads.split(',').map((one) => positive(one, '--threads')),
+    precisions: (values.precision ?? 'float32').split(',').map(parsePrecision),
     time: positive(values.time ?? '1000', '--time'),
   };
   const before = values.compare === undefined ? undefined : (JSON.parse(readFileSync(values.compare, 'utf8')) as Report);
@@ -94,7 +100,12 @@ function positive(text: string, name: string): number {
   return Number(text);
 }
 
-const SETS = ['avx512', 'avx2', 'neon', 'baseline'];
+function parsePrecision(text: string): Precision {
+  if (text !== 'float32' && text !== 'bfloat16') throw new Error(`Expected --precision to name some of float32, bfloat16, got "${text}"`);
+  return text;
+}
+
+const SETS = ['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'];
 
 function chooseSets(asked: string | undefined, widest: string): string[] {
   if (asked === undefined) return [widest];
@@ -114,27 +125,29 @@ function measureSet(set: string, work: Work): Report | undefined {
   return undefined;
 }
 
-async function measureAll({ shapes, threads, time }: Work): Promise<Partial<Report>> {
-  const set = devices().cpu.instructionSet;
-  const peak = addon().cpuPeak() / 1e9;
+async function measureAll({ shapes, threads, precisions, time }: Work): Promise<Partial<Report>> {
+  const { instructionSet: set, precisions: possible } = devices().cpu;
+  const peaks = Object.fromEntries(possible.map((precision) => [precision, addon().cpuPeak(precision) / 1e9]));
   const rows: Row[] = [];
-  for (const shape of shapes) {
-    for (const count of threads) rows.push(await measureShape(set, shape, count, time, peak));
+  const manySmall: Report['manySmall'] = [];
+  for (const precision of precisions.filter((one) => peaks[one] !== undefined)) {
+    for (const shape of shapes) {
+      for (const count of threads) rows.push({ set, ...(await measureShape(shape, count, precision, time, peaks)) });
+    }
+    for (const count of threads) manySmall.push({ set, precision, threads: count, ratio: await measureManySmall(count, precision, time) });
   }
-  const manySmall = [];
-  for (const count of threads) manySmall.push({ set, threads: count, ratio: await measureManySmall(count, time) });
-  return { rows, manySmall, peakGflops: { [set]: peak } };
+  return { rows, manySmall, peakGflops: { [set]: peaks } };
 }
 
-async function measureShape(set: string, shape: [number, number], threads: number, time: number, peak: number): Promise<Row> {
+async function measureShape(shape: [number, number], threads: number, precision: Precision, time: number, peaks: Record<string, number>): Promise<Omit<Row, 'set'>> {
   const size = shape[0] * shape[1];
   const x = gaussian(size);
   const out = new Float32Array(size);
   const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
-  const root = new Root([parameters[0]!], { lr: 1e-3, threads, device: 'cpu' });
-  const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, device: 'cpu' });
+  const root = new Root([parameters[0]!], { lr: 1e-3, threads, precision, device: 'cpu' });
+  const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const [orthogonalizeMs, stepMs, muonMs] = await medians(time, [
-    () => orthogonalizeSync(x, shape, { threads, device: 'cpu', out }),
+    () => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out }),
     () => root.stepSync(),
     () => muon.stepSync(),
   ]);
@@ -143,18 +156,18 @@ async function measureShape(set: string, shape: [number, number], threads: numbe
   muon.dispose();
 
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
-  const plan = addon().newtonSchulzPlan(m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()), 'float32');
-  const executed = plan.flops / orthogonalizeMs! / 1e6;
+  const plan = addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()));
+  const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
   const { physicalCores } = devices().cpu;
   return {
-    set,
+    precision,
     shape: shape.join('x'),
     threads,
     form: plan.form === 'gram' ? `gram ${plan.legs.join('+')}` : plan.form,
     orthogonalizeMs: orthogonalizeMs!,
     effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs! / 1e6,
-    executed,
-    peakShare: executed / (peak * Math.min(threads, physicalCores)),
+    executed: plan.flops / orthogonalizeMs! / 1e6,
+    peakShare: leastMs / orthogonalizeMs! / Math.min(threads, physicalCores),
     stepMs: stepMs!,
     overProducts: stepMs! / orthogonalizeMs!,
     quantileShare: 1 - muonMs! / stepMs!,
@@ -162,11 +175,12 @@ async function measureShape(set: string, shape: [number, number], threads: numbe
   };
 }
 
-async function measureManySmall(threads: number, time: number): Promise<number> {
+async function measureManySmall(threads: number, precision: Precision, time: number): Promise<number> {
   const shape = [128, 128];
   const parameters = Array.from({ length: 128 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(128 * 128) }));
-  const together = new Root(parameters.slice(0, 64), { threads, device: 'cpu' });
-  const apart = parameters.slice(64).map((one) => new Root([one], { threads, device: 'cpu' }));
+  const options = { threads, precision, device: 'cpu' } as const;
+  const together = new Root(parameters.slice(0, 64), options);
+  const apart = parameters.slice(64).map((one) => new Root([one], options));
   const [one, many] = await medians(time, [() => together.stepSync(), () => apart.forEach((optimizer) => optimizer.stepSync())]);
   for (const optimizer of [together, ...apart]) optimizer.dispose();
   return many! / one!;
@@ -192,15 +206,17 @@ function gaussian(size: number): Float32Array {
 }
 
 function print(set: string, report: Report, before: Report | undefined): void {
-  console.log(`${report.processor}, ${set}, ${report.peakGflops[set]!.toFixed(0)} GFLOP/s peak a core, Node ${report.node}\n`);
-  const head = ['shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'over', 'quantile', 'memory'];
+  const peaks = Object.entries(report.peakGflops[set]!).map(([precision, peak]) => `${peak.toFixed(0)} GFLOP/s (${precision})`);
+  console.log(`${report.processor}, ${set}, ${peaks.join(' and ')} peak a core, Node ${report.node}\n`);
+  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'over', 'quantile', 'memory'];
   const compared = before === undefined ? [] : ['before/now', 'step'];
   const lines = report.rows
     .filter((row) => row.set === set)
     .map((row) => {
-      const old = before?.rows.find((one) => one.set === row.set && one.shape === row.shape && one.threads === row.threads);
+      const old = before?.rows.find((one) => one.set === row.set && one.precision === row.precision && one.shape === row.shape && one.threads === row.threads);
       const ratios = old === undefined ? ['', ''] : [old.orthogonalizeMs / row.orthogonalizeMs, old.stepMs / row.stepMs].map((one) => one.toFixed(2));
       return [
+        row.precision,
         row.shape,
         String(row.threads),
         row.form,
@@ -217,9 +233,9 @@ function print(set: string, report: Report, before: Report | undefined): void {
     });
   const table = [[...head, ...compared], ...lines];
   const widths = table[0]!.map((_, i) => Math.max(...table.map((line) => line[i]!.length)));
-  for (const line of table) console.log(line.map((cell, i) => (i === 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '));
-  for (const { set: of, threads, ratio } of report.manySmall) {
-    if (of === set) console.log(`\n64 matrices of 128x128, ${threads} threads: one step is ${ratio.toFixed(2)} times as fast as a step for each`);
+  for (const line of table) console.log(line.map((cell, i) => (i === 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '));
+  for (const { set: of, precision, threads, ratio } of report.manySmall) {
+    if (of === set) console.log(`\n64 matrices of 128x128, ${precision}, ${threads} threads: one step is ${ratio.toFixed(2)} times as fast as a step for each`);
   }
   console.log();
 }

@@ -1,4 +1,4 @@
-import { newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, type Preset, Root } from '../lib/index.js';
+import { devices, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, type Preset, Root } from '../lib/index.js';
 import { iterated, matrixOf, spectra } from '../scripts/spectra.js';
 import * as reference from './reference.js';
 import { devicesUnderTest, isEmulated, relativeError } from './support.js';
@@ -32,7 +32,7 @@ const deficient: typeof limits = {
 const presets: Preset[] = ['adaptive', 'muon', 'polar-express', 'cans', 'quintic'];
 
 describe.each(devicesUnderTest())('on %s', (device) => {
-  const precisions: Precision[] = device === 'cpu' ? ['float32'] : ['float32', 'float16', 'bfloat16'];
+  const precisions: Precision[] = device === 'cpu' ? devices().cpu.precisions : ['float32', 'float16', 'bfloat16'];
   const small: [number, number][] = [[64, 64], [128, 32], [64, 256]];
   const large: [number, number][] = [[128, 128], [128, 512], [1024, 128], [256, 1024], [512, 512]];
   const shapes = isEmulated(device) ? small : large;

@@ -10,7 +10,8 @@ const { cpu, cuda } = devices();
 test('devices tells what there is, and why not more', () => {
   expect(cpu.physicalCores).toBeGreaterThan(0);
   expect(cpu.description).not.toBe('');
-  expect(['avx512', 'avx2', 'neon', 'baseline']).toContain(cpu.instructionSet);
+  expect(['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline']).toContain(cpu.instructionSet);
+  expect(cpu.precisions).toEqual(cpu.instructionSet === 'avx512bf16' ? ['float32', 'bfloat16'] : ['float32']);
   expect(cuda.devices.length > 0).toBe(cuda.reason === null);
   cuda.devices.length = 0;
   cpu.physicalCores = 0;

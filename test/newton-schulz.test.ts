@@ -4,9 +4,9 @@ import { gaussian } from './support.js';
 
 const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
 
-function plan(rows: number, columns: number, preset: Preset, steps: number, precision: Precision = 'float32') {
+function plan(rows: number, columns: number, preset: Preset, steps: number, precision: Precision = 'float32', device = precision === 'float32' ? 'cpu' : 'cuda:0') {
   const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
-  return { triples, ...addon().newtonSchulzPlan(rows, columns, Float64Array.from(triples.flat()), precision) };
+  return { triples, ...addon().newtonSchulzPlan(device, precision, rows, columns, Float64Array.from(triples.flat())) };
 }
 
 const limits = [['float32', 2 ** 11], ['float16', 2 ** 8]] as const;
@@ -39,7 +39,7 @@ test('square matrices take the standard form, and coefficients that rounding can
   expect(plan(512, 512, 'muon', 5).form).toBe('standard');
   const [published] = newtonSchulzCoefficients([2048, 2048], 'paper', 1);
   const five = Float64Array.from(Array.from({ length: 5 }, () => published!).flat());
-  expect(addon().newtonSchulzPlan(256, 4096, five, 'float32').form).toBe('standard');
+  expect(addon().newtonSchulzPlan('cpu', 'float32', 256, 4096, five).form).toBe('standard');
 });
 
 test('the count of operations is that of the form: symmetric products by halves', () => {

@@ -18,16 +18,25 @@ constexpr double kDivisibleCost = 6e7;
 // Dividing a job of middling size costs about this factor: its blocks do not come out even.
 constexpr double kWorthDividing = 1.2;
 
+const Kernels& kernels_for(Precision precision) {
+  const Kernels& kernels = chosen_kernels();
+  if (precision == Precision::float16 || (precision == Precision::bfloat16 && kernels.pairs == nullptr)) {
+    throw Error("ERR_INVALID_ARGUMENT", std::string("Expected a precision that ") + kernels.name + " multiplies");
+  }
+  return kernels;
+}
+
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads) : kernels_(chosen_kernels()), pool_(threads) {
+  CpuBackend(int threads, Precision precision)
+      : kernels_(kernels_for(precision)), precision_(precision), pool_(threads) {
     queues_.reserve(size_t(pool_.threads()));
     const int64_t cache = first_level_cache();
-    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_, cache);
+    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_, precision, cache);
   }
 
   int threads() const override { return pool_.threads(); }
-  Precision precision() const override { return Precision::float32; }
+  Arithmetic arithmetic() const override { return cpu_arithmetic(precision_); }
   bool shares_host_memory() const override { return true; }
   // One: a matrix stays in a core's caches from its momentum to its update.
   int64_t batch_limit(const Footprint&) const override { return 1; }
@@ -105,7 +114,7 @@ class CpuBackend final : public Backend {
     size_t together = 0;
     for (size_t i = 0; i < order.size(); ++i) {
       size_t& most = i < divided ? together : alone;
-      most = std::max(most, CpuQueue::scratch_bytes(kernels_, order[i]->footprint));
+      most = std::max(most, CpuQueue::scratch_bytes(kernels_, precision_, order[i]->footprint));
     }
     const size_t single = order.size() - divided;
     if (divided > 0 || single > 1) pool_.start();
@@ -115,28 +124,35 @@ class CpuBackend final : public Backend {
   }
 
   const Kernels& kernels_;
+  const Precision precision_;
   ThreadPool pool_;
   std::vector<CpuQueue> queues_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) {
-  return std::make_unique<CpuBackend>(threads > 0 ? threads : physical_cores());
+std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision) {
+  return std::make_unique<CpuBackend>(threads > 0 ? threads : physical_cores(), precision);
 }
 
-double cpu_peak() {
+Arithmetic cpu_arithmetic(Precision precision) { return {precision, Precision::float32}; }
+
+double cpu_peak(Precision precision) {
   using Clock = std::chrono::steady_clock;
-  const Kernels& kernels = chosen_kernels();
+  const Kernels& kernels = kernels_for(precision);
+  const auto spin = precision == Precision::bfloat16 ? kernels.pairs->spin : kernels.spin;
   double best = 0;
   for (int i = 0; i < 5; ++i) {
     const Clock::time_point start = Clock::now();
-    const double flop = kernels.spin(1 << 20);
+    const double flop = spin(1 << 20);
     best = std::max(best, flop / std::chrono::duration<double>(Clock::now() - start).count());
   }
   return best;
 }
 
-CpuReport cpu_report() { return {processor_name(), chosen_kernels().name, physical_cores()}; }
+CpuReport cpu_report() {
+  const Kernels& kernels = chosen_kernels();
+  return {processor_name(), kernels.name, physical_cores(), kernels.pairs != nullptr};
+}
 
 }  // namespace root_optimizer

@@ -16,40 +16,73 @@ int64_t CpuQueue::block_side(int64_t columns) const {
   return team_ != nullptr && columns <= 3 * kGemmBlock ? kGemmBlock / 2 : kGemmBlock;
 }
 
-// Blocks on and below the diagonal, row by row.
+void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric,
+                          FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> task) {
+  const int64_t side = block_side(columns);
+  const int64_t down = blocks(rows, side);
+  const int64_t across = blocks(columns, side);
+  for_each(symmetric ? down * (down + 1) / 2 : down * across, [&](int64_t index) {
+    int64_t i = 0;
+    if (symmetric) {
+      while ((i + 1) * (i + 2) / 2 <= index) ++i;
+    } else {
+      i = index / across;
+    }
+    const int64_t row = i * side;
+    const int64_t column = (symmetric ? index - i * (i + 1) / 2 : index % across) * side;
+    const FlushDenormals flush;
+    task(row, std::min(side, rows - row), column, std::min(side, columns - column));
+  });
+}
+
 void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                               const Operand& c) {
-  const PanelLayout square = layout(out);
   const int64_t pitch = layout(a).pitch();
+  const PanelLayout square = layout(out);
   const int64_t size = square.padded_rows();
-  const int64_t side = block_side(size);
-  const int64_t across = blocks(size, side);
-  for_each(across * (across + 1) / 2, [&](int64_t index) {
-    int64_t i = 0;
-    while ((i + 1) * (i + 2) / 2 <= index) ++i;
-    const int64_t row = i * side;
-    const int64_t column = (index - i * (i + 1) / 2) * side;
-    const FlushDenormals flush;
-    kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
-                         row, std::min(side, size - row), column, std::min(side, size - column), a.rows,
-                         transposed_depth_block_, alpha, beta, true, true});
+  for_blocks(size, size, true, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    if (layout(a).paired()) {
+      const bool pairs = square.paired();
+      kernels_.pairs->gemm_block({words(a), words(b), words(c), pairs ? words(out) : nullptr, nullptr,
+                                  pairs ? nullptr : floats(out), pitch, pitch, layout(c).pitch(), square.pitch(), row,
+                                  rows, column, columns, (a.rows + 1) / 2, alpha, beta, true, true});
+    } else {
+      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
+                           row, rows, column, columns, a.rows, transposed_depth_block_, alpha, beta, true, true});
+    }
   });
+}
+
+const uint32_t* CpuQueue::narrowed(const Operand& square) {
+  const PanelLayout from = layout(square);
+  PanelLayout to = from;
+  to.precision = Precision::bfloat16;
+  uint32_t* pairs = static_cast<uint32_t*>(arena_.take(sizeof(uint32_t) * size_t(to.copy_size())));
+  for_each(from.panels(), [&](int64_t panel) {
+    kernels_.pairs->narrow(floats(square) + panel * from.pitch(), from.padded_rows(), pairs + panel * to.pitch(),
+                           nullptr);
+  });
+  return pairs;
 }
 
 void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) {
   const PanelLayout tall = layout(out);
   const int64_t pitch = tall.pitch();
-  const int64_t rows = tall.padded_rows();
-  const int64_t side = block_side(out.columns);
-  const int64_t across = blocks(out.columns, side);
-  for_each(blocks(rows, side) * across, [&](int64_t index) {
-    const int64_t row = index / across * side;
-    const int64_t column = index % across * side;
-    const FlushDenormals flush;
-    kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, layout(b).pitch(), pitch, pitch, row,
-                         std::min(side, rows - row), column, std::min(side, out.columns - column), a.columns,
-                         depth_block_, 1, beta, false, false});
+  PanelLayout square = layout(b);
+  const size_t mark = arena_.mark();
+  const uint32_t* pairs = !tall.paired() ? nullptr : square.paired() ? words(b) : narrowed(b);
+  square.precision = tall.precision;
+  for_blocks(tall.padded_rows(), out.columns, false, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    if (tall.paired()) {
+      kernels_.pairs->gemm_block({words(a) + tall.copy_size(), pairs, words(c), words(out),
+                                  words(out) + tall.copy_size(), nullptr, pitch, square.pitch(), pitch, pitch, row,
+                                  rows, column, columns, (a.columns + 1) / 2, 1, beta, false, false});
+    } else {
+      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square.pitch(), pitch, pitch, row, rows,
+                           column, columns, a.columns, depth_block_, 1, beta, false, false});
+    }
   });
+  arena_.rewind(mark);
 }
 
 void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {

@@ -25,6 +25,23 @@ struct GemmBlock {
   bool symmetric;   // out is symmetric: compute what lies on and below the diagonal, then mirror the block
 };
 
+/// The same of bfloat16 operands, which lie in words of two values: see PanelLayout.
+struct PairBlock {
+  const uint32_t* a;  // transposed: pairs of rows, else pairs of columns
+  const uint32_t* b;  // pairs of rows, as is c
+  const uint32_t* c;
+  uint32_t* out;          // pairs of rows; null: `out_floats` instead
+  uint32_t* out_columns;  // pairs of columns; null: not wanted
+  float* out_floats;
+  int64_t a_pitch, b_pitch, c_pitch, out_pitch;  // in words or floats
+  int64_t row0, rows;
+  int64_t column0, columns;
+  int64_t depth;  // in words; where the length is odd, the last one's upper half is 0 in both operands
+  float alpha, beta;
+  bool transposed;
+  bool symmetric;
+};
+
 /// Where U comes from, for one matrix: G + μM, or M where there is no gradient to look ahead along.
 struct LookAhead {
   const float* momentum;
@@ -55,6 +72,17 @@ struct Bracketed {
   double squares;  ///< the sum of the squares of those below
 };
 
+/// Products whose operands are bfloat16 and whose sums are float32, in panels as wide as those of the set they belong
+/// to.
+struct PairKernels {
+  void (*gemm_block)(const PairBlock& block);
+  /// A panel's rows, an even number of them, rounded to bfloat16: to pairs of rows and, unless null, pairs of columns.
+  void (*narrow)(const float* in, int64_t rows, uint32_t* out, uint32_t* out_columns);
+  /// The converse, from pairs of rows.
+  void (*widen)(const uint32_t* in, int64_t rows, float* out);
+  double (*spin)(int64_t rounds);
+};
+
 /// What is compiled once per instruction set (kernels.inc). Sums of doubles have an order of their own, the same in all
 /// sets.
 struct Kernels {
@@ -75,9 +103,12 @@ struct Kernels {
   /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can
   /// do at most.
   double (*spin)(int64_t rounds);
+  const PairKernels* pairs = nullptr;  ///< null: no instructions for them
 };
 
 /// Null where the compiler or the processor lacks the set.
+/// AVX-512's, and products of bfloat16.
+const Kernels* avx512_bf16_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
 /// 128-bit vectors of the kind that the processor family guarantees (SSE2, NEON).

@@ -95,7 +95,7 @@ int64_t first_level_cache() {
 }
 
 const Kernels& chosen_kernels() {
-  const Kernels* available[] = {avx512_kernels(), avx2_kernels(), baseline_kernels()};
+  const Kernels* available[] = {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels(), baseline_kernels()};
   const char* wanted = std::getenv("ROOT_OPTIMIZER_INSTRUCTION_SET");
   std::string names;
   for (const Kernels* kernels : available) {

@@ -25,7 +25,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
   const double norm = norm_ ? *norm_ : clipped_norm(u, batch.size(), limit);
   const double factor = 1 / (norm + 1e-7);
 
-  const Operand x = operand(batch, batch.tall(), batch.narrow());
+  const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   const bool transposed = batch.rows < batch.columns;
@@ -36,22 +36,27 @@ Operand CpuQueue::proximal(const Batch& batch) {
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t begin = index % tasks_down * kGemmBlock;
     const int64_t end = std::min(begin + kGemmBlock, panels.padded_rows());
-    const int64_t filled = std::min(end, panels.rows);
-    float* out = floats(x) + panel * panels.pitch();
-    std::fill(out + begin * width, out + end * width, 0.0f);
-    if (!transposed) {
-      for (int64_t row = begin; row < filled; ++row) {
-        kernels_.clip_and_scale(u, row * batch.columns + first, columns, limit, factor, out + row * width);
-      }
-      return;
-    }
     float strip[kWidestPanel * kStrip];
-    for (int64_t row = begin; row < filled; row += kStrip) {
-      const int64_t length = std::min(kStrip, filled - row);
-      for (int64_t c = 0; c < columns; ++c) {
-        kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
+    float wide[kWidestPanel * kStrip];
+    for (int64_t row = begin; row < end; row += kStrip) {
+      const int64_t padded = std::min(kStrip, end - row);
+      const int64_t length = std::clamp<int64_t>(panels.rows - row, 0, padded);
+      float* out = panels.paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
+      std::fill(out, out + padded * width, 0.0f);
+      if (!transposed) {
+        for (int64_t r = 0; r < length; ++r) {
+          kernels_.clip_and_scale(u, (row + r) * batch.columns + first, columns, limit, factor, out + r * width);
+        }
+      } else {
+        for (int64_t c = 0; c < columns; ++c) {
+          kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
+        }
+        kernels_.transpose(strip, kStrip, out, width, columns, length);
       }
-      kernels_.transpose(strip, kStrip, out + row * width, width, columns, length);
+      if (panels.paired()) {
+        uint32_t* pairs = words(x) + panel * panels.pitch() + row * width / 2;
+        kernels_.pairs->narrow(out, padded, pairs, pairs + panels.copy_size());
+      }
     }
   });
   return x;

@@ -27,8 +27,9 @@ int64_t depth_block(const Kernels& kernels, int64_t cache, int64_t bytes_of_a_ro
 }  // namespace
 
 // Of an operand that is read transposed, a row of a tile takes a cache line of its own.
-CpuQueue::CpuQueue(const Kernels& kernels, int64_t first_level_cache)
+CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t first_level_cache)
     : kernels_(kernels),
+      precision_(precision),
       depth_block_(depth_block(kernels, first_level_cache, kernels.panel_width * int64_t(sizeof(float)))),
       transposed_depth_block_(depth_block(kernels, first_level_cache,
                                           kernels.panel_width * int64_t(sizeof(float)) + PanelLayout::kAlignment)),
@@ -60,19 +61,22 @@ void* Arena::take(size_t bytes) {
   return memory;
 }
 
-size_t CpuQueue::scratch_bytes(const Kernels& kernels, const Footprint& f) {
+// Of squares, those of pairs take no less than those of floats.
+size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
-    return aligned(sizeof(float) * size_t(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile}.size()));
+    return aligned(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile, precision}.bytes());
   };
   size_t operands = 0;
   if (f.tall_operands > 0) operands += size_t(f.tall_operands) * bytes(f.tall, f.narrow);
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
   const size_t size = size_t(f.tall * f.narrow);
   const size_t norm_partials = aligned((size / kPassGrain + 1) * sizeof(double));
+  const bool narrows = precision == Precision::bfloat16 && f.square_operands > 0;
+  const size_t passing = std::max(norm_partials, narrows ? bytes(f.narrow, f.narrow) / 2 : 0);
   // A list of keys; for a step another one, and counts and sums for every range.
   const size_t keys = aligned(size * sizeof(uint32_t));
   const size_t selection = !f.selection ? 0 : f.tall_operands == 0 ? keys : 2 * keys + 3 * norm_partials;
-  return std::max(operands + norm_partials, selection);
+  return std::max(operands + passing, selection);
 }
 
 void CpuQueue::begin(ThreadPool* team) {
@@ -81,9 +85,9 @@ void CpuQueue::begin(ThreadPool* team) {
   arena_.rewind(0);
 }
 
-Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns) {
-  Operand operand{rows, columns, nullptr};
-  operand.storage = arena_.take(sizeof(float) * size_t(layout(operand).size()));
+Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns, Precision precision) {
+  Operand operand{rows, columns, nullptr, precision};
+  operand.storage = arena_.take(layout(operand).bytes());
   return operand;
 }
 

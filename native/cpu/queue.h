@@ -37,9 +37,10 @@ class Arena {
 /// how work is divided, so no result depends on how many threads there are.
 class CpuQueue final : public Queue {
  public:
-  CpuQueue(const Kernels& kernels, int64_t first_level_cache);
+  /// `precision`: float32, or bfloat16 where `kernels` have it; that of matrices.
+  CpuQueue(const Kernels& kernels, Precision precision, int64_t first_level_cache);
 
-  static size_t scratch_bytes(const Kernels& kernels, const Footprint& footprint);
+  static size_t scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& footprint);
   void reserve(size_t bytes) { arena_.reserve(bytes); }
   size_t capacity() const { return arena_.capacity(); }
   /// Begins a job: scratch is free again. `team` may be null.
@@ -51,7 +52,7 @@ class CpuQueue final : public Queue {
   void threshold(const Batch& batch) override;
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
-  Operand operand(const Batch& batch, int64_t rows, int64_t columns) override;
+  Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) override;
   void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                       const Operand& c) override;
   void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;
@@ -61,16 +62,23 @@ class CpuQueue final : public Queue {
 
  private:
   PanelLayout layout(const Operand& operand) const {
-    return {operand.rows, operand.columns, kernels_.panel_width, kernels_.row_tile};
+    return {operand.rows, operand.columns, kernels_.panel_width, kernels_.row_tile, operand.precision};
   }
   /// task(begin, end) over pieces of [0, size) that are whole multiples of `grain`, save the last.
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
   int64_t block_side(int64_t columns) const;
+  /// task(row, rows, column, columns) over blocks of a product's result, those on and below the diagonal if
+  /// `symmetric`.
+  void for_blocks(int64_t rows, int64_t columns, bool symmetric,
+                  FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> task);
+  /// A square of floats in pairs of rows, in scratch that the caller gives back.
+  const uint32_t* narrowed(const Operand& square);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   bool select_near(const Batch& batch);
 
   const Kernels& kernels_;
+  const Precision precision_;
   // Rows of a product's second operand that stay in the first-level cache while a block's rows pass by, for either
   // first operand.
   const int64_t depth_block_;
@@ -91,6 +99,7 @@ inline LookAhead look_ahead(const Batch& batch) {
 }
 
 inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
+inline uint32_t* words(const Operand& operand) { return static_cast<uint32_t*>(operand.storage); }
 
 /// The clipping bound in effect, infinite where nothing is to be clipped.
 float clip_limit(const Batch& batch);

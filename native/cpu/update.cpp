@@ -26,15 +26,21 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t begin = index % tasks_down * kGemmBlock;
     const int64_t end = std::min(begin + kGemmBlock, panels.rows);
-    const float* in = floats(x) + panel * panels.pitch();
-    if (!transposed) {
-      for (int64_t row = begin; row < end; ++row) advance(row * batch.columns + first, in + row * width, columns);
-      return;
-    }
     float strip[kWidestPanel * kStrip];
+    float wide[kWidestPanel * kStrip];
     for (int64_t row = begin; row < end; row += kStrip) {
       const int64_t length = std::min(kStrip, end - row);
-      kernels_.transpose(in + row * width, width, strip, kStrip, length, columns);
+      const float* in = wide;
+      if (panels.paired()) {
+        kernels_.pairs->widen(words(x) + panel * panels.pitch() + row * width / 2, (length + 1) / 2 * 2, wide);
+      } else {
+        in = floats(x) + panel * panels.pitch() + row * width;
+      }
+      if (!transposed) {
+        for (int64_t r = 0; r < length; ++r) advance((row + r) * batch.columns + first, in + r * width, columns);
+        continue;
+      }
+      kernels_.transpose(in, width, strip, kStrip, length, columns);
       for (int64_t c = 0; c < columns; ++c) advance((first + c) * batch.columns + row, strip + c * kStrip, length);
     }
   });

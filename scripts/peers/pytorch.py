@@ -57,7 +57,7 @@ def muon_task(rows, columns):
 
 TASKS = {"orthogonalize": orthogonalize_task, "root": root_task}
 if hasattr(torch.optim, "Muon"):
-    TASKS["muon"] = muon_task
+    TASKS["muon"] = TASKS["muon-bfloat16"] = muon_task
 
 print(json.dumps({"name": f"PyTorch {torch.__version__}", "tasks": list(TASKS)}), flush=True)
 tasks = {}

@@ -11,7 +11,8 @@ const HELP = `Usage: npm run bench:peers -- [options]
 
 The same work here and in other libraries, in turns within one run, and how many times faster it is here: PyTorch (the float32 addmm form, a
 ROOT step written with it, and torch.optim.Muon where it has one), optax's Muon, and plain JavaScript with ml-matrix. What is not installed is
-left out. Coefficients are Muon's, five iterations.
+left out. Coefficients are Muon's, five iterations. Products here are float32, in the task muon-bfloat16 bfloat16; torch.optim.Muon computes
+in bfloat16 in either.
 
   --shapes <list>   rows x columns (default ${SHAPES})
   --threads <list>  CPU threads (default 1 and the physical cores)
@@ -20,7 +21,7 @@ left out. Coefficients are Muon's, five iterations.
   --json <file>     write the figures to a file as well
   --help            print this`;
 
-type Task = 'orthogonalize' | 'root' | 'muon';
+type Task = 'orthogonalize' | 'root' | 'muon' | 'muon-bfloat16';
 
 interface Request {
   task: Task;
@@ -94,7 +95,8 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
   }
   const parameter = new Parameter({ name: 'w', shape, data: gaussian(rows * columns), grad: gaussian(rows * columns) });
   const Optimizer = task === 'root' ? Root : Muon;
-  const optimizer = new Optimizer([parameter], { lr: 1e-3, coefficients: 'muon', threads, device: 'cpu' });
+  const precision = task === 'muon-bfloat16' ? 'bfloat16' : 'float32';
+  const optimizer = new Optimizer([parameter], { lr: 1e-3, coefficients: 'muon', threads, precision, device: 'cpu' });
   return { run: () => optimizer.stepSync(), dispose: () => optimizer.dispose() };
 }
 
@@ -153,7 +155,9 @@ async function main(): Promise<void> {
   const names = peers.map((peer) => peer.introduction.name);
   console.log(['task'.padEnd(14), 'shape'.padStart(10), 'threads', '    here', ...names].join('  '));
   const figures: Figure[] = [];
-  for (const task of ['orthogonalize', 'root', 'muon'] as const) {
+  const tasks: Task[] = ['orthogonalize', 'root', 'muon'];
+  if (cpu.precisions.includes('bfloat16')) tasks.push('muon-bfloat16');
+  for (const task of tasks) {
     for (const [rows, columns] of shapes) {
       for (const count of threads) {
         const repeats = Math.max(1, Math.min(20, Math.round(2e9 / (rows * columns * Math.min(rows, columns)))));

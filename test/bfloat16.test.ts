@@ -1,0 +1,130 @@
+import { addon } from '../lib/binding.js';
+import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../lib/index.js';
+import * as reference from './reference.js';
+import { bits, fillGradients, gaussian, parameters, relativeError } from './support.js';
+
+/** The CPU's: test/cuda.test.ts and test/accuracy.test.ts have CUDA's as well. */
+const device = 'cpu' as const;
+const { precisions } = devices().cpu;
+const available = precisions.includes('bfloat16');
+const whereAvailable = available ? describe : describe.skip;
+
+function used(precision: Precision): Precision {
+  using optimizer = new Root([new Parameter({ name: 'w', shape: [2, 2] })], { device, precision });
+  return optimizer.precision;
+}
+
+test('an optimizer tells what it computes in: float32 where the CPU lacks what was asked for', () => {
+  expect((['float16', 'bfloat16', 'float32'] as const).map(used)).toEqual(['float32', available ? 'bfloat16' : 'float32', 'float32']);
+});
+
+test('the addon refuses what the processor does not multiply, before anything else', () => {
+  const { Optimizer, cpuPeak, orthogonalizeSync: native } = addon();
+  const missing: Precision[] = available ? ['float16'] : ['float16', 'bfloat16'];
+  for (const precision of missing) {
+    const out = new Float32Array(4);
+    const calls = [
+      () => new Optimizer(device, 1, precision, []),
+      () => cpuPeak(precision),
+      () => native(device, 1, precision, Float32Array.of(1, 2, 3, 4), out, [{ offset: 0, rows: 2, columns: 2 }], [Float64Array.of(1, 0, 0)]),
+    ];
+    for (const call of calls) {
+      let error: unknown;
+      try { call(); } catch (thrown) { error = thrown; }
+      expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message: expect.stringMatching(/^Expected a precision that \w+ multiplies$/) as string });
+    }
+    expect(out).toEqual(new Float32Array(4));
+  }
+});
+
+test('the plan: the standard form near squares, else one leg whose squares are float32', () => {
+  const plan = (rows: number, columns: number, preset: 'muon' | 'adaptive' | 'polar-express', steps = 5) =>
+    addon().newtonSchulzPlan(device, 'bfloat16', rows, columns, Float64Array.from(newtonSchulzCoefficients([rows, columns], preset, steps).flat()));
+  expect(plan(512, 1024, 'muon')).toEqual({ form: 'standard', legs: [], flops: 5 * (3 * 2 + 1) * 512 ** 3, float32Flops: 0 });
+  for (const preset of ['muon', 'adaptive', 'polar-express'] as const) {
+    expect(plan(256, 1024, preset)).toEqual({ form: 'gram', legs: [5], flops: (3 * 4 + 17) * 256 ** 3, float32Flops: 17 * 256 ** 3 });
+  }
+  expect(plan(64, 4096, 'muon', 10).legs).toEqual([5, 5]);
+});
+
+whereAvailable('products in bfloat16', () => {
+  // Odd lengths, whose last word is half empty, and edges of tiles (8), vectors (16), panels (48) and blocks (96, 192); both forms.
+  const shapes = [
+    [1, 1], [1, 2], [3, 3], [1, 129], [129, 1], [3, 50], [50, 3], [7, 9], [8, 8], [15, 17], [16, 48], [17, 47], [47, 49], [49, 121], [96, 97], [97, 95],
+    [191, 193], [193, 191], [200, 203], [104, 401], [401, 104], [385, 387], [49, 1201],
+  ] as const;
+  test.each(shapes)('%i × %i agrees with float64, on any number of threads to the bit', (rows, columns) => {
+    for (const coefficients of ['muon', 'adaptive'] as const) {
+      const x = gaussian(rows * columns, rows + columns);
+      const expected = reference.newtonSchulz(Float64Array.from(x), rows, columns, newtonSchulzCoefficients([rows, columns], coefficients));
+      const results = [1, 2, 3].map((threads) => orthogonalizeSync(x, [rows, columns], { coefficients, device, threads, precision: 'bfloat16' }));
+      // Of few directions one that is small can be all the difference.
+      expect(relativeError(results[0]!, expected)).toBeLessThan(x.length < 64 ? 5e-2 : 2e-2);
+      for (const result of results) expect(bits(result)).toBe(bits(results[0]!));
+      const once = orthogonalizeSync(x, [rows, columns], { coefficients, device, precision: 'float32' });
+      expect(bits(once)).not.toBe(bits(results[0]!));
+    }
+  });
+
+  test('what is kept from call to call is told apart by precision', () => {
+    const x = gaussian(60 * 70);
+    const result = (precision: Precision) => bits(orthogonalizeSync(x, [60, 70], { device, threads: 2, precision }));
+    const [half, full] = [result('bfloat16'), result('float32')];
+    expect(half).not.toBe(full);
+    for (let i = 0; i < 3; i++) expect([result('bfloat16'), result('float32'), result('float32'), result('bfloat16')]).toEqual([half, full, full, half]);
+  });
+
+  test('more iterations take restarts, and stay as near', () => {
+    for (const [rows, columns] of [[64, 64], [48, 300]] as const) {
+      const x = gaussian(rows * columns, 3);
+      for (const steps of [6, 8, 10, 20]) {
+        const expected = reference.newtonSchulz(Float64Array.from(x), rows, columns, newtonSchulzCoefficients([rows, columns], 'polar-express', steps));
+        expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients: 'polar-express', steps, device, precision: 'bfloat16' }), expected)).toBeLessThan(3e-2);
+      }
+    }
+  });
+
+  test('zero stays zero, and size does not matter', () => {
+    for (const shape of [[30, 31], [20, 120]] as const) {
+      const x = gaussian(shape[0] * shape[1]);
+      const options = { device, precision: 'bfloat16' } as const;
+      expect(orthogonalizeSync(new Float32Array(x.length), shape, options)).toEqual(new Float32Array(x.length));
+      const result = orthogonalizeSync(x, shape, options);
+      for (const factor of [1e-2, 1e30]) expect(relativeError(orthogonalizeSync(x.map((value) => value * factor), shape, options), result)).toBeLessThan(1e-2);
+    }
+  });
+
+  test('a matrix and its transpose are orthogonalised alike', () => {
+    for (const [rows, columns] of [[60, 90], [40, 200]] as const) {
+      const x = gaussian(rows * columns);
+      const [result, transposed] = [orthogonalizeSync(x, [rows, columns], { device, precision: 'bfloat16' }),
+        orthogonalizeSync(Float32Array.from(reference.transpose(x, rows, columns)), [columns, rows], { device, precision: 'bfloat16' })];
+      expect(bits(transposed)).toBe(bits(Float32Array.from(reference.transpose(result, rows, columns))));
+    }
+  });
+
+  test.each([Root, Muon])('%p trains as in float32', (Kind) => {
+    const shapes = [[40, 96], [96, 40], [33, 17], [30, 200], [6, 3, 2, 2], [5]];
+    const [half, full] = [parameters('w', shapes), parameters('w', shapes)];
+    const before = full.map(({ data }) => data.slice());
+    using inHalf = new Kind(half, { device, precision: 'bfloat16', lr: 0.05 });
+    using inFull = new Kind(full, { device, lr: 0.05 });
+    for (let step = 1; step <= 5; step++) {
+      fillGradients(step, half, full);
+      inHalf.stepSync();
+      inFull.stepSync();
+    }
+    half.forEach((one, i) => {
+      const moved = (data: Float32Array) => data.map((value, j) => value - before[i]![j]!);
+      expect(relativeError(moved(one.data), Float64Array.from(moved(full[i]!.data)))).toBeLessThan(2e-2);
+    });
+    // What does not go through the products is the same to the bit.
+    expect(bits(half.at(-1)!.data)).toBe(bits(full.at(-1)!.data));
+    const [a, b] = [inHalf.stateOf(half[0]!), inFull.stateOf(full[0]!)];
+    expect({ ...a }).toEqual({ ...b });
+  });
+
+  test('coefficients that its rounding can send astray are refused', () => {
+    expect(() => orthogonalizeSync(gaussian(4), [2, 2], { coefficients: 'cans', device, precision: 'bfloat16' })).toThrow(/rounded to bfloat16, within 10/);
+  });
+});
