@@ -3,7 +3,6 @@
 #include <limits>
 
 #include "queue.h"
-#include "selection.h"
 
 namespace root_optimizer {
 
@@ -11,6 +10,24 @@ namespace {
 
 // True for infinities and NaN. An integer comparison that vectorises, unlike std::isfinite with its control flow.
 inline uint32_t not_finite(float x) { return !(std::fabs(x) <= std::numeric_limits<float>::max()); }
+
+// Σ min(x, limit)² over magnitudes. In several sums, for one would take as long as its additions one after another.
+double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
+  constexpr int64_t kSums = 8;
+  double sums[kSums] = {};
+  const auto add = [&](double& sum, uint32_t key) {
+    const double x = std::min(magnitude_of(key), limit);
+    sum += x * x;
+  };
+  int64_t i = 0;
+  for (; i + kSums <= count; i += kSums) {
+    for (int64_t s = 0; s < kSums; ++s) add(sums[s], keys[i + s]);
+  }
+  for (; i < count; ++i) add(sums[0], keys[i]);
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
 
 }  // namespace
 
@@ -82,29 +99,23 @@ bool CpuQueue::select_near(const Batch& batch) {
     threshold(batch);
     return true;
   }
-  auto* const keys = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
-  uint32_t* end = keys;
-  for (size_t r = 0; r < count; ++r) {
-    const uint32_t* const from = inside + int64_t(r) * kPassGrain;
-    end = std::copy(from, from + ranges[r].inside, end);
-  }
-  *item.threshold = scale * quantile_of(keys, found, below, position);
+  const auto keys_of = [&](int64_t r, uint32_t* keys) {
+    std::copy_n(inside + r * kPassGrain, ranges[r].inside, keys);
+    return ranges[r].inside;
+  };
+  *item.threshold = scale * select(int64_t(count), keys_of, Digits::within(floor, width), below, position);
 
   // Only at scale 1 is the limit certain to lie in the bracket.
   const float limit = clip_limit(batch);
   if (scale == 1) {
+    for_each(int64_t(count), [&](int64_t r) {
+      Bracketed& range = ranges[r];
+      const int64_t length = std::min(kPassGrain, size - r * kPassGrain);
+      range.squares += double(length - range.below - range.inside) * double(limit) * double(limit);
+      range.squares += clipped_squares_of(inside + r * kPassGrain, range.inside, limit);
+    });
     double total = 0;
-    for (size_t r = 0; r < count; ++r) {
-      const Bracketed& range = ranges[r];
-      const int64_t length = std::min(kPassGrain, size - int64_t(r) * kPassGrain);
-      double sum = range.squares + double(length - range.below - range.inside) * double(limit) * double(limit);
-      const uint32_t* const from = inside + int64_t(r) * kPassGrain;
-      for (int64_t i = 0; i < range.inside; ++i) {
-        const double x = std::min(magnitude_of(from[i]), limit);
-        sum += x * x;
-      }
-      total += sum;
-    }
+    for (size_t r = 0; r < count; ++r) total += ranges[r].squares;
     norm_ = std::sqrt(total);
   }
   arena_.rewind(mark);

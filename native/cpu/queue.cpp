@@ -33,7 +33,7 @@ CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t first_le
       depth_block_(depth_block(kernels, first_level_cache, kernels.panel_width * int64_t(sizeof(float)))),
       transposed_depth_block_(depth_block(kernels, first_level_cache,
                                           kernels.panel_width * int64_t(sizeof(float)) + PanelLayout::kAlignment)),
-      digit_counts_(1 << 11) {}
+      digit_counts_(Digits::kMost) {}
 
 void Arena::Free::operator()(void* memory) const { std::free(memory); }
 

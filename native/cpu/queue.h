@@ -11,6 +11,7 @@
 #include "function_ref.h"
 #include "kernels.h"
 #include "panel.h"
+#include "selection.h"
 #include "thread_pool.h"
 
 namespace root_optimizer {
@@ -76,6 +77,11 @@ class CpuQueue final : public Queue {
   const uint32_t* narrowed(const Operand& square);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   bool select_near(const Batch& batch);
+  /// The quantile at `position` of keys that hold both order statistics around it; `skipped` smaller ones are left out.
+  /// `keys_of` writes those of a range, kPassGrain at most, and returns how many. Linear in their number, whatever they
+  /// are.
+  double select(int64_t ranges, FunctionRef<int64_t(int64_t range, uint32_t* keys)> keys_of, const Digits& digits,
+                int64_t skipped, const Position& position);
 
   const Kernels& kernels_;
   const Precision precision_;
@@ -85,7 +91,7 @@ class CpuQueue final : public Queue {
   const int64_t transposed_depth_block_;
   ThreadPool* team_ = nullptr;
   Arena arena_;
-  std::vector<int64_t> digit_counts_;  // of `threshold`
+  std::vector<int64_t> digit_counts_;  // of `select`
   std::optional<double> norm_;         // ‖B‖_F, where `momentum` has come to know it
 };
 

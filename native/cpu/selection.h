@@ -12,8 +12,20 @@ struct Position {
   Position(int64_t size, double quantile);
 };
 
-/// The quantile at that position, of keys that hold both order statistics around it; `skipped` smaller ones are left
-/// out. In time linear in `count`, whatever the keys; reorders them.
-double quantile_of(uint32_t* keys, int64_t count, int64_t skipped, const Position& position);
+/// What keys are counted by at first: key − floor, without its lower bits.
+struct Digits {
+  static constexpr uint32_t kMost = 1 << 11;
+
+  uint32_t floor;
+  int shift;
+  uint32_t count;  ///< at most kMost
+
+  /// Those of all keys.
+  static constexpr Digits all() { return {0, 20, kMost}; }
+  /// Those of [floor, floor + width], few enough to be counted range by range.
+  static Digits within(uint32_t floor, uint32_t width);
+
+  uint32_t of(uint32_t key) const { return (key - floor) >> shift; }
+};
 
 }  // namespace root_optimizer

@@ -3,31 +3,30 @@
 #include <limits>
 
 #include "queue.h"
-#include "selection.h"
 
 namespace root_optimizer {
 
 namespace {
 
-// A key is found digit by digit from the top; 11 + 11 + 9 bits.
-constexpr int kTopShift = 20;
-constexpr int kDigits = 1 << 11;
-
 // The digit whose keys include the one of the given rank; `rank` becomes its rank among them.
-int find_digit(const int64_t* counts, int64_t& rank) {
-  int digit = 0;
+uint32_t find_digit(const int64_t* counts, int64_t& rank) {
+  uint32_t digit = 0;
   while (rank >= counts[digit]) rank -= counts[digit++];
   return digit;
 }
 
 // The key of a rank, in time linear in `count` whatever the keys. Reorders them.
 uint32_t select_key(uint32_t* keys, int64_t count, int64_t rank) {
-  for (const int shift : {kTopShift, 9, 0}) {
-    int64_t counts[kDigits] = {};
-    for (int64_t i = 0; i < count; ++i) ++counts[keys[i] >> shift & (kDigits - 1)];
-    const uint32_t digit = uint32_t(find_digit(counts, rank));
-    count = std::partition(keys, keys + count, [=](uint32_t key) { return (key >> shift & (kDigits - 1)) == digit; }) -
-            keys;
+  if (count <= 256) {  // less than the digits below
+    std::nth_element(keys, keys + rank, keys + count);
+    return keys[rank];
+  }
+  constexpr uint32_t kMask = Digits::kMost - 1;
+  for (const int shift : {20, 9, 0}) {  // 11 + 11 + 9 bits
+    int64_t counts[Digits::kMost] = {};
+    for (int64_t i = 0; i < count; ++i) ++counts[keys[i] >> shift & kMask];
+    const uint32_t digit = find_digit(counts, rank);
+    count = std::partition(keys, keys + count, [=](uint32_t key) { return (key >> shift & kMask) == digit; }) - keys;
   }
   return keys[0];
 }
@@ -56,10 +55,53 @@ double interpolate(double low, double high, double t) {
 Position::Position(int64_t size, double quantile)
     : exact(double(size - 1) * quantile), low(std::min(int64_t(exact), size - 1)), high(std::min(low + 1, size - 1)) {}
 
-double quantile_of(uint32_t* keys, int64_t count, int64_t skipped, const Position& position) {
-  const int64_t rank = position.low - skipped;
-  const uint32_t low = select_key(keys, count, rank);
-  const uint32_t high = position.high == position.low ? low : next_key(keys, count, low, rank + 1);
+Digits Digits::within(uint32_t floor, uint32_t width) {
+  int shift = 0;
+  while (width >> shift >= 256) ++shift;
+  return {floor, shift, (width >> shift) + 1};
+}
+
+// Digits are counted, then the keys of those two gathered that matter: everything between the two order statistics'
+// digits is empty.
+double CpuQueue::select(int64_t ranges, FunctionRef<int64_t(int64_t, uint32_t*)> keys_of, const Digits& digits,
+                        int64_t skipped, const Position& position) {
+  std::vector<int64_t>& counts = digit_counts_;
+  std::fill_n(counts.begin(), digits.count, 0);
+  for_each(ranges, [&](int64_t range) {
+    uint32_t keys[kPassGrain];
+    const int64_t count = keys_of(range, keys);
+    uint32_t local[Digits::kMost];
+    std::fill(local, local + digits.count, 0);
+    for (int64_t i = 0; i < count; ++i) ++local[digits.of(keys[i])];
+    for (uint32_t d = 0; d < digits.count; ++d) {
+      if (local[d] != 0) __atomic_fetch_add(&counts[d], local[d], __ATOMIC_RELAXED);
+    }
+  });
+
+  int64_t rank = position.low - skipped;
+  int64_t high_rank = position.high - skipped;
+  const uint32_t low_digit = find_digit(counts.data(), rank);
+  const uint32_t high_digit = find_digit(counts.data(), high_rank);
+  const int64_t both = counts[low_digit] + (high_digit == low_digit ? 0 : counts[high_digit]);
+
+  const size_t mark = arena_.mark();
+  uint32_t* candidates = static_cast<uint32_t*>(arena_.take(size_t(both) * sizeof(uint32_t)));
+  std::atomic<int64_t> gathered{0};
+  for_each(ranges, [&](int64_t range) {
+    uint32_t keys[kPassGrain];
+    const int64_t count = keys_of(range, keys);
+    int64_t found = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t digit = digits.of(keys[i]);
+      keys[found] = keys[i];
+      found += digit == low_digit || digit == high_digit;
+    }
+    std::copy(keys, keys + found, candidates + gathered.fetch_add(found, std::memory_order_relaxed));
+  });
+
+  const uint32_t low = select_key(candidates, both, rank);
+  const uint32_t high = position.high == position.low ? low : next_key(candidates, both, low, rank + 1);
+  arena_.rewind(mark);
   return interpolate(magnitude_of(low), magnitude_of(high), position.exact - double(position.low));
 }
 
@@ -67,41 +109,14 @@ void CpuQueue::threshold(const Batch& batch) {
   const auto& [quantile, scale, mu, decay, rate] = *only(batch).scalars;
   const LookAhead u = look_ahead(batch);
   const int64_t size = batch.size();
-  const Position position(size, quantile);
-
-  std::vector<int64_t>& counts = digit_counts_;
-  std::fill(counts.begin(), counts.end(), 0);
-  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    uint32_t local[kDigits] = {};
-    for (int64_t i = begin; i < end; ++i) ++local[key_of(u(i)) >> kTopShift];
-    for (int d = 0; d < kDigits; ++d) {
-      if (local[d] != 0) __atomic_fetch_add(&counts[size_t(d)], local[d], __ATOMIC_RELAXED);
-    }
-  });
-
-  // Everything between the two order statistics' digits is empty, so these hold all keys that matter.
-  int64_t rank = position.low;
-  int64_t high_rank = position.high;
-  const uint32_t low_digit = uint32_t(find_digit(counts.data(), rank));
-  const uint32_t high_digit = uint32_t(find_digit(counts.data(), high_rank));
-
-  const size_t mark = arena_.mark();
-  uint32_t* candidates = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
-  std::atomic<int64_t> count{0};
-  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    uint32_t local[kPassGrain];
-    int64_t found = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      const uint32_t key = key_of(u(i));
-      const uint32_t digit = key >> kTopShift;
-      local[found] = key;
-      found += digit == low_digit || digit == high_digit;
-    }
-    std::copy(local, local + found, candidates + count.fetch_add(found, std::memory_order_relaxed));
-  });
-
-  *only(batch).threshold = scale * quantile_of(candidates, count, position.low - rank, position);
-  arena_.rewind(mark);
+  const auto keys_of = [&](int64_t range, uint32_t* keys) {
+    const int64_t begin = range * kPassGrain;
+    const int64_t count = std::min(kPassGrain, size - begin);
+    for (int64_t i = 0; i < count; ++i) keys[i] = key_of(u(begin + i));
+    return count;
+  };
+  const int64_t ranges = (size + kPassGrain - 1) / kPassGrain;
+  *only(batch).threshold = scale * select(ranges, keys_of, Digits::all(), 0, Position(size, quantile));
 }
 
 }  // namespace root_optimizer
