@@ -68,7 +68,7 @@ class CpuBackend final : public Backend {
     }
     reserve(order, divided);
     for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
-    pool_.for_each(int64_t(order.size() - divided),
+    pool_.for_each(int64_t(order.size() - divided), false,
                    [&](int64_t i, int slot) { run_job(queues_[size_t(slot)], *order[divided + size_t(i)], nullptr); });
   }
 

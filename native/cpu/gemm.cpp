@@ -11,9 +11,11 @@ int64_t blocks(int64_t length, int64_t side) { return (length + side - 1) / side
 
 }  // namespace
 
-// A team shares out small products in smaller blocks, for want of enough to go round. No sum depends on it.
+// A team shares out products in smaller blocks, so that its threads end at about the same time; small products in the
+// smallest, unless these take less time than to hand them out. No sum depends on it.
 int64_t CpuQueue::block_side(int64_t columns) const {
-  return team_ != nullptr && columns <= 3 * kGemmBlock ? kGemmBlock / 2 : kGemmBlock;
+  if (team_ == nullptr) return kGemmBlock;
+  return columns > kGemmBlock && columns <= 3 * kGemmBlock ? kGemmBlock / 4 : kGemmBlock / 2;
 }
 
 void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric,

@@ -29,34 +29,28 @@ Operand CpuQueue::proximal(const Batch& batch) {
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   const bool transposed = batch.rows < batch.columns;
-  const int64_t tasks_down = (panels.padded_rows() + kGemmBlock - 1) / kGemmBlock;
-  for_each(panels.panels() * tasks_down, [&](int64_t index) {
-    const int64_t panel = index / tasks_down;
+  for_strips(panels, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
-    const int64_t begin = index % tasks_down * kGemmBlock;
-    const int64_t end = std::min(begin + kGemmBlock, panels.padded_rows());
+    const int64_t padded = std::min(kStrip, panels.padded_rows() - row);
+    const int64_t length = std::clamp<int64_t>(panels.rows - row, 0, padded);
     float strip[kWidestPanel * kStrip];
     float wide[kWidestPanel * kStrip];
-    for (int64_t row = begin; row < end; row += kStrip) {
-      const int64_t padded = std::min(kStrip, end - row);
-      const int64_t length = std::clamp<int64_t>(panels.rows - row, 0, padded);
-      float* out = panels.paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
-      std::fill(out, out + padded * width, 0.0f);
-      if (!transposed) {
-        for (int64_t r = 0; r < length; ++r) {
-          kernels_.clip_and_scale(u, (row + r) * batch.columns + first, columns, limit, factor, out + r * width);
-        }
-      } else {
-        for (int64_t c = 0; c < columns; ++c) {
-          kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
-        }
-        kernels_.transpose(strip, kStrip, out, width, columns, length);
+    float* out = panels.paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
+    std::fill(out, out + padded * width, 0.0f);
+    if (!transposed) {
+      for (int64_t r = 0; r < length; ++r) {
+        kernels_.clip_and_scale(u, (row + r) * batch.columns + first, columns, limit, factor, out + r * width);
       }
-      if (panels.paired()) {
-        uint32_t* pairs = words(x) + panel * panels.pitch() + row * width / 2;
-        kernels_.pairs->narrow(out, padded, pairs, pairs + panels.copy_size());
+    } else {
+      for (int64_t c = 0; c < columns; ++c) {
+        kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
       }
+      kernels_.transpose(strip, kStrip, out, width, columns, length);
+    }
+    if (panels.paired()) {
+      uint32_t* pairs = words(x) + panel * panels.pitch() + row * width / 2;
+      kernels_.pairs->narrow(out, padded, pairs, pairs + panels.copy_size());
     }
   });
   return x;

@@ -95,12 +95,26 @@ void CpuQueue::for_each(int64_t count, FunctionRef<void(int64_t)> task) {
   if (team_ == nullptr) {
     for (int64_t i = 0; i < count; ++i) task(i);
   } else {
-    team_->for_each(count, [&](int64_t index, int) { task(index); });
+    team_->for_each(count, true, [&](int64_t index, int) { task(index); });
   }
 }
 
 void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t, int64_t)> task) {
   for_each((size + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
+}
+
+// Rows of all panels go to a thread together: products divide their results likewise, and the passes that follow each
+// other find in a core's caches what they left there.
+void CpuQueue::for_strips(const PanelLayout& panels, FunctionRef<void(int64_t, int64_t)> task) {
+  const int64_t rows = panels.padded_rows();
+  const int64_t block = team_ != nullptr && rows < 16 * kGemmBlock ? kStrip : kGemmBlock;
+  for_ranges((rows + block - 1) / block, kPassGrain / (block * panels.columns) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * block; first < std::min(end * block, rows); first += block) {
+      for (int64_t panel = 0; panel < panels.panels(); ++panel) {
+        for (int64_t row = first; row < std::min(first + block, rows); row += kStrip) task(row, panel);
+      }
+    }
+  });
 }
 
 float clip_limit(const Batch& batch) {

@@ -1,5 +1,6 @@
 #include "thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 
@@ -26,12 +27,15 @@ void look_out_for(Condition condition) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads) { workers_.reserve(size_t(threads - 1)); }
+ThreadPool::ThreadPool(int threads) : threads_(threads) {
+  workers_.reserve(size_t(threads - 1));
+  parts_.reserve(size_t(threads));
+}
 
 void ThreadPool::start() {
   while (int(workers_.size()) + 1 < threads_) {
     try {
-      workers_.emplace_back([this] { work(); });
+      workers_.emplace_back([this, thread = workers_.size() + 1] { work(thread); });
     } catch (const std::system_error&) {
       break;  // A container's limit on threads: fewer of them give the same results.
     }
@@ -47,31 +51,33 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::for_each(int64_t count, FunctionRef<void(int64_t, int)> task) {
+void ThreadPool::for_each(int64_t count, bool by_place, FunctionRef<void(int64_t, int)> task) {
   if (count <= 1 || workers_.empty()) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
   std::unique_lock<std::mutex> lock(mutex_);
   task_ = &task;
-  next_ = 0;
-  count_ = count;
+  left_ = count;
   slots_ = 0;
+  const int64_t parts = by_place ? std::min(count, int64_t(workers_.size()) + 1) : 1;
+  parts_.clear();
+  for (int64_t i = 0; i < parts; ++i) parts_.push_back({count * i / parts, count * (i + 1) / parts});
   wake_.notify_all();
   ++rounds_;
-  take_tasks(lock);
+  take_tasks(0, lock);
   lock.unlock();
   look_out_for([this] { return running_ == 0; });
   lock.lock();
   ended_.wait(lock, [this] { return running_ == 0; });
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(size_t thread) {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || next_ < count_; });
+    wake_.wait(lock, [this] { return stopping_ || left_ > 0; });
     if (stopping_) return;
-    take_tasks(lock);
+    take_tasks(thread, lock);
     const uint64_t round = rounds_;
     lock.unlock();
     look_out_for([&] { return rounds_ != round; });
@@ -79,17 +85,25 @@ void ThreadPool::work() {
   }
 }
 
+ThreadPool::Part* ThreadPool::part_for(size_t thread) {
+  if (left_ == 0) return nullptr;
+  if (thread < parts_.size() && parts_[thread].next < parts_[thread].end) return &parts_[thread];
+  const auto shorter = [](const Part& a, const Part& b) { return a.end - a.next < b.end - b.next; };
+  return &*std::max_element(parts_.begin(), parts_.end(), shorter);
+}
+
 // Tasks are coarse (tens of microseconds and up), so one mutex for all of the bookkeeping costs nothing that shows.
-void ThreadPool::take_tasks(std::unique_lock<std::mutex>& lock) {
-  if (next_ == count_) return;
+void ThreadPool::take_tasks(size_t thread, std::unique_lock<std::mutex>& lock) {
+  if (left_ == 0) return;
   const int slot = slots_++;
-  while (next_ < count_) {
-    const int64_t index = next_++;
+  while (Part* part = part_for(thread)) {
+    const int64_t index = part == &parts_[std::min(thread, parts_.size() - 1)] ? part->next++ : --part->end;
+    --left_;
     ++running_;
     lock.unlock();
     (*task_)(index, slot);
     lock.lock();
-    if (--running_ == 0 && next_ == count_) ended_.notify_one();
+    if (--running_ == 0 && left_ == 0) ended_.notify_one();
   }
 }
 

@@ -19,30 +19,24 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
     }
   };
   const bool transposed = batch.rows < batch.columns;
-  const int64_t tasks_down = (panels.rows + kGemmBlock - 1) / kGemmBlock;
-  for_each(panels.panels() * tasks_down, [&](int64_t index) {
-    const int64_t panel = index / tasks_down;
+  for_strips(panels, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
-    const int64_t begin = index % tasks_down * kGemmBlock;
-    const int64_t end = std::min(begin + kGemmBlock, panels.rows);
+    const int64_t length = std::min(kStrip, panels.rows - row);
     float strip[kWidestPanel * kStrip];
     float wide[kWidestPanel * kStrip];
-    for (int64_t row = begin; row < end; row += kStrip) {
-      const int64_t length = std::min(kStrip, end - row);
-      const float* in = wide;
-      if (panels.paired()) {
-        kernels_.pairs->widen(words(x) + panel * panels.pitch() + row * width / 2, (length + 1) / 2 * 2, wide);
-      } else {
-        in = floats(x) + panel * panels.pitch() + row * width;
-      }
-      if (!transposed) {
-        for (int64_t r = 0; r < length; ++r) advance((row + r) * batch.columns + first, in + r * width, columns);
-        continue;
-      }
-      kernels_.transpose(in, width, strip, kStrip, length, columns);
-      for (int64_t c = 0; c < columns; ++c) advance((first + c) * batch.columns + row, strip + c * kStrip, length);
+    const float* in = wide;
+    if (panels.paired()) {
+      kernels_.pairs->widen(words(x) + panel * panels.pitch() + row * width / 2, (length + 1) / 2 * 2, wide);
+    } else {
+      in = floats(x) + panel * panels.pitch() + row * width;
     }
+    if (!transposed) {
+      for (int64_t r = 0; r < length; ++r) advance((row + r) * batch.columns + first, in + r * width, columns);
+      return;
+    }
+    kernels_.transpose(in, width, strip, kStrip, length, columns);
+    for (int64_t c = 0; c < columns; ++c) advance((first + c) * batch.columns + row, strip + c * kStrip, length);
   });
 }
 
