@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../lib/index.js';
+import { AdamW, devices, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../lib/index.js';
 import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
 import { Gpt } from '../scripts/train/model.js';
 import { withSpikes } from '../scripts/train/noise.js';
@@ -166,13 +166,17 @@ test('spikes hit 0.1 % of the entries, the same for the same seed, at 100 standa
   expect(relativeError(two, one)).toBeLessThan(1e-4);
 });
 
-test('--coefficients apply to every optimizer of matrices, --threshold to root', () => {
+test('--coefficients and --precision apply to every optimizer of matrices, --threshold to root', () => {
   const [w, bias] = [new Parameter({ name: 'w', shape: [4, 4] }), new Parameter({ name: 'bias', shape: [4] })];
   const model = { parameters: [w, bias], hidden: [w] } as unknown as Gpt;
   const groupOf = (name: 'root' | 'muon', ...args: string[]) => {
     using optimizer = makeOptimizer(name, model, 0.1, { ...parseOptions(args)!, device: 'cpu' });
-    return optimizer.paramGroups[0];
+    return { ...optimizer.paramGroups[0], precision: optimizer.precision };
   };
+  const halves = devices().cpu.precisions.includes('bfloat16');
+  for (const name of ['root', 'muon'] as const) {
+    expect([groupOf(name).precision, groupOf(name, '--precision', 'bfloat16').precision]).toEqual(['float32', halves ? 'bfloat16' : 'float32']);
+  }
   for (const name of ['root', 'muon'] as const) expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
   expect(groupOf('root')).toMatchObject({ threshold: { quantile: 0.9, scale: 1 } });
   expect(groupOf('root', '--threshold', '0.95')).toMatchObject({ threshold: { quantile: 0.95, scale: 1 } });
@@ -188,6 +192,7 @@ describe('the orthogonality that is reported', () => {
   test.each<[string, (w: Parameter) => Optimizer]>([
     ['ROOT', (w) => new Root([w], plain)],
     ['ROOT without a threshold', (w) => new Root([w], { ...plain, threshold: null })],
+    ['ROOT in bfloat16', (w) => new Root([w], { ...plain, precision: 'bfloat16' })],
     ['Muon without Nesterov, with coefficients by name', (w) => new Muon([w], { ...plain, nesterov: false, coefficients: calibration })],
   ])('is that of what %s added to the weights', async (_, make) => {
     const w = new Parameter({ name: 'w', shape: [12, 20] });
@@ -232,7 +237,7 @@ describe('options', () => {
   test('have defaults', () => {
     expect(parseOptions([])).toEqual({
       ...{ optimizers: ['root', 'muon', 'adamw'], steps: 200, batch: 16, lrs: undefined, noise: 'none', data: undefined },
-      ...{ coefficients: 'adaptive', threshold: { quantile: 0.9 }, seeds: [1], device: 'auto', threads: 0, out: undefined },
+      ...{ coefficients: 'adaptive', threshold: { quantile: 0.9 }, seeds: [1], device: 'auto', precision: 'float16', threads: 0, out: undefined },
     });
     expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon'])).toMatchObject({
       ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
@@ -254,6 +259,7 @@ describe('options', () => {
     [['--threshold', '1.1'], 'Expected --threshold to be a quantile in [0, 1], robust or none, got "1.1"'],
     [['--threshold', ''], 'Expected --threshold to be a quantile in [0, 1], robust or none, got ""'],
     [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],
+    [['--precision', 'float8'], 'Expected --precision to be one of float16, bfloat16, float32, got "float8"'],
     [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
     [['--steps'], '--steps'],
     [['text.txt'], 'text.txt'],

@@ -148,7 +148,7 @@ describe('the command line', () => {
   test('--help', async () => {
     const { code, stdout, stderr } = await run('--help');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients', 'threshold']) {
+    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients', 'threshold', 'precision']) {
       expect(stdout).toContain(`--${flag} `);
     }
   });

@@ -15,8 +15,8 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
 };
 
 /** @param lr of the hidden matrices; with AdamW of all parameters */
-export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'threshold' | 'device' | 'threads'>): Optimizer {
-  const { coefficients, threshold, device, threads } = options;
+export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>): Optimizer {
+  const { coefficients, threshold, device, precision, threads } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
   const groups = [
     { params: model.hidden, lr },
@@ -24,9 +24,9 @@ export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, optio
   ];
   switch (name) {
     case 'root':
-      return new Root(groups, { threshold, coefficients, device, threads });
+      return new Root(groups, { threshold, coefficients, device, precision, threads });
     case 'muon':
-      return new Muon(groups, { coefficients, device, threads });
+      return new Muon(groups, { coefficients, device, precision, threads });
     case 'adamw':
       return new AdamW(groups, { device, threads });
   }

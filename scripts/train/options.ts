@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { checkCoefficients, type Coefficients, presetNames } from '../../lib/coefficients.js';
-import type { ThresholdOption } from '../../lib/index.js';
+import type { Precision, ThresholdOption } from '../../lib/index.js';
 import { type OptimizerName, optimizerNames } from './optimizers.js';
 
 const HELP = `Usage: npm run train -- [options]
@@ -21,6 +21,7 @@ metrics, checkpoints and a report with loss curves to runs/<time>/.
   --seed <n>             of weights, batches and noise (default 1)
   --seeds <n>            repeat with this many seeds, from --seed on (default 1)
   --device <name>        of the optimizers: auto, cpu, cuda or cuda:N (default auto)
+  --precision <what>     of the products of root and muon: float16, bfloat16 or float32 (default float16); float32 where the device lacks it
   --threads <n>          CPU threads of the optimizers; 0, the default: the physical cores
   --out <folder>         instead of runs/<time>
   --help                 print this`;
@@ -37,6 +38,7 @@ export interface Options {
   data: string | undefined;
   seeds: number[];
   device: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
+  precision: Precision;
   threads: number;
   out: string | undefined;
 }
@@ -66,6 +68,7 @@ export function parseOptions(args: string[]): Options | undefined {
     data: values.data,
     seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1, 1000) }, (_, i) => first + i),
     device: parseDevice(values.device),
+    precision: oneOf('precision', values.precision, ['float16', 'bfloat16', 'float32']),
     threads: wholeNumber('threads', values.threads, 0, 1024),
     out: values.out,
   };
@@ -87,6 +90,7 @@ function parseFlags(args: string[]) {
         seed: { type: 'string', default: '1' },
         seeds: { type: 'string', default: '1' },
         device: { type: 'string', default: 'auto' },
+        precision: { type: 'string', default: 'float16' },
         threads: { type: 'string', default: '0' },
         out: { type: 'string' },
         help: { type: 'boolean', short: 'h' },

@@ -28,7 +28,7 @@ export async function measureOrthogonality(optimizer: Optimizer, parameter: Para
   const most = threshold === null || threshold === 0 ? Infinity : threshold;
   const base = momentumBuffer.map((value, i) => Math.min(Math.max(nesterov ? grad[i]! + momentum * value : value, -most), most));
   const coefficients = triplesFor(rows, columns, group.coefficients, steps, name);
-  const result = await orthogonalize(base, [rows, columns], { coefficients, steps, device: optimizer.device.name });
+  const result = await orthogonalize(base, [rows, columns], { coefficients, steps, device: optimizer.device.name, precision: optimizer.precision });
   const error = orthogonalityError(result, [rows, columns]).polar;
   if (!withSpectra) return { step, matrix: name, error };
   const norm = Math.sqrt(base.reduce((sum, value) => sum + value * value, 0));
