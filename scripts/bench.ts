@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
 import { addon } from '../lib/binding.js';
-import { Muon, Parameter, type Precision, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
+import { Muon, Parameter, type Precision, type Preset, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
@@ -24,7 +24,8 @@ Median times, per shape, of orthogonalising a matrix and of whole steps on a par
   executed   GFLOP/s counting what is done: the form that the addon chose, symmetric products by halves
   peak       executed over what that many cores reach in registers alone, measured first; of bfloat16's Gram form, which multiplies squares in
              float32, the time that each part would take at its own peak over the time taken
-  step       a ROOT step; "over" it over the orthogonalisation, "quantile" the share of it that the threshold takes (against Muon)
+  step       a ROOT step; "quantile" the share of it that the threshold takes (against Muon)
+  products   what the products alone take: the difference that five more iterations make; "over" is the step over them
   memory     state and scratch after a step, in matrices of that shape`;
 
 interface Row {
@@ -38,6 +39,7 @@ interface Row {
   executed: number;
   peakShare: number;
   stepMs: number;
+  productsMs: number;
   overProducts: number;
   quantileShare: number;
   memoryMatrices: number;
@@ -146,17 +148,24 @@ async function measureShape(shape: [number, number], threads: number, precision:
   const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, precision, device: 'cpu' });
-  const [orthogonalizeMs, stepMs, muonMs] = await medians(time, [
-    () => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out }),
+  const orthogonalize = (options: object) => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out, ...options });
+  const [orthogonalizeMs, stepMs, muonMs, fiveMs, tenMs] = await medians(time, [
+    () => orthogonalize({}),
     () => root.stepSync(),
     () => muon.stepSync(),
+    () => orthogonalize({ coefficients: 'muon' }),
+    () => orthogonalize({ coefficients: 'muon', steps: 10 }),
   ]);
   const memory = root.memoryBytes;
   root.dispose();
   muon.dispose();
 
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
-  const plan = addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape).flat()));
+  const planOf = (...options: [preset?: Preset, steps?: number]) =>
+    addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape, ...options).flat()));
+  const plan = planOf();
+  const more = planOf('muon', 10).flops - planOf('muon').flops;
+  const productsMs = ((tenMs! - fiveMs!) * plan.flops) / more;
   const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
   const { physicalCores } = devices().cpu;
   return {
@@ -169,7 +178,8 @@ async function measureShape(shape: [number, number], threads: number, precision:
     executed: plan.flops / orthogonalizeMs! / 1e6,
     peakShare: leastMs / orthogonalizeMs! / Math.min(threads, physicalCores),
     stepMs: stepMs!,
-    overProducts: stepMs! / orthogonalizeMs!,
+    productsMs,
+    overProducts: stepMs! / productsMs,
     quantileShare: 1 - muonMs! / stepMs!,
     memoryMatrices: memory / (4 * size),
   };
@@ -208,7 +218,7 @@ function gaussian(size: number): Float32Array {
 function print(set: string, report: Report, before: Report | undefined): void {
   const peaks = Object.entries(report.peakGflops[set]!).map(([precision, peak]) => `${peak.toFixed(0)} GFLOP/s (${precision})`);
   console.log(`${report.processor}, ${set}, ${peaks.join(' and ')} peak a core, Node ${report.node}\n`);
-  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'over', 'quantile', 'memory'];
+  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'products', 'over', 'quantile', 'memory'];
   const compared = before === undefined ? [] : ['before/now', 'step'];
   const lines = report.rows
     .filter((row) => row.set === set)
@@ -225,6 +235,7 @@ function print(set: string, report: Report, before: Report | undefined): void {
         row.executed.toFixed(0),
         percent(row.peakShare),
         `${row.stepMs.toFixed(2)} ms`,
+        `${row.productsMs.toFixed(2)} ms`,
         row.overProducts.toFixed(2),
         percent(row.quantileShare),
         row.memoryMatrices.toFixed(1),
