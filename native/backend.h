@@ -131,10 +131,11 @@ class Queue {
   /// Uninitialised scratch that lives until the job ends.
   virtual Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) = 0;
   /// out ← α·aᵀb + β·c where the result is known to be symmetric: only half of it is computed. β = 0: c is not read.
-  /// Operands are of one precision; where a backend's Arithmetic has two, `out` may be the other one.
+  /// a and b are of one precision; where a backend's Arithmetic has two, `out` may have the one of squares.
   virtual void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
                               const Operand& c) = 0;
-  /// out ← a·b + β·c with symmetric b, which is rounded where a has another precision. β = 0: c is not read.
+  /// out ← a·b + β·c with symmetric b. β = 0: c is not read. Where a backend's Arithmetic has two precisions, b may
+  /// have the one of squares; it is then rounded to a's, save the mean of its diagonal, and β has to be 0.
   virtual void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) = 0;
 
   /// out ← z + a·I.

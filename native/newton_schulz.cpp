@@ -13,12 +13,16 @@ namespace {
 // ones, about 2⁻²⁴ in float32. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so
 // a leg ends with an error of about 2⁻²⁴·∏a² beside what it should hold. That of float16, 2⁻¹¹, is spread over many
 // more directions than one, and a lower limit keeps the whole within 0.5 % (docs/cuda.md); that of bfloat16, 2⁻⁸, is
-// beyond help. But where only X is rounded to bfloat16, R is exact for what is left of X: float32 squares then add less
-// than that rounding has done (docs/performance.md). Null: no Gram form.
+// beyond help: null, no Gram form. Float32 squares beside an X in bfloat16 keep float32's limit for another reason: Q
+// holds up to ∏a where it stands for 1, and X takes the error of rounding it, 2⁻⁹·∏a. Legs that let that near 1 end in
+// NaN on matrices of low rank.
 std::optional<double> growth_limit(Arithmetic arithmetic) {
-  if (arithmetic.gram_square == Precision::bfloat16) return std::nullopt;
-  if (arithmetic.gram_square == Precision::float16) return 1 << 8;
-  return arithmetic.precision == Precision::float32 ? 1 << 11 : 1 << 20;
+  switch (arithmetic.gram_square) {
+    case Precision::float32: return 1 << 11;
+    case Precision::float16: return 1 << 8;
+    case Precision::bfloat16: break;
+  }
+  return std::nullopt;
 }
 
 // Of an operation, in relation to others.

@@ -55,36 +55,66 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
   });
 }
 
-const uint32_t* CpuQueue::narrowed(const Operand& square) {
+Operand CpuQueue::narrowed(const Operand& square, float diagonal) {
   const PanelLayout from = layout(square);
   PanelLayout to = from;
   to.precision = Precision::bfloat16;
   uint32_t* pairs = static_cast<uint32_t*>(arena_.take(sizeof(uint32_t) * size_t(to.copy_size())));
+  const int64_t width = from.width;
   for_each(from.panels(), [&](int64_t panel) {
-    kernels_.pairs->narrow(floats(square) + panel * from.pitch(), from.padded_rows(), pairs + panel * to.pitch(),
-                           nullptr);
+    const float* in = floats(square) + panel * from.pitch();
+    uint32_t* out = pairs + panel * to.pitch();
+    const auto narrow = [&](const float* rows, int64_t first, int64_t count) {
+      kernels_.pairs->narrow(rows, count, out + first * width / 2, nullptr);
+    };
+    const int64_t begin = panel * width;
+    const int64_t end = std::min(begin + width, from.padded_rows());
+    narrow(in, 0, begin);
+    narrow(in + end * width, end, from.padded_rows() - end);
+    float on_diagonal[kWidestPanel * kWidestPanel];
+    std::copy(in + begin * width, in + end * width, on_diagonal);
+    for (int64_t i = begin; i < std::min(end, from.rows); ++i) on_diagonal[(i - begin) * (width + 1)] -= diagonal;
+    narrow(on_diagonal, begin, end - begin);
   });
-  return pairs;
+  Operand rounded = square;
+  rounded.storage = pairs;
+  rounded.precision = to.precision;
+  return rounded;
+}
+
+float CpuQueue::mean_of_diagonal(const Operand& square) const {
+  const PanelLayout panels = layout(square);
+  double sum = 0;
+  for (int64_t i = 0; i < panels.rows; ++i) {
+    sum += double(floats(square)[i / panels.width * panels.pitch() + i * panels.width + i % panels.width]);
+  }
+  return float(sum / double(panels.rows));
+}
+
+// A square that has to be rounded loses about as much as its largest values have: Q's are on its diagonal, all much
+// alike, and are multiplied as a float.
+void CpuQueue::gemm_narrowed(const Operand& out, const Operand& a, const Operand& b) {
+  const size_t mark = arena_.mark();
+  const float diagonal = mean_of_diagonal(b);
+  gemm(out, a, narrowed(b, diagonal), diagonal, a);
+  arena_.rewind(mark);
 }
 
 void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) {
+  if (b.precision != a.precision) return gemm_narrowed(out, a, b);
   const PanelLayout tall = layout(out);
   const int64_t pitch = tall.pitch();
-  PanelLayout square = layout(b);
-  const size_t mark = arena_.mark();
-  const uint32_t* pairs = !tall.paired() ? nullptr : square.paired() ? words(b) : narrowed(b);
-  square.precision = tall.precision;
+  const int64_t square = layout(b).pitch();
   for_blocks(tall.padded_rows(), out.columns, false, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
     if (tall.paired()) {
-      kernels_.pairs->gemm_block({words(a) + tall.copy_size(), pairs, words(c), words(out),
-                                  words(out) + tall.copy_size(), nullptr, pitch, square.pitch(), pitch, pitch, row,
-                                  rows, column, columns, (a.columns + 1) / 2, 1, beta, false, false});
+      kernels_.pairs->gemm_block({words(a) + tall.copy_size(), words(b), words(c), words(out),
+                                  words(out) + tall.copy_size(), nullptr, pitch, square, pitch, pitch, row, rows,
+                                  column, columns, (a.columns + 1) / 2, 1, beta, false, false});
     } else {
-      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square.pitch(), pitch, pitch, row, rows,
-                           column, columns, a.columns, depth_block_, 1, beta, false, false});
+      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square, pitch, pitch, row, rows, column,
+                           columns, a.columns, depth_block_, 1, beta, false, false});
     }
   });
-  arena_.rewind(mark);
 }
 
 void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {

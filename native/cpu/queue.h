@@ -75,8 +75,10 @@ class CpuQueue final : public Queue {
   /// `symmetric`.
   void for_blocks(int64_t rows, int64_t columns, bool symmetric,
                   FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> task);
-  /// A square of floats in pairs of rows, in scratch that the caller gives back.
-  const uint32_t* narrowed(const Operand& square);
+  void gemm_narrowed(const Operand& out, const Operand& a, const Operand& b);
+  /// A square of floats less `diagonal` times the identity in pairs of rows, in scratch that the caller gives back.
+  Operand narrowed(const Operand& square, float diagonal);
+  float mean_of_diagonal(const Operand& square) const;
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   bool select_near(const Batch& batch);
   /// The quantile at `position` of keys that hold both order statistics around it; `skipped` smaller ones are left out.
