@@ -83,7 +83,8 @@ export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   adamw?: Given<AdamWSettings> | undefined;
   /**
    * Of the Newton-Schulz products: on CUDA `float16`, the default, `bfloat16` or `float32`. The CPU computes in `float32` unless it is asked for
-   * `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up to twice as fast, with errors near one percent.
+   * `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up to twice as fast, with errors near one
+   * percent on matrices of full rank, and many times that on others. Coefficients that its rounding can send astray are refused.
    */
   precision?: Precision | undefined;
 }

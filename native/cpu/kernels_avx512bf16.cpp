@@ -123,7 +123,7 @@ void gemm_tile(const PairBlock& g, int vectors, int64_t row, int64_t panel) {
 }
 
 // Squares of kLanes × kLanes below the diagonal, to their places above it. Those on it are whole: sums are the same
-// either way round. Rows that a square has beyond the block come out as columns of padding.
+// either way round, a and b being one operand. Rows that a square has beyond the block come out as columns of padding.
 void mirror_pairs(const PairBlock& g) {
   const int64_t end_row = g.row0 + g.rows;
   const int64_t end_column = g.column0 + g.columns;
@@ -142,7 +142,6 @@ void mirror_pairs(const PairBlock& g) {
       uint32_t* to = g.out + row / kWidth * g.out_pitch + column / 2 * kWidth + row % kWidth;
 #pragma GCC unroll 8
       for (int i = 0; i < kLanes / 2; ++i) {
-        if (column + 2 * i >= end_column) break;
         *reinterpret_cast<Words*>(to + i * kWidth) = (Words)x[2 * i] >> 16 | (Words)x[2 * i + 1];
       }
     }
