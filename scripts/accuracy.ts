@@ -25,10 +25,12 @@ function main(): void {
   const device = (values.device ?? 'cpu') as Device;
   const steps = Number(values.steps ?? 5);
   const presets = (values.presets ?? 'adaptive,muon,polar-express,cans,quintic').split(',') as Preset[];
-    const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048').split(',').map((shape) => shape.split('x').map(Number) as [number, number]);
+  const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048').split(',').map((shape) => shape.split('x').map(Number) as [number, number]);
   const { cpu, cuda } = devices();
   const possible: Precision[] = device === 'cpu' ? cpu.precisions : ['float16', 'bfloat16', 'float32'];
   const precisions = (values.precision?.split(',') as Precision[] | undefined) ?? possible;
+  const missing = precisions.find((one) => !possible.includes(one));
+  if (missing !== undefined) throw new Error(`Expected --precision to name some of ${possible.join(', ')}, got "${missing}"`);
   console.log(`${device === 'cpu' ? cpu.description : (cuda.devices[0]?.description ?? '')}, ${steps} iterations\n`);
   console.log(`| shape | precision | spectrum | ${presets.join(' | ')} |`);
   console.log(`|---|---|---|${'---|'.repeat(presets.length)}`);

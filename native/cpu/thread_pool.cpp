@@ -97,6 +97,8 @@ void ThreadPool::take_tasks(size_t thread, std::unique_lock<std::mutex>& lock) {
   if (left_ == 0) return;
   const int slot = slots_++;
   while (Part* part = part_for(thread)) {
+    // From the front of its own part, and from the end of what another is at the front of. A part that is the only one
+    // is everybody's own.
     const int64_t index = part == &parts_[std::min(thread, parts_.size() - 1)] ? part->next++ : --part->end;
     --left_;
     ++running_;
