@@ -31,7 +31,7 @@ class CpuBackend final : public Backend {
   CpuBackend(int threads, Precision precision)
       : kernels_(kernels_for(precision)), precision_(precision), pool_(threads) {
     queues_.reserve(size_t(pool_.threads()));
-    const int64_t cache = first_level_cache();
+    const int64_t cache = second_level_cache();
     for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_, precision, cache);
   }
 

@@ -50,7 +50,7 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
                                   rows, column, columns, (a.rows + 1) / 2, alpha, beta, true, true});
     } else {
       kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
-                           row, rows, column, columns, a.rows, transposed_depth_block_, alpha, beta, true, true});
+                           row, rows, column, columns, a.rows, depth_block_, alpha, beta, true, true});
     }
   });
 }

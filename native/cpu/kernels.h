@@ -19,7 +19,7 @@ struct GemmBlock {
   int64_t row0, rows;        // multiples of the row tile
   int64_t column0, columns;  // column0 a multiple of the panel width
   int64_t depth;             // length of the sums
-  int64_t depth_block;       // how much of it at a time, a multiple of the panel width
+  int64_t depth_block;       // how much of it at a time, a multiple of kTerms
   float alpha, beta;
   bool transposed;  // op(a) = aᵀ, else a
   bool symmetric;   // out is symmetric: compute what lies on and below the diagonal, then mirror the block
@@ -117,5 +117,10 @@ const Kernels* baseline_kernels();
 /// Side of the square blocks that a product is divided into: tasks of one size, and operands that fit the second-level
 /// cache. A multiple of every set's panel width.
 constexpr int64_t kGemmBlock = 192;
+
+/// A product of floats adds up so many terms one after the other, then sums of so many: the error of a sum grows with
+/// the root of how many. A multiple of every set's panel width, and the same whatever the caches are, so that results
+/// depend on the instruction set alone.
+constexpr int64_t kTerms = 144;
 
 }  // namespace root_optimizer

@@ -98,7 +98,10 @@ void gemm_tile(const PairBlock& g, int64_t row, int64_t panel) {
   }
   const Vector alpha = broadcast(g.alpha);
   const Vector beta = broadcast(g.beta);
+  // Unrolled, because GCC keeps an array in memory over a loop that it does not unroll.
+#pragma GCC unroll 4
   for (int r = 0; r < kRows; r += 2) {
+#pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
       Vector even = alpha * sum[r][v];
       Vector odd = alpha * sum[r + 1][v];

@@ -83,15 +83,15 @@ int physical_cores() {
   return cores;
 }
 
-int64_t first_level_cache() {
+int64_t second_level_cache() {
   int64_t bytes = 0;
-#if defined(__linux__) && defined(_SC_LEVEL1_DCACHE_SIZE)
-  bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #elif defined(__APPLE__)
   size_t size = sizeof bytes;
-  if (sysctlbyname("hw.l1dcachesize", &bytes, &size, nullptr, 0) != 0) bytes = 0;
+  if (sysctlbyname("hw.l2cachesize", &bytes, &size, nullptr, 0) != 0) bytes = 0;
 #endif
-  return bytes >= (8 << 10) ? bytes : 32 << 10;
+  return bytes >= (64 << 10) ? bytes : 256 << 10;
 }
 
 const Kernels& chosen_kernels() {

@@ -13,8 +13,8 @@ std::string processor_name();
 /// products gain nothing from the second.
 int physical_cores();
 
-/// Bytes of a core's first-level data cache; 32 KiB where the system does not tell.
-int64_t first_level_cache();
+/// Bytes of a core's second-level cache; 256 KiB where the system does not tell.
+int64_t second_level_cache();
 
 /// The widest kernels that this processor runs, or those that ROOT_OPTIMIZER_INSTRUCTION_SET names
 /// (ERR_INVALID_ARGUMENT where it cannot run them).

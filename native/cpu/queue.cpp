@@ -19,20 +19,19 @@ size_t aligned(size_t bytes) {
   return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
 }
 
-// As many panel widths of depth as fit four fifths of the cache, at least one.
-int64_t depth_block(const Kernels& kernels, int64_t cache, int64_t bytes_of_a_row) {
-  return std::max<int64_t>(1, cache * 4 / 5 / bytes_of_a_row / kernels.panel_width) * kernels.panel_width;
+// As deep as a block's rows of the first operand and a panel of the second, which all of them meet, fit three quarters
+// of the cache.
+int64_t depth_block(const Kernels& kernels, int64_t cache) {
+  const int64_t bytes_of_a_row = (kGemmBlock + kernels.panel_width) * int64_t(sizeof(float));
+  return std::max<int64_t>(1, cache * 3 / 4 / bytes_of_a_row / kTerms) * kTerms;
 }
 
 }  // namespace
 
-// Of an operand that is read transposed, a row of a tile takes a cache line of its own.
-CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t first_level_cache)
+CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache)
     : kernels_(kernels),
       precision_(precision),
-      depth_block_(depth_block(kernels, first_level_cache, kernels.panel_width * int64_t(sizeof(float)))),
-      transposed_depth_block_(depth_block(kernels, first_level_cache,
-                                          kernels.panel_width * int64_t(sizeof(float)) + PanelLayout::kAlignment)),
+      depth_block_(depth_block(kernels, second_level_cache)),
       digit_counts_(Digits::kMost) {}
 
 void Arena::Free::operator()(void* memory) const { std::free(memory); }

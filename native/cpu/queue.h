@@ -39,7 +39,7 @@ class Arena {
 class CpuQueue final : public Queue {
  public:
   /// `precision`: float32, or bfloat16 where `kernels` have it; that of matrices.
-  CpuQueue(const Kernels& kernels, Precision precision, int64_t first_level_cache);
+  CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache);
 
   static size_t scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& footprint);
   void reserve(size_t bytes) { arena_.reserve(bytes); }
@@ -89,10 +89,7 @@ class CpuQueue final : public Queue {
 
   const Kernels& kernels_;
   const Precision precision_;
-  // Rows of a product's second operand that stay in the first-level cache while a block's rows pass by, for either
-  // first operand.
-  const int64_t depth_block_;
-  const int64_t transposed_depth_block_;
+  const int64_t depth_block_;  // of products
   ThreadPool* team_ = nullptr;
   Arena arena_;
   std::vector<int64_t> digit_counts_;  // of `select`
