@@ -9,7 +9,8 @@ const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024
 
 const HELP = `Usage: npm run bench -- [options]
 
-Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a shape take turns.
+Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a shape, on all numbers
+of threads, take turns in rounds; ratios are medians of those of each round.
 
   --shapes <list>     rows x columns (default ${SHAPES})
   --threads <list>    CPU threads (default 1 and the physical cores)
@@ -26,6 +27,7 @@ Median times, per shape, of orthogonalising a matrix and of whole steps on a par
              float32, the time that each part would take at its own peak over the time taken
   step       a ROOT step; "quantile" the share of it that the threshold takes (against Muon)
   products   what the products alone take: the difference that five more iterations make; "over" is the step over them
+  speedup    of the step, over that on the number of threads that is named first
   memory     state and scratch after a step, in matrices of that shape`;
 
 interface Row {
@@ -41,6 +43,7 @@ interface Row {
   stepMs: number;
   productsMs: number;
   overProducts: number;
+  speedup: number;
   quantileShare: number;
   memoryMatrices: number;
 }
@@ -133,15 +136,67 @@ async function measureAll({ shapes, threads, precisions, time }: Work): Promise<
   const rows: Row[] = [];
   const manySmall: Report['manySmall'] = [];
   for (const precision of precisions.filter((one) => peaks[one] !== undefined)) {
-    for (const shape of shapes) {
-      for (const count of threads) rows.push({ set, ...(await measureShape(shape, count, precision, time, peaks)) });
-    }
+    for (const shape of shapes) rows.push(...(await measureShape(shape, threads, precision, time, peaks)).map((row) => ({ set, ...row })));
     for (const count of threads) manySmall.push({ set, precision, threads: count, ratio: await measureManySmall(count, precision, time) });
   }
   return { rows, manySmall, peakGflops: { [set]: peaks } };
 }
 
-async function measureShape(shape: [number, number], threads: number, precision: Precision, time: number, peaks: Record<string, number>): Promise<Omit<Row, 'set'>> {
+async function measureShape(shape: [number, number], threads: number[], precision: Precision, time: number, peaks: Record<string, number>): Promise<Omit<Row, 'set'>[]> {
+  const size = shape[0] * shape[1];
+  const [m, n] = [Math.min(...shape), Math.max(...shape)];
+  const contestants = threads.map((count) => contestant(shape, count, precision));
+  const rounds = await inTurns(time, contestants.flatMap(({ tasks }) => tasks));
+  const memory = contestants.map(({ root }) => root.memoryBytes);
+  for (const { root, muon } of contestants) {
+    root.dispose();
+    muon.dispose();
+  }
+
+  const planOf = (...options: [preset?: Preset, steps?: number]) =>
+    addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape, ...options).flat()));
+  const plan = planOf();
+  const more = planOf('muon', 10).flops - planOf('muon').flops;
+  const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
+  const { physicalCores } = devices().cpu;
+  const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS), plan.flops / more)));
+  return threads.map((count, i) => {
+    const typical = (figure: (turn: Turn, first: Turn) => number) => median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
+    const orthogonalizeMs = typical((turn) => turn.orthogonalizeMs);
+    return {
+      precision,
+      shape: shape.join('x'),
+      threads: count,
+      form: plan.form === 'gram' ? `gram ${plan.legs.join('+')}` : plan.form,
+      orthogonalizeMs,
+      effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs / 1e6,
+      executed: plan.flops / orthogonalizeMs / 1e6,
+      peakShare: leastMs / orthogonalizeMs / Math.min(count, physicalCores),
+      stepMs: typical((turn) => turn.stepMs),
+      productsMs: typical((turn) => turn.productsMs),
+      overProducts: typical((turn) => turn.stepMs / turn.productsMs),
+      speedup: typical((turn, first) => first.stepMs / turn.stepMs),
+      quantileShare: typical((turn) => 1 - turn.muonMs / turn.stepMs),
+      memoryMatrices: memory[i]! / (4 * size),
+    };
+  });
+}
+
+const TASKS = 5;
+
+interface Turn {
+  orthogonalizeMs: number;
+  stepMs: number;
+  muonMs: number;
+  productsMs: number;
+}
+
+/** @param scale what the products of the default coefficients take, over what five more iterations of Muon's do */
+function turnOf([orthogonalizeMs, stepMs, muonMs, five, ten]: number[], scale: number): Turn {
+  return { orthogonalizeMs: orthogonalizeMs!, stepMs: stepMs!, muonMs: muonMs!, productsMs: (ten! - five!) * scale };
+}
+
+function contestant(shape: [number, number], threads: number, precision: Precision): { tasks: (() => unknown)[]; root: Root; muon: Muon } {
   const size = shape[0] * shape[1];
   const x = gaussian(size);
   const out = new Float32Array(size);
@@ -149,40 +204,14 @@ async function measureShape(shape: [number, number], threads: number, precision:
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const orthogonalize = (options: object) => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out, ...options });
-  const [orthogonalizeMs, stepMs, muonMs, fiveMs, tenMs] = await medians(time, [
+  const tasks = [
     () => orthogonalize({}),
     () => root.stepSync(),
     () => muon.stepSync(),
     () => orthogonalize({ coefficients: 'muon' }),
     () => orthogonalize({ coefficients: 'muon', steps: 10 }),
-  ]);
-  const memory = root.memoryBytes;
-  root.dispose();
-  muon.dispose();
-
-  const [m, n] = [Math.min(...shape), Math.max(...shape)];
-  const planOf = (...options: [preset?: Preset, steps?: number]) =>
-    addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape, ...options).flat()));
-  const plan = planOf();
-  const more = planOf('muon', 10).flops - planOf('muon').flops;
-  const productsMs = ((tenMs! - fiveMs!) * plan.flops) / more;
-  const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
-  const { physicalCores } = devices().cpu;
-  return {
-    precision,
-    shape: shape.join('x'),
-    threads,
-    form: plan.form === 'gram' ? `gram ${plan.legs.join('+')}` : plan.form,
-    orthogonalizeMs: orthogonalizeMs!,
-    effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs! / 1e6,
-    executed: plan.flops / orthogonalizeMs! / 1e6,
-    peakShare: leastMs / orthogonalizeMs! / Math.min(threads, physicalCores),
-    stepMs: stepMs!,
-    productsMs,
-    overProducts: stepMs! / productsMs,
-    quantileShare: 1 - muonMs! / stepMs!,
-    memoryMatrices: memory / (4 * size),
-  };
+  ];
+  return { tasks, root, muon };
 }
 
 async function measureManySmall(threads: number, precision: Precision, time: number): Promise<number> {
@@ -191,23 +220,28 @@ async function measureManySmall(threads: number, precision: Precision, time: num
   const options = { threads, precision, device: 'cpu' } as const;
   const together = new Root(parameters.slice(0, 64), options);
   const apart = parameters.slice(64).map((one) => new Root([one], options));
-  const [one, many] = await medians(time, [() => together.stepSync(), () => apart.forEach((optimizer) => optimizer.stepSync())]);
+  const rounds = await inTurns(time, [() => together.stepSync(), () => apart.forEach((optimizer) => optimizer.stepSync())]);
   for (const optimizer of [together, ...apart]) optimizer.dispose();
-  return many! / one!;
+  return median(rounds.map(([one, many]) => many! / one!));
 }
 
-/** Median milliseconds of each task. They take turns, so that what else the machine does meets all of them. */
-async function medians(time: number, tasks: (() => unknown)[]): Promise<number[]> {
-  const rounds = 7;
-  const samples: number[][] = tasks.map(() => []);
-  for (let round = 0; round < rounds; round++) {
-    const bench = new Bench({ time: time / rounds, iterations: 1, warmup: round === 0, warmupTime: 50, warmupIterations: 1, retainSamples: true, throws: true });
-    tasks.forEach((task, i) => bench.add(String(i), task));
-    for (const [i, { result }] of (await bench.run()).entries()) {
-      if (result.state === 'completed') samples[i]!.push(...(result.latency.samples ?? []));
-    }
+/**
+ * Median milliseconds of each task in each of several rounds. They take turns, so that what else the machine does meets all of them; a call before each
+ * turn, which finds caches and threads as another task has left them, does not count.
+ */
+async function inTurns(time: number, tasks: (() => unknown)[]): Promise<number[][]> {
+  const rounds: number[][] = [];
+  for (let round = 0; round < 7; round++) {
+    const bench = new Bench({ time: time / 7, iterations: 2, warmup: false, retainSamples: true, throws: true });
+    tasks.forEach((task, i) => bench.add(String(i), task, { beforeAll: () => void task() }));
+    const results = (await bench.run()).map(({ result }) => (result.state === 'completed' ? (result.latency.samples ?? []) : []));
+    rounds.push(results.map((samples) => median(samples)));
   }
-  return samples.map((one) => one.sort((a, b) => a - b)[one.length >> 1]!);
+  return rounds;
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
 }
 
 /** Standard normal values: of zeros the processor makes short work. */
@@ -218,7 +252,7 @@ function gaussian(size: number): Float32Array {
 function print(set: string, report: Report, before: Report | undefined): void {
   const peaks = Object.entries(report.peakGflops[set]!).map(([precision, peak]) => `${peak.toFixed(0)} GFLOP/s (${precision})`);
   console.log(`${report.processor}, ${set}, ${peaks.join(' and ')} peak a core, Node ${report.node}\n`);
-  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'products', 'over', 'quantile', 'memory'];
+  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'products', 'over', 'speedup', 'quantile', 'memory'];
   const compared = before === undefined ? [] : ['before/now', 'step'];
   const lines = report.rows
     .filter((row) => row.set === set)
@@ -237,6 +271,7 @@ function print(set: string, report: Report, before: Report | undefined): void {
         `${row.stepMs.toFixed(2)} ms`,
         `${row.productsMs.toFixed(2)} ms`,
         row.overProducts.toFixed(2),
+        row.speedup.toFixed(2),
         percent(row.quantileShare),
         row.memoryMatrices.toFixed(1),
         ...ratios.slice(0, compared.length),
