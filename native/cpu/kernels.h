@@ -96,10 +96,17 @@ struct Kernels {
   double (*clipped_squares)(const LookAhead& u, int64_t begin, int64_t end, float limit);
   /// out[i] ← clamp(u, ±limit)·factor, rounded once, for `count` elements from `first` on.
   void (*clip_and_scale)(const LookAhead& u, int64_t first, int64_t count, float limit, double factor, float* out);
-  /// M ← μM + G over [begin, end), and the keys within [floor, floor + width] of U's magnitudes, in order, to `inside`,
+  /// Whether M ← μM + G over [begin, end), or with `nesterov` the look-ahead after it, would hold an infinity or NaN;
+  /// without a gradient, whether M does.
+  bool (*overflows)(const float* momentum, const float* gradient, float mu, bool nesterov, int64_t begin, int64_t end);
+  /// M ← μM + G over [begin, end).
+  void (*accumulate)(float* momentum, const float* gradient, float mu, int64_t begin, int64_t end);
+  /// The same, and the keys within [floor, floor + width] of U's magnitudes, in order, to `inside`,
   /// which has room for all.
   Bracketed (*advance)(float* momentum, const float* gradient, float mu, bool nesterov, int64_t begin, int64_t end,
                        uint32_t floor, uint32_t width, uint32_t* inside);
+  /// θ ← decay·θ + rate·X; what θ was does not count where `decay` is 0, be it NaN.
+  void (*update)(float* data, const float* direction, float decay, float rate, int64_t count);
   /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can
   /// do at most.
   double (*spin)(int64_t rounds);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels.h"
@@ -32,8 +33,8 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 }  // namespace
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels{"avx2",          kWidth,         kRows,   gemm_block, transpose,
-                               clipped_squares, clip_and_scale, advance, spin};
+  static const Kernels kernels{"avx2",         kWidth,    kRows,      gemm_block, transpose, clipped_squares,
+                               clip_and_scale, overflows, accumulate, advance,    update,    spin};
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels : nullptr;
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels.h"
@@ -50,8 +51,8 @@ KERNEL_INLINE int64_t keys_inside(const float* u, int64_t length, uint32_t floor
 }  // namespace
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512",        kWidth,         kRows,   gemm_block, transpose,
-                               clipped_squares, clip_and_scale, advance, spin};
+  static const Kernels kernels{"avx512",       kWidth,    kRows,      gemm_block, transpose, clipped_squares,
+                               clip_and_scale, overflows, accumulate, advance,    update,    spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels.h"
@@ -32,8 +33,8 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return x * y +
 }  // namespace
 
 const Kernels* baseline_kernels() {
-  static const Kernels kernels{kName,           kWidth,         kRows,   gemm_block, transpose,
-                               clipped_squares, clip_and_scale, advance, spin};
+  static const Kernels kernels{kName,          kWidth,    kRows,      gemm_block, transpose, clipped_squares,
+                               clip_and_scale, overflows, accumulate, advance,    update,    spin};
   return &kernels;
 }
 

@@ -8,9 +8,6 @@ namespace root_optimizer {
 
 namespace {
 
-// True for infinities and NaN. An integer comparison that vectorises, unlike std::isfinite with its control flow.
-inline uint32_t not_finite(float x) { return !(std::fabs(x) <= std::numeric_limits<float>::max()); }
-
 // Σ min(x, limit)² over magnitudes. In several sums, for one would take as long as its additions one after another.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
   constexpr int64_t kSums = 8;
@@ -34,20 +31,9 @@ double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
 void CpuQueue::check_momentum(const Batch& batch) {
   const Item& item = only(batch);
   const float mu = item.gradient == nullptr ? 0 : item.scalars->mu;
-  const bool nesterov = batch.nesterov;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
-    uint32_t bad = 0;
-    const float* m = item.momentum;
-    const float* g = item.gradient;
-    if (g == nullptr) {
-      for (int64_t i = begin; i < end; ++i) bad |= not_finite(m[i]);
-    } else {
-      for (int64_t i = begin; i < end; ++i) {
-        const float next = mu * m[i] + g[i];
-        bad |= not_finite(nesterov ? g[i] + mu * next : next);
-      }
-    }
-    if (bad != 0) __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
+    if (kernels_.overflows(item.momentum, item.gradient, mu, batch.nesterov, begin, end))
+      __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
   });
 }
 
@@ -56,10 +42,7 @@ void CpuQueue::momentum(const Batch& batch) {
   norm_.reset();
   if (item.threshold != nullptr && select_near(batch)) return;
   for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
-    const float mu = item.scalars->mu;
-    float* m = item.momentum;
-    const float* g = item.gradient;
-    for (int64_t i = begin; i < end; ++i) m[i] = mu * m[i] + g[i];
+    kernels_.accumulate(item.momentum, item.gradient, item.scalars->mu, begin, end);
   });
   if (item.threshold != nullptr) threshold(batch);
 }

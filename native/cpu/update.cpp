@@ -11,13 +11,6 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   float* data = only(batch).data;
-  const auto advance = [=](int64_t at, const float* direction, int64_t count) {
-    if (decay == 0) {
-      for (int64_t i = 0; i < count; ++i) data[at + i] = rate * direction[i];
-    } else {
-      for (int64_t i = 0; i < count; ++i) data[at + i] = decay * data[at + i] + rate * direction[i];
-    }
-  };
   const bool transposed = batch.rows < batch.columns;
   for_strips(panels, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
@@ -32,11 +25,13 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
       in = floats(x) + panel * panels.pitch() + row * width;
     }
     if (!transposed) {
-      for (int64_t r = 0; r < length; ++r) advance((row + r) * batch.columns + first, in + r * width, columns);
+      for (int64_t r = 0; r < length; ++r)
+        kernels_.update(data + (row + r) * batch.columns + first, in + r * width, decay, rate, columns);
       return;
     }
     kernels_.transpose(in, width, strip, kStrip, length, columns);
-    for (int64_t c = 0; c < columns; ++c) advance((first + c) * batch.columns + row, strip + c * kStrip, length);
+    for (int64_t c = 0; c < columns; ++c)
+      kernels_.update(data + (first + c) * batch.columns + row, strip + c * kStrip, decay, rate, length);
   });
 }
 
