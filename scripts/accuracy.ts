@@ -41,8 +41,11 @@ function main(): void {
       const x = Float32Array.from(matrixOf(sigma, rows, columns));
       const images = presets.map((preset) => matrixOf(iterated(sigma, newtonSchulzCoefficients([rows, columns], preset, steps)), rows, columns));
       for (const precision of precisions) {
-        const errors = presets.map((coefficients, i) => relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision }), images[i]!));
-        console.log(`| ${rows}×${columns} | ${precision} | ${name} | ${errors.map((error) => error.toExponential(1)).join(' | ')} |`);
+        const errors = presets.map((coefficients, i) => {
+          if (precision === 'bfloat16' && coefficients === 'cans') return 'refused';
+          return relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision }), images[i]!).toExponential(1);
+        });
+        console.log(`| ${rows}×${columns} | ${precision} | ${name} | ${errors.join(' | ')} |`);
       }
     }
   }
