@@ -13,13 +13,19 @@ namespace {
 // ones, about 2⁻²⁴ in float32. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so
 // a leg ends with an error of about 2⁻²⁴·∏a² beside what it should hold. That of float16, 2⁻¹¹, is spread over many
 // more directions than one, and a lower limit keeps the whole within 0.5 % (docs/cuda.md); that of bfloat16, 2⁻⁸, is
-// beyond help: null, no Gram form. Float32 squares beside an X in bfloat16 keep float32's limit for another reason: Q
-// holds up to ∏a where it stands for 1, and X takes the error of rounding it, 2⁻⁹·∏a. Legs that let that near 1 end in
-// NaN on matrices of low rank.
-std::optional<double> growth_limit(Arithmetic arithmetic) {
+// beyond help: null, no Gram form.
+//
+// Float32 squares beside an X in bfloat16: on what X is made of Q is near 1, but as a sum of parts up to ∏a, where X
+// has few directions, and these lie along few coordinates. Rounding the parts moves it by up to 2⁻⁹·∏a, and the next
+// leg would have to pull that back, which coefficients can of about 1 %: every leg but the last is one iteration.
+struct GrowthLimits {
+  double leg, last;  // of ∏a²
+};
+
+std::optional<GrowthLimits> growth_limits(Arithmetic arithmetic) {
   switch (arithmetic.gram_square) {
-    case Precision::float32: return 1 << 11;
-    case Precision::float16: return 1 << 8;
+    case Precision::float32: return GrowthLimits{arithmetic.precision == Precision::float32 ? 0x1p11 : 1, 0x1p11};
+    case Precision::float16: return GrowthLimits{0x1p8, 0x1p8};
     case Precision::bfloat16: break;
   }
   return std::nullopt;
@@ -28,12 +34,14 @@ std::optional<double> growth_limit(Arithmetic arithmetic) {
 // Of an operation, in relation to others.
 double time_of(Precision precision) { return precision == Precision::float32 ? 1 : 0.5; }
 
+double growth_of(const Coefficients& step) { return std::max(step.a * step.a, 1.0); }
+
 // Legs that are each as long as the growth limit lets them be; an iteration that exceeds it alone is a leg of its own.
 std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limit) {
   std::vector<int> legs;
   double growth = 0;
   for (const Coefficients& step : steps) {
-    const double gain = std::max(step.a * step.a, 1.0);
+    const double gain = growth_of(step);
     if (legs.empty() || growth * gain > limit) {
       legs.push_back(0);
       growth = 1;
@@ -45,7 +53,7 @@ std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limi
 }
 
 // As few legs as the limit allows, divided at the lowest limit that as many legs can keep.
-std::vector<int> gram_legs(const std::vector<Coefficients>& steps, double limit) {
+std::vector<int> balanced_legs(const std::vector<Coefficients>& steps, double limit) {
   std::vector<int> legs = greedy_legs(steps, limit);
   double too_low = 0;
   double enough = std::log2(limit);
@@ -59,6 +67,19 @@ std::vector<int> gram_legs(const std::vector<Coefficients>& steps, double limit)
       legs = std::move(balanced);
     }
   }
+  return legs;
+}
+
+std::vector<int> gram_legs(std::vector<Coefficients> steps, const GrowthLimits& limits) {
+  if (limits.leg == limits.last) return balanced_legs(steps, limits.leg);
+  int last = 1;
+  for (double growth = growth_of(steps.back()); last < int(steps.size()); ++last) {
+    growth *= growth_of(steps[steps.size() - 1 - size_t(last)]);
+    if (growth > limits.last) break;
+  }
+  steps.resize(steps.size() - size_t(last));
+  std::vector<int> legs = greedy_legs(steps, limits.leg);
+  legs.push_back(last);
   return legs;
 }
 
@@ -77,30 +98,36 @@ bool stays_bounded(const std::vector<Coefficients>& steps) {
 
 // Symmetric results cost half.
 struct Flops {
-  double tall;    // of products with a matrix
-  double square;  // of squares by squares
+  double tall;    // in the precision of matrices
+  double square;  // in that of the Gram form's squares
 };
 
-Flops standard_flops(double n, double m, size_t steps) {
-  return {double(steps) * 3 * m * m * n, double(steps) * m * m * m};
-}
+Flops standard_flops(double n, double m, size_t steps) { return {double(steps) * (3 * m * m * n + m * m * m), 0}; }
 
 Flops gram_flops(double n, double m, const std::vector<int>& legs) {
-  double squares = 0;
-  for (int leg : legs) squares += 4 * leg - 3;  // no Q product in a leg's first iteration, no R products in its last
-  return {double(legs.size()) * 3 * m * m * n, squares * m * m * m};
+  Flops flops{};
+  for (int leg : legs) {
+    const Flops one = standard_flops(n, m, 1);
+    flops.tall += leg == 1 ? one.tall : 3 * m * m * n;
+    // No Q product in a leg's first iteration, no R products in its last.
+    flops.square += leg == 1 ? one.square : (4 * leg - 3) * m * m * m;
+  }
+  return flops;
+}
+
+// X ← aX + X(bG + cG²) with G = XᵀX; `next` is scratch.
+void iterate(Queue& queue, const Coefficients& step, Operand& x, Operand& next, const Operand& z) {
+  const Operand gram = next.square(x.precision);  // last read before `next` is written
+  queue.gemm_symmetric(gram, 1, x, x, 0, {});
+  queue.gemm_symmetric(z, float(step.c), gram, gram, float(step.b), gram);
+  queue.gemm(next, x, z, float(step.a), x);
+  std::swap(x, next);
 }
 
 Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::vector<Coefficients>& steps) {
   Operand next = queue.operand(batch, x.rows, x.columns, x.precision);
   const Operand z = queue.operand(batch, x.columns, x.columns, x.precision);
-  for (const auto& [a, b, c] : steps) {
-    const Operand gram = next.square(x.precision);  // last read before `next` is written
-    queue.gemm_symmetric(gram, 1, x, x, 0, {});
-    queue.gemm_symmetric(z, float(c), gram, gram, float(b), gram);
-    queue.gemm(next, x, z, float(a), x);
-    std::swap(x, next);
-  }
+  for (const Coefficients& step : steps) iterate(queue, step, x, next, z);
   return x;
 }
 
@@ -113,6 +140,10 @@ Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& s
   Operand other = queue.operand(batch, x.columns, x.columns, schedule.square);  // RZ + aR, then the next Q
   auto step = schedule.steps.begin();
   for (const int leg : schedule.legs) {
+    if (leg == 1) {
+      iterate(queue, *step++, x, next, r.square(x.precision));
+      continue;
+    }
     const Operand z = next.square(schedule.square);  // last read before `next` is written
     queue.gemm_symmetric(r, 1, x, x, 0, {});
     for (int i = 0; i < leg; ++i, ++step) {
@@ -153,9 +184,9 @@ Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall
 
 Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Arithmetic arithmetic) {
   Schedule schedule{{}, std::move(steps), arithmetic.precision};
-  const std::optional<double> limit = growth_limit(arithmetic);
-  if (!limit) return schedule;
-  std::vector<int> legs = gram_legs(schedule.steps, *limit);
+  const std::optional<GrowthLimits> limits = growth_limits(arithmetic);
+  if (!limits) return schedule;
+  std::vector<int> legs = gram_legs(schedule.steps, *limits);
   const double time = time_of(arithmetic.precision);
   const Flops standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
   const Flops gram = gram_flops(double(tall), double(narrow), legs);

@@ -22,7 +22,7 @@ struct Schedule {
 
   bool gram() const { return !legs.empty(); }
   double flops(int64_t tall, int64_t narrow) const;
-  /// Those of them that multiply a square by a square.
+  /// Those of them that are done in the precision of the Gram form's squares.
   double square_flops(int64_t narrow) const;
   Footprint footprint(int64_t tall, int64_t narrow) const;
 };
