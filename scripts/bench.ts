@@ -10,7 +10,7 @@ const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024
 const HELP = `Usage: npm run bench -- [options]
 
 Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a shape, on all numbers
-of threads, take turns in rounds; ratios are medians of those of each round.
+of threads, take turns in rounds.
 
   --shapes <list>     rows x columns (default ${SHAPES})
   --threads <list>    CPU threads (default 1 and the physical cores)
@@ -25,9 +25,10 @@ of threads, take turns in rounds; ratios are medians of those of each round.
   executed   GFLOP/s counting what is done: the form that the addon chose, symmetric products by halves
   peak       executed over what that many cores reach in registers alone, measured first; of bfloat16's Gram form, which multiplies squares in
              float32, the time that each part would take at its own peak over the time taken
-  step       a ROOT step; "quantile" the share of it that the threshold takes (against Muon)
+  step       a ROOT step
   products   what the products alone take: the difference that five more iterations make; "over" is the step over them
-  speedup    of the step, over that on the number of threads that is named first
+  speedup    of the step, over that on the number of threads that is named first; median of the ratios of all rounds
+  quantile   the share of a step that the threshold takes (against Muon's); median of all rounds
   memory     state and scratch after a step, in matrices of that shape`;
 
 interface Row {
@@ -163,6 +164,8 @@ async function measureShape(shape: [number, number], threads: number[], precisio
   return threads.map((count, i) => {
     const typical = (figure: (turn: Turn, first: Turn) => number) => median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
     const orthogonalizeMs = typical((turn) => turn.orthogonalizeMs);
+    const stepMs = typical((turn) => turn.stepMs);
+    const productsMs = typical((turn) => turn.productsMs);
     return {
       precision,
       shape: shape.join('x'),
@@ -172,9 +175,9 @@ async function measureShape(shape: [number, number], threads: number[], precisio
       effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs / 1e6,
       executed: plan.flops / orthogonalizeMs / 1e6,
       peakShare: leastMs / orthogonalizeMs / Math.min(count, physicalCores),
-      stepMs: typical((turn) => turn.stepMs),
-      productsMs: typical((turn) => turn.productsMs),
-      overProducts: typical((turn) => turn.stepMs / turn.productsMs),
+      stepMs,
+      productsMs,
+      overProducts: stepMs / productsMs, // not round by round: noise can make a difference 0 or less
       speedup: typical((turn, first) => first.stepMs / turn.stepMs),
       quantileShare: typical((turn) => 1 - turn.muonMs / turn.stepMs),
       memoryMatrices: memory[i]! / (4 * size),

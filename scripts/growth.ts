@@ -6,7 +6,8 @@ import { devices, orthogonalizeSync, Parameter, Root } from '../lib/index.js';
 const HELP = `Usage: npm run bench:growth -- [options]
 
 How the time grows with the work: nanoseconds per multiply-add of the plain iteration against the size of a matrix, at odd sizes and powers of
-two as well, and the time of a step against the number of matrices. Writes two charts.
+two as well, and the time of a step against the number of matrices. Everything takes turns in five rounds. Writes two charts, and prints what
+is slower for its size than the next multiple of 16.
 
   --out <file>   the picture, as SVG (default growth.svg)
   --json <file>  the figures
@@ -15,7 +16,7 @@ two as well, and the time of a step against the number of matrices. Writes two c
 interface SizePoint {
   size: number;
   shape: '1:1' | '1:4';
-  /** One thread; m·n·m·10 + m³·5 multiply-adds make up the plain five iterations. */
+  /** One thread. */
   picosecondsEach: number;
 }
 
@@ -37,41 +38,63 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  const bySize = sizes.flatMap((size) => [measureSize(size, 1), measureSize(size, 4)]);
-  const byCount = [1, devices().cpu.physicalCores].flatMap((threads) => [1, 2, 4, 8, 16, 32, 64].map((count) => measureCount(count, threads)));
-  for (const { size, shape, picosecondsEach } of bySize) console.log(`${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps`);
+  const matrices = sizes.flatMap((size) => [oneMatrix(size, 1), oneMatrix(size, 4)]);
+  const counts = [1, devices().cpu.physicalCores].flatMap((threads) => [1, 2, 4, 8, 16, 32, 64].map((count) => manyMatrices(count, threads)));
+  const rounds = Array.from({ length: 5 }, () => [...matrices, ...counts].map(({ run }) => median(run)));
+  const typical = (figure: (round: number[]) => number) => middle(rounds.map(figure));
+  const bySize = matrices.map(({ size, aspect }, i): SizePoint => ({
+    size,
+    shape: aspect === 1 ? '1:1' : '1:4',
+    picosecondsEach: typical((round) => round[i]! * perElement(size, aspect)),
+  }));
+  const byCount = counts.map(({ count, threads }, i): CountPoint => ({
+    matrices: count,
+    threads: `${threads} thread${threads === 1 ? '' : 's'}`,
+    milliseconds: typical((round) => round[matrices.length + i]!),
+  }));
+  matrices.forEach(({ size, aspect }, i) => {
+    const neighbour = matrices.findIndex((other) => other.aspect === aspect && other.size === 16 * Math.ceil(size / 16));
+    const over = typical((round) => (round[i]! * perElement(size, aspect)) / (round[neighbour]! * perElement(matrices[neighbour]!.size, aspect)));
+    const { shape, picosecondsEach } = bySize[i]!;
+    console.log(`${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps${neighbour === i ? '' : `, ${over.toFixed(2)} of ${matrices[neighbour]!.size}`}`);
+  });
   for (const { matrices, threads, milliseconds } of byCount) console.log(`${String(matrices).padStart(5)} matrices  ${threads}  ${milliseconds.toFixed(2)} ms`);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), bySize, byCount }, null, 2)}\n`);
   writeFileSync(values.out ?? 'growth.svg', await draw(bySize, byCount));
 }
 
-function measureSize(size: number, aspect: 1 | 4): SizePoint {
+/** Picoseconds for each of the m·n·m·10 + m³·5 multiply-adds of the plain five iterations that a millisecond makes. */
+function perElement(size: number, aspect: number): number {
+  return 1e9 / (size ** 3 * (10 * aspect + 5));
+}
+
+function oneMatrix(size: number, aspect: 1 | 4): { size: number; aspect: 1 | 4; run: () => unknown } {
   const shape = [size, aspect * size];
   const x = gaussian(size * size * aspect);
   const out = new Float32Array(x.length);
-  const milliseconds = median(() => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu', out }));
-  return { size, shape: aspect === 1 ? '1:1' : '1:4', picosecondsEach: (1e9 * milliseconds) / (size ** 3 * (10 * aspect + 5)) };
+  return { size, aspect, run: () => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu', out }) };
 }
 
-function measureCount(matrices: number, threads: number): CountPoint {
-  const shape = [256, 256];
-  const parameters = Array.from({ length: matrices }, (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(256 * 256) }));
+function manyMatrices(count: number, threads: number): { count: number; threads: number; run: () => unknown } {
+  const parameters = Array.from({ length: count }, (_, i) => new Parameter({ name: `w${i}`, shape: [256, 256], grad: gaussian(256 * 256) }));
   const optimizer = new Root(parameters, { threads, device: 'cpu' });
-  const milliseconds = median(() => optimizer.stepSync());
-  optimizer.dispose();
-  return { matrices, threads: `${threads} thread${threads === 1 ? '' : 's'}`, milliseconds };
+  return { count, threads, run: () => optimizer.stepSync() };
 }
 
-/** Of at least 5 calls and 200 ms, after one that does not count. */
+/** Of at least 3 calls and 60 ms, after one that does not count. */
 function median(call: () => unknown): number {
   call();
   const samples: number[] = [];
-  for (const started = performance.now(); samples.length < 5 || performance.now() - started < 200; ) {
+  for (const started = performance.now(); samples.length < 3 || performance.now() - started < 60; ) {
     const before = performance.now();
     call();
     samples.push(performance.now() - before);
   }
-  return samples.sort((a, b) => a - b)[samples.length >> 1]!;
+  return middle(samples);
+}
+
+function middle(values: number[]): number {
+  return values.sort((a, b) => a - b)[values.length >> 1]!;
 }
 
 function gaussian(size: number): Float32Array {
