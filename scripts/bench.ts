@@ -157,10 +157,11 @@ async function measureShape(shape: [number, number], threads: number[], precisio
   const planOf = (...options: [preset?: Preset, steps?: number]) =>
     addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape, ...options).flat()));
   const plan = planOf();
-  const more = planOf('muon', 10).flops - planOf('muon').flops;
-  const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
+  const least = ({ flops, float32Flops }: ReturnType<typeof planOf>) => ((flops - float32Flops) / peaks[precision]! + float32Flops / peaks['float32']!) / 1e6;
+  const leastMs = least(plan);
+  const more = least(planOf('muon', 10)) - least(planOf('muon'));
   const { physicalCores } = devices().cpu;
-  const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS), plan.flops / more)));
+  const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS), leastMs / more)));
   return threads.map((count, i) => {
     const typical = (figure: (turn: Turn, first: Turn) => number) => median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
     const orthogonalizeMs = typical((turn) => turn.orthogonalizeMs);
@@ -194,7 +195,7 @@ interface Turn {
   productsMs: number;
 }
 
-/** @param scale what the products of the default coefficients take, over what five more iterations of Muon's do */
+/** @param scale what the products of the default coefficients take at peak, over what five more iterations of Muon's do */
 function turnOf([orthogonalizeMs, stepMs, muonMs, five, ten]: number[], scale: number): Turn {
   return { orthogonalizeMs: orthogonalizeMs!, stepMs: stepMs!, muonMs: muonMs!, productsMs: (ten! - five!) * scale };
 }
