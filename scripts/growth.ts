@@ -6,8 +6,8 @@ import { devices, orthogonalizeSync, Parameter, Root } from '../lib/index.js';
 const HELP = `Usage: npm run bench:growth -- [options]
 
 How the time grows with the work: nanoseconds per multiply-add of the plain iteration against the size of a matrix, at odd sizes and powers of
-two as well, and the time of a step against the number of matrices. Everything takes turns in five rounds. Writes two charts, and prints what
-is slower for its size than the next multiple of 16.
+two as well, and the time of a step against the number of matrices. Everything takes turns in five rounds. Writes two charts, and prints how odd
+sizes compare with the multiple of 16 beside them.
 
   --out <file>   the picture, as SVG (default growth.svg)
   --json <file>  the figures
@@ -53,7 +53,7 @@ async function main(): Promise<void> {
     milliseconds: typical((round) => round[matrices.length + i]!),
   }));
   matrices.forEach(({ size, aspect }, i) => {
-    const neighbour = matrices.findIndex((other) => other.aspect === aspect && other.size === 16 * Math.ceil(size / 16));
+    const neighbour = matrices.findIndex((other) => other.aspect === aspect && other.size === 16 * Math.round(size / 16));
     const over = typical((round) => (round[i]! * perElement(size, aspect)) / (round[neighbour]! * perElement(matrices[neighbour]!.size, aspect)));
     const { shape, picosecondsEach } = bySize[i]!;
     console.log(`${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps${neighbour === i ? '' : `, ${over.toFixed(2)} of ${matrices[neighbour]!.size}`}`);
