@@ -14,7 +14,7 @@ enum class Precision { float16, bfloat16, float32 };
 
 /// What a backend keeps operands in.
 struct Arithmetic {
-  Precision precision;    ///< of matrices, and of squares in the standard form
+  Precision precision;    ///< of matrices, and of squares in iterations of the standard form
   Precision gram_square;  ///< of R and what is made of it, in the Gram form
 };
 

@@ -19,13 +19,14 @@ namespace {
 // has few directions, and these lie along few coordinates. Rounding the parts moves it by up to 2⁻⁹·∏a, and the next
 // leg would have to pull that back, which coefficients can of about 1 %: every leg but the last is one iteration.
 struct GrowthLimits {
-  double leg, last;  // of ∏a²
+  double last;             // of ∏a² in the last leg
+  bool others_are_single;  // else theirs is the same
 };
 
 std::optional<GrowthLimits> growth_limits(Arithmetic arithmetic) {
   switch (arithmetic.gram_square) {
-    case Precision::float32: return GrowthLimits{arithmetic.precision == Precision::float32 ? 0x1p11 : 1, 0x1p11};
-    case Precision::float16: return GrowthLimits{0x1p8, 0x1p8};
+    case Precision::float32: return GrowthLimits{0x1p11, arithmetic.precision != Precision::float32};
+    case Precision::float16: return GrowthLimits{0x1p8, false};
     case Precision::bfloat16: break;
   }
   return std::nullopt;
@@ -70,15 +71,14 @@ std::vector<int> balanced_legs(const std::vector<Coefficients>& steps, double li
   return legs;
 }
 
-std::vector<int> gram_legs(std::vector<Coefficients> steps, const GrowthLimits& limits) {
-  if (limits.leg == limits.last) return balanced_legs(steps, limits.leg);
+std::vector<int> gram_legs(const std::vector<Coefficients>& steps, const GrowthLimits& limits) {
+  if (!limits.others_are_single) return balanced_legs(steps, limits.last);
   int last = 1;
   for (double growth = growth_of(steps.back()); last < int(steps.size()); ++last) {
     growth *= growth_of(steps[steps.size() - 1 - size_t(last)]);
     if (growth > limits.last) break;
   }
-  steps.resize(steps.size() - size_t(last));
-  std::vector<int> legs = greedy_legs(steps, limits.leg);
+  std::vector<int> legs(steps.size() - size_t(last), 1);
   legs.push_back(last);
   return legs;
 }

@@ -15,7 +15,8 @@ struct Coefficients {
 
 /// How a matrix is orthogonalised: which products, in which order. Settled by its shape and coefficients alone.
 struct Schedule {
-  /// Iterations of each leg. Gram form: X ← QX and R ← XXᵀ are formed anew between legs. Standard form: empty.
+  /// Iterations of each leg. Gram form: X ← XQ and R ← XᵀX are formed anew between legs, and a leg of one iteration is
+  /// one of the standard form. Standard form: empty.
   std::vector<int> legs;
   std::vector<Coefficients> steps;
   Precision square;  ///< of the squares

@@ -156,9 +156,9 @@ whereAvailable('products in bfloat16', () => {
       const count = 1 + (seed % 8);
       const x = new Float32Array(64 * 512);
       for (let i = 0; i < count; i++) x.set(gaussian(512, 8 * seed + i), Math.floor(64 * next()) * 512);
-      for (const steps of [5, 6, 8]) {
+      for (const steps of [5, 8, 10]) {
         const norm = Math.hypot(...orthogonalizeSync(x, [64, 512], { steps, device, precision: 'bfloat16' })) / Math.sqrt(count);
-        expect({ seed, steps, norm: norm < 1.35 ? 'bounded' : norm }).toEqual({ seed, steps, norm: 'bounded' });
+        expect({ seed, steps, norm: norm > 0.5 && norm < 1.35 ? 'bounded' : norm }).toEqual({ seed, steps, norm: 'bounded' });
       }
     }
   });

@@ -60,7 +60,8 @@ void* Arena::take(size_t bytes) {
   return memory;
 }
 
-// Of squares, those of pairs take no less than those of floats.
+// Squares in pairs take no less than in floats. Only their pairs of rows are in use, so that they may lie where floats
+// did.
 size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
     return aligned(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile, precision}.bytes());
