@@ -78,7 +78,7 @@ __device__ void for_each_quad(int64_t size, Body body) {
   }
 }
 
-/// U of one matrix: G + μM, or M where there is no gradient to look ahead along.
+/// U of one matrix, after its M has become μM + G: G + μM, or M where there is no gradient to look ahead along.
 struct LookAhead {
   const float* momentum;
   const float* gradient;

@@ -47,7 +47,6 @@ void CudaQueue::check_momentum(const Batch& batch) {
 void CudaQueue::momentum(const Batch& batch) {
   launch("momentum", momentum_kernel, pass_grid(batch.size(), batch.items.size()), kPassThreads, 0, stream_,
          table_of(batch.items), batch.size(), gate_);
-  if (batch.items[0].threshold != nullptr) threshold(batch);
 }
 
 }  // namespace root_optimizer

@@ -79,6 +79,9 @@ size_t norm_bytes(int64_t size, int64_t items) {
 }
 
 Operand CudaQueue::proximal(const Batch& batch) {
+  const Item& first = batch.items[0];
+  if (first.gradient != nullptr) momentum(batch);
+  if (first.threshold != nullptr) threshold(batch);
   const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
   const size_t mark = arena_.mark();
   const size_t items = batch.items.size();

@@ -45,7 +45,6 @@ class CudaQueue final : public Queue {
 
   void check_momentum(const Batch& batch) override;
   void check_moments(const std::vector<Moments>& moments) override;
-  void momentum(const Batch& batch) override;
   void threshold(const Batch& batch) override;
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
@@ -58,6 +57,8 @@ class CudaQueue final : public Queue {
   void adamw(const std::vector<Moments>& moments) override;
 
  private:
+  void momentum(const Batch& batch);
+
   template <typename T>
   T* take(size_t count) {
     return static_cast<T*>(arena_.take(count * sizeof(T), stream_));

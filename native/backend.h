@@ -33,6 +33,14 @@ struct MatrixScalars {
   float rate;   ///< −lr·s
 };
 
+/// What a check has found out about the step that it allows, for `proximal` to take up; only where a backend's checks
+/// look at U as a whole.
+struct Clip {
+  double threshold;  ///< ε
+  double norm;       ///< ‖B‖_F
+  double reach;      ///< how far around the last ε the next one is looked for, relative to it; 0: not settled yet
+};
+
 /// One matrix of a batch. Every address lies in the backend's memory; arrays are row-major, rows × columns of the
 /// batch. The numbers of a step lie there too, so that work which has been prepared once can be run with other ones.
 struct Item {
@@ -42,12 +50,13 @@ struct Item {
   double* threshold;             ///< ε of this step; null: no clipping
   const MatrixScalars* scalars;  ///< null where no verb needs any
   uint32_t* flag;                ///< raised by `check_momentum`
+  Clip* clip;                    ///< null where `proximal` is not to come
 };
 
 /// Same-shaped matrices that go through every verb together, and how their look-ahead is formed.
 ///
-/// U = G + μM with `nesterov`, else M. It is never stored: each pass forms it anew from M and G, with one rounding
-/// after the product and one after the sum, so that every backend sees the same bits.
+/// U = G + μM with `nesterov`, else M, of the M that a step has made. It is never stored: each pass forms it anew from M
+/// and G, with one rounding after each product and one after each sum, so that every backend sees the same bits.
 struct Batch {
   int64_t rows;
   int64_t columns;
@@ -94,8 +103,7 @@ struct Operand {
   Operand square(Precision kept) const { return {columns, columns, storage, kept, items, false}; }
 };
 
-/// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it calls `threshold`,
-/// or `momentum` of items that have one.
+/// What a job needs at most of a queue's scratch memory, in operands of its batch; `selection`: it finds thresholds.
 struct Footprint {
   int64_t tall = 0;
   int64_t narrow = 0;
@@ -110,19 +118,19 @@ class Queue {
  public:
   virtual ~Queue() = default;
 
-  /// An item's flag ← 1 where μM + G or the look-ahead made of it is not finite; nothing else is written.
+  /// An item's flag ← 1 where μM + G or the look-ahead made of it is not finite; nothing else is written, save what a
+  /// backend keeps in `clip`.
   virtual void check_momentum(const Batch& batch) = 0;
   /// The same where the step's moments would not be finite.
   virtual void check_moments(const std::vector<Moments>& moments) = 0;
 
-  /// M ← μM + G; then `threshold`, where items have one. The ε that is there is taken for that of the last step, a
-  /// place to look first; one that is not above 0 tells that there was none.
-  virtual void momentum(const Batch& batch) = 0;
   /// ε ← scale · quantile of |U| over each item: numpy.quantile(|U|, q, method='linear') of the float32 values in
   /// float64, exactly.
   virtual void threshold(const Batch& batch) = 0;
-  /// X ← B / (‖B‖_F + 1e-7) with B = clamp(U, −ε, ε); U itself where there is no ε, or
-  /// where it is zero as a float32 (clipping would erase the gradient).
+  /// M ← μM + G, where there is a gradient; ε as by `threshold`, where items have one; then X ← B / (‖B‖_F + 1e-7) with
+  /// B = clamp(U, −ε, ε), U itself where there is no ε, or where it is zero as a float32 (clipping would erase the
+  /// gradient). Comes after `check_momentum`, with the same numbers. The ε that is there before it is taken for that of
+  /// the last step, a place to look first; one that is not above 0 tells that there was none.
   virtual Operand proximal(const Batch& batch) = 0;
   /// base ← clamp(U, −ε, ε) and outliers ← U − base, exact in float32: where U − ε needs one bit more than a float has,
   /// base gives way by that bit.

@@ -28,8 +28,9 @@ class Mirror {
 };
 
 // U = the array itself.
-Item plain_item(float* input, float* output, double* threshold, const MatrixScalars* scalars, uint32_t* flag) {
-  return {output, nullptr, input, threshold, scalars, flag};
+Item plain_item(float* input, float* output, double* threshold, const MatrixScalars* scalars, uint32_t* flag,
+                Clip* clip) {
+  return {output, nullptr, input, threshold, scalars, flag, clip};
 }
 
 void require_finite(Backend& backend, const std::vector<Batch>& batches, const Owned<uint32_t>& flag) {
@@ -48,6 +49,7 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
   Mirror to(backend, size);
   Owned<uint32_t> flag(backend, 1);
   Owned<MatrixScalars> scalars(backend, 1);
+  Owned<Clip> clips(backend, matrices.size());
   const MatrixScalars overwrite{0, 0, 0, 0, 1};
   scalars.write(&overwrite);
   float* const source = from.sent(input);
@@ -56,7 +58,8 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
   std::vector<Member> members;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const MatrixLayout& m = matrices[i];
-    const Item item = plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data());
+    const Item item =
+        plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data(), clips.data() + i);
     members.push_back({item, m.rows, m.columns, false, &coefficients[i], 0});
   }
   std::vector<Batch> batches;
@@ -83,7 +86,7 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   Owned<MatrixScalars> scalars(backend, 1);
   const MatrixScalars numbers{threshold.quantile, threshold.scale, 0, 1, 0};
   scalars.write(&numbers);
-  const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data());
+  const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data(), nullptr);
   const Batch batch{size, 1, false, {item}};
   require_finite(backend, {batch}, flag);
   float* const base_there = kept.at(base);

@@ -11,6 +11,14 @@ Footprint Group::footprint() const {
   return footprint;
 }
 
+Job check_job(const Batch& batch) {
+  const int64_t items = int64_t(batch.items.size());
+  const Footprint footprint{batch.tall(), batch.narrow(), 0, 0, batch.items[0].threshold != nullptr, items};
+  return {kElementCost * double(batch.size() * items), footprint, {}, [=](Queue& queue) {
+            queue.check_momentum(batch);
+          }};
+}
+
 static bool same_kind(const Member& a, const Member& b) {
   return a.rows == b.rows && a.columns == b.columns && a.nesterov == b.nesterov &&
          (a.item.threshold == nullptr) == (b.item.threshold == nullptr) && *a.coefficients == *b.coefficients;

@@ -62,9 +62,6 @@ struct Group {
 /// As few groups as the backend's limit allows, and groups of one kind as even as they can be.
 std::vector<Group> grouped(const Backend& backend, const std::vector<Member>& members);
 
-inline Job check_job(const Batch& batch) {
-  const double size = double(batch.size()) * double(batch.items.size());
-  return {kElementCost * size, {}, {}, [=](Queue& queue) { queue.check_momentum(batch); }};
-}
+Job check_job(const Batch& batch);
 
 }  // namespace root_optimizer

@@ -64,12 +64,14 @@ struct Optimizer::State {
   Owned<float> first;   // momentumBuffer, or expAvg
   Owned<float> second;  // expAvgSq
   Owned<double> thresholds;
+  Owned<Clip> clips;
   bool clipped = false;  // whether the last step wrote the thresholds
 
   State(Backend& backend, const ParameterLayout& layout)
       : first(backend, layout.size),
         second(backend, layout.matrices.empty() ? layout.size : 0),
-        thresholds(backend, layout.matrices.size()) {}
+        thresholds(backend, layout.matrices.size()),
+        clips(backend, layout.matrices.size()) {}
 };
 
 // The numbers of a step for all matrices and all of AdamW's parameters, parameter by parameter, and the step's flags.
@@ -178,7 +180,6 @@ static Job orthogonal_job(const Group& group) {
   const double elements = double(group.batch.size()) * double(footprint.items);
   return {group.flops() + kElementCost * elements, footprint, group.parameters,
           [batch = group.batch, schedule = group.schedule](Queue& queue) {
-            queue.momentum(batch);
             const Operand x = newton_schulz(queue, batch, queue.proximal(batch), schedule);
             queue.update(batch, x);
           }};
@@ -204,7 +205,8 @@ void Optimizer::add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays,
                       states_[p].first.data() + m.offset,
                       s->threshold ? states_[p].thresholds.data() + i : nullptr,
                       scalars_->matrices.data() + scalars_->first[p] + i,
-                      plan.flags + p};
+                      plan.flags + p,
+                      states_[p].clips.data() + i};
       members.push_back({item, m.rows, m.columns, s->nesterov, &s->matrices[i].coefficients, p});
     }
   }

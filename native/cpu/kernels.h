@@ -42,13 +42,18 @@ struct PairBlock {
   bool symmetric;
 };
 
-/// Where U comes from, for one matrix: G + μM, or M where there is no gradient to look ahead along.
+/// Where U comes from, for one matrix, before its M has become μM + G. Without a gradient M is U.
 struct LookAhead {
-  const float* momentum;
+  float* momentum;
   const float* gradient;
   float mu;
+  bool nesterov;
 
-  float operator()(int64_t i) const { return gradient == nullptr ? momentum[i] : gradient[i] + mu * momentum[i]; }
+  float operator()(int64_t i) const {
+    if (gradient == nullptr) return momentum[i];
+    const float next = mu * momentum[i] + gradient[i];
+    return nesterov ? gradient[i] + mu * next : next;
+  }
 };
 
 inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
@@ -70,6 +75,7 @@ inline float magnitude_of(uint32_t key) {
 struct Bracketed {
   int64_t below, inside;
   double squares;  ///< the sum of the squares of those below
+  bool finite;     ///< all elements
 };
 
 /// Products whose operands are bfloat16 and whose sums are float32, in panels as wide as those of the set they belong
@@ -94,17 +100,13 @@ struct Kernels {
   void (*transpose)(const float* in, int64_t in_stride, float* out, int64_t out_stride, int64_t rows, int64_t columns);
   /// Σ clamp(u, ±limit)² over [begin, end).
   double (*clipped_squares)(const LookAhead& u, int64_t begin, int64_t end, float limit);
-  /// out[i] ← clamp(u, ±limit)·factor, rounded once, for `count` elements from `first` on.
-  void (*clip_and_scale)(const LookAhead& u, int64_t first, int64_t count, float limit, double factor, float* out);
-  /// Whether M ← μM + G over [begin, end), or with `nesterov` the look-ahead after it, would hold an infinity or NaN;
-  /// without a gradient, whether M does.
-  bool (*overflows)(const float* momentum, const float* gradient, float mu, bool nesterov, int64_t begin, int64_t end);
-  /// M ← μM + G over [begin, end).
-  void (*accumulate)(float* momentum, const float* gradient, float mu, int64_t begin, int64_t end);
-  /// The same, and the keys within [floor, floor + width] of U's magnitudes, in order, to `inside`,
-  /// which has room for all.
-  Bracketed (*advance)(float* momentum, const float* gradient, float mu, bool nesterov, int64_t begin, int64_t end,
-                       uint32_t floor, uint32_t width, uint32_t* inside);
+  /// Whether U holds an infinity or NaN there; it does where M ← μM + G would.
+  bool (*overflows)(const LookAhead& u, int64_t begin, int64_t end);
+  /// The keys of U's magnitudes that lie within [floor, floor + width], in order, to `inside`, which has room for all.
+  Bracketed (*survey)(const LookAhead& u, int64_t begin, int64_t end, uint32_t floor, uint32_t width, uint32_t* inside);
+  /// M ← μM + G, where there is a gradient, and out[i] ← clamp(u, ±limit)·factor, rounded once, for `count` elements
+  /// from `first` on.
+  void (*advance)(const LookAhead& u, int64_t first, int64_t count, float limit, double factor, float* out);
   /// θ ← decay·θ + rate·X; what θ was does not count where `decay` is 0, be it NaN.
   void (*update)(float* data, const float* direction, float decay, float rate, int64_t count);
   /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can

@@ -13,6 +13,7 @@ namespace root_optimizer {
 namespace {
 
 typedef float Vector __attribute__((vector_size(16)));
+typedef int32_t Keys __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
 constexpr int kRows = 4;
 
@@ -28,13 +29,18 @@ constexpr const char* kName = "baseline";
 KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) { return x * y + z; }
 #endif
 
+KERNEL_INLINE bool none(Keys mask) {
+  int64_t halves[2];
+  __builtin_memcpy(halves, &mask, sizeof halves);
+  return (halves[0] | halves[1]) == 0;
+}
+
 #include "kernels.inc"
 
 }  // namespace
 
 const Kernels* baseline_kernels() {
-  static const Kernels kernels{kName,          kWidth,    kRows,      gemm_block, transpose, clipped_squares,
-                               clip_and_scale, overflows, accumulate, advance,    update,    spin};
+  static const Kernels kernels{kName,          kWidth,    kRows,      gemm_block, transpose, clipped_squares, overflows, survey, advance, update, spin};
   return &kernels;
 }
 

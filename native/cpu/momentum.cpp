@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "queue.h"
@@ -7,6 +9,15 @@
 namespace root_optimizer {
 
 namespace {
+
+// How far around the last threshold the next one is looked for, relative to it: as far as it moved of late and some
+// more, within these. Keys inside cost more than the others, and a bracket missed costs another pass or two.
+constexpr double kLeastReach = 1.0 / 64;
+constexpr double kMostReach = 1.0 / 8;
+
+double next_reach(double reach, double moved) {
+  return std::clamp(std::max(0.75 * reach, 4 * moved), kLeastReach, kMostReach);
+}
 
 // Σ min(x, limit)² over magnitudes. In several sums, for one would take as long as its additions one after another.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
@@ -28,81 +39,127 @@ double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
 
 }  // namespace
 
+double CpuQueue::sum_of_ranges(int64_t size, FunctionRef<double(int64_t, int64_t)> sum) {
+  const size_t mark = arena_.mark();
+  const int64_t count = ranges_of(size);
+  double* partial = static_cast<double*>(arena_.take(size_t(count) * sizeof(double)));
+  for_ranges(size, kPassGrain,
+             [&](int64_t begin, int64_t end) { partial[begin / kPassGrain] = sum(begin, end); });
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += partial[i];
+  arena_.rewind(mark);
+  return total;
+}
+
+bool CpuQueue::all_finite(const LookAhead& u, int64_t size) {
+  std::atomic<bool> finite{true};
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
+    if (kernels_.overflows(u, begin, end)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite;
+}
+
+// In float64: float32 squares overflow from 1e19 on.
+double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
+  return std::sqrt(sum_of_ranges(
+      size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
+}
+
+// What a step wants to know of U before it, in one pass over M and G where it can be: nothing that outlives a refused
+// step is written but `clip`.
 void CpuQueue::check_momentum(const Batch& batch) {
   const Item& item = only(batch);
-  const float mu = item.gradient == nullptr ? 0 : item.scalars->mu;
-  for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
-    if (kernels_.overflows(item.momentum, item.gradient, mu, batch.nesterov, begin, end))
-      __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
-  });
+  const LookAhead u = look_ahead(batch);
+  const int64_t size = batch.size();
+  bool finite;
+  if (item.clip == nullptr) {
+    finite = all_finite(u, size);
+  } else if (item.threshold == nullptr) {
+    item.clip->norm = clipped_norm(u, size, std::numeric_limits<float>::infinity());
+    finite = std::isfinite(item.clip->norm);  // as all elements are
+  } else {
+    finite = find_clip(batch);
+  }
+  if (!finite) __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
 }
 
-void CpuQueue::momentum(const Batch& batch) {
+bool CpuQueue::find_clip(const Batch& batch) {
   const Item& item = only(batch);
-  norm_.reset();
-  if (item.threshold != nullptr && select_near(batch)) return;
-  for_ranges(batch.size(), kPassGrain, [&](int64_t begin, int64_t end) {
-    kernels_.accumulate(item.momentum, item.gradient, item.scalars->mu, begin, end);
-  });
-  if (item.threshold != nullptr) threshold(batch);
+  const LookAhead u = look_ahead(batch);
+  switch (find_near(batch, u)) {
+    case Found::not_finite: return false;
+    case Found::clip: return true;
+    case Found::nothing: break;
+  }
+  if (!all_finite(u, batch.size())) return false;
+  Clip& clip = *item.clip;
+  clip.reach = kMostReach;
+  clip.threshold = item.scalars->scale * quantile_of(u, batch.size(), item.scalars->quantile);
+  clip.norm = clipped_norm(u, batch.size(), clip_limit(clip.threshold));
+  return true;
 }
 
-// Momentum, threshold and norm in one pass, where the quantile is still near the last one: what lies in a bracket
-// around that is put aside, what lies below it counted, and its squares are summed. Where the bracket is missed
-// `threshold` looks everywhere. False, with nothing done, where there was no last one.
-bool CpuQueue::select_near(const Batch& batch) {
+// Threshold and norm in one pass, where the quantile is still near the last one: what lies in a bracket around that is
+// put aside, what lies below it counted, and its squares are summed.
+CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
   const Item& item = only(batch);
-  const float mu = item.scalars->mu;
+  Clip& clip = *item.clip;
   const double scale = item.scalars->scale;
   const double last = *item.threshold / scale;
-  constexpr double kReach = 0.125;
-  if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) return false;
-  const uint32_t floor = key_of(float(last * (1 - kReach)));
-  const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
+  if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) {
+    return Found::nothing;
+  }
+  const double reach = clip.reach == 0 ? kMostReach : clip.reach;
+  const uint32_t floor = key_of(float(last * (1 - reach)));
+  const uint32_t width = key_of(float(last * (1 + reach))) - floor;
 
   const int64_t size = batch.size();
   const size_t mark = arena_.mark();
-  const size_t count = size_t((size + kPassGrain - 1) / kPassGrain);
-  auto* const ranges = static_cast<Bracketed*>(arena_.take(count * sizeof(Bracketed)));
-  auto* const inside = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
+  const int64_t count = ranges_of(size);
+  auto* const ranges = static_cast<Bracketed*>(arena_.take(size_t(count) * sizeof(Bracketed)));
+  const size_t keys_mark = arena_.mark();
+  auto* const keys = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
   for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    ranges[begin / kPassGrain] =
-        kernels_.advance(item.momentum, item.gradient, mu, batch.nesterov, begin, end, floor, width, inside + begin);
+    ranges[begin / kPassGrain] = kernels_.survey(u, begin, end, floor, width, keys + begin);
   });
 
-  const Position position(size, item.scalars->quantile);
-  int64_t below = 0;
-  int64_t found = 0;
-  for (size_t r = 0; r < count; ++r) {
-    below += ranges[r].below;
-    found += ranges[r].inside;
+  Bracketed all{0, 0, 0, true};
+  for (int64_t r = 0; r < count; ++r) {
+    std::memmove(keys + all.inside, keys + r * kPassGrain, size_t(ranges[r].inside) * sizeof(uint32_t));
+    all.below += ranges[r].below;
+    all.inside += ranges[r].inside;
+    all.squares += ranges[r].squares;
+    all.finite &= ranges[r].finite;
   }
-  if (position.low < below || position.high >= below + found) {
+  if (!all.finite) {
     arena_.rewind(mark);
-    threshold(batch);
-    return true;
+    return Found::not_finite;
   }
-  const auto keys_of = [&](int64_t r, uint32_t* keys) {
-    std::copy_n(inside + r * kPassGrain, ranges[r].inside, keys);
-    return ranges[r].inside;
-  };
-  *item.threshold = scale * select(int64_t(count), keys_of, Digits::within(floor, width), below, position);
+  const Position position(size, item.scalars->quantile);
+  const bool inside = position.low >= all.below && position.high < all.below + all.inside;
+  if (!inside || all.inside > size / 2) {  // `select` needs the other half
+    arena_.rewind(mark);
+    return Found::nothing;
+  }
+  arena_.rewind(keys_mark);
+  arena_.take(size_t(all.inside) * sizeof(uint32_t));
+  const auto keys_of = [&](int64_t begin, int64_t, uint32_t*) -> const uint32_t* { return keys + begin; };
+  const double quantile = select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
+  clip.threshold = scale * quantile;
+  clip.reach = next_reach(reach, std::fabs(quantile / last - 1));
 
-  // Only at scale 1 is the limit certain to lie in the bracket.
-  const float limit = clip_limit(batch);
+  const float limit = clip_limit(clip.threshold);
   if (scale == 1) {
-    for_each(int64_t(count), [&](int64_t r) {
-      Bracketed& range = ranges[r];
-      const int64_t length = std::min(kPassGrain, size - r * kPassGrain);
-      range.squares += double(length - range.below - range.inside) * double(limit) * double(limit);
-      range.squares += clipped_squares_of(inside + r * kPassGrain, range.inside, limit);
-    });
-    double total = 0;
-    for (size_t r = 0; r < count; ++r) total += ranges[r].squares;
-    norm_ = std::sqrt(total);
+    const double above = double(size - all.below - all.inside) * double(limit) * double(limit);
+    clip.norm = std::sqrt(all.squares + above + sum_of_ranges(all.inside, [&](int64_t begin, int64_t end) {
+                            return clipped_squares_of(keys + begin, end - begin, limit);
+                          }));
+    arena_.rewind(mark);
+  } else {  // the limit need not lie in the bracket
+    arena_.rewind(mark);
+    clip.norm = clipped_norm(u, size, limit);
   }
-  arena_.rewind(mark);
-  return true;
+  return Found::clip;
 }
 
 }  // namespace root_optimizer

@@ -1,29 +1,16 @@
 #include <algorithm>
-#include <cmath>
 
 #include "queue.h"
 
 namespace root_optimizer {
 
-// In float64: float32 squares overflow from 1e19 on.
-double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
-  const size_t mark = arena_.mark();
-  const int64_t count = (size + kPassGrain - 1) / kPassGrain;
-  double* partial = static_cast<double*>(arena_.take(size_t(count) * sizeof(double)));
-  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    partial[begin / kPassGrain] = kernels_.clipped_squares(u, begin, end, limit);
-  });
-  double total = 0;
-  for (int64_t i = 0; i < count; ++i) total += partial[i];
-  arena_.rewind(mark);
-  return std::sqrt(total);
-}
-
 Operand CpuQueue::proximal(const Batch& batch) {
+  const Item& item = only(batch);
+  const Clip& clip = *item.clip;
+  if (item.threshold != nullptr) *item.threshold = clip.threshold;
+  const float limit = clip_limit(item.threshold == nullptr ? 0 : clip.threshold);
+  const double factor = 1 / (clip.norm + 1e-7);
   const LookAhead u = look_ahead(batch);
-  const float limit = clip_limit(batch);
-  const double norm = norm_ ? *norm_ : clipped_norm(u, batch.size(), limit);
-  const double factor = 1 / (norm + 1e-7);
 
   const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
   const PanelLayout panels = layout(x);
@@ -40,11 +27,11 @@ Operand CpuQueue::proximal(const Batch& batch) {
     std::fill(out, out + padded * width, 0.0f);
     if (!transposed) {
       for (int64_t r = 0; r < length; ++r) {
-        kernels_.clip_and_scale(u, (row + r) * batch.columns + first, columns, limit, factor, out + r * width);
+        kernels_.advance(u, (row + r) * batch.columns + first, columns, limit, factor, out + r * width);
       }
     } else {
       for (int64_t c = 0; c < columns; ++c) {
-        kernels_.clip_and_scale(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
+        kernels_.advance(u, (first + c) * batch.columns + row, length, limit, factor, strip + c * kStrip);
       }
       kernels_.transpose(strip, kStrip, out, width, columns, length);
     }

@@ -69,19 +69,17 @@ size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, cons
   size_t operands = 0;
   if (f.tall_operands > 0) operands += size_t(f.tall_operands) * bytes(f.tall, f.narrow);
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
-  const size_t size = size_t(f.tall * f.narrow);
-  const size_t norm_partials = aligned((size / kPassGrain + 1) * sizeof(double));
   const bool narrows = precision == Precision::bfloat16 && f.square_operands > 0;
-  const size_t passing = std::max(norm_partials, narrows ? bytes(f.narrow, f.narrow) / 2 : 0);
-  // A list of keys; for a step another one, and counts and sums for every range.
-  const size_t keys = aligned(size * sizeof(uint32_t));
-  const size_t selection = !f.selection ? 0 : f.tall_operands == 0 ? keys : 2 * keys + 3 * norm_partials;
-  return std::max(operands + passing, selection);
+  if (narrows) operands += bytes(f.narrow, f.narrow) / 2;
+  const int64_t size = f.tall * f.narrow;
+  const size_t sums = aligned(size_t(ranges_of(size)) * sizeof(Bracketed));
+  // Keys, in two lists that begin at a cache line each.
+  const size_t keys = aligned(size_t(size) * sizeof(uint32_t)) + PanelLayout::kAlignment;
+  return std::max(operands, f.selection ? 2 * sums + keys : sums);
 }
 
 void CpuQueue::begin(ThreadPool* team) {
   team_ = team;
-  norm_.reset();
   arena_.rewind(0);
 }
 
@@ -100,7 +98,7 @@ void CpuQueue::for_each(int64_t count, FunctionRef<void(int64_t)> task) {
 }
 
 void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t, int64_t)> task) {
-  for_each((size + grain - 1) / grain, [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
+  for_each(ranges_of(size, grain), [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
 }
 
 // Rows of all panels go to a thread together: products divide their results likewise, and the passes that follow each
@@ -117,9 +115,8 @@ void CpuQueue::for_strips(const PanelLayout& panels, FunctionRef<void(int64_t, i
   });
 }
 
-float clip_limit(const Batch& batch) {
-  const double* threshold = only(batch).threshold;
-  const float limit = threshold == nullptr ? 0 : float(*threshold);
+float clip_limit(double threshold) {
+  const float limit = float(threshold);
   return limit == 0 ? std::numeric_limits<float>::infinity() : limit;
 }
 

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "../backend.h"
@@ -49,7 +48,6 @@ class CpuQueue final : public Queue {
 
   void check_momentum(const Batch& batch) override;
   void check_moments(const std::vector<Moments>& moments) override;
-  void momentum(const Batch& batch) override;
   void threshold(const Batch& batch) override;
   Operand proximal(const Batch& batch) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
@@ -79,13 +77,20 @@ class CpuQueue final : public Queue {
   /// A square of floats less `diagonal` times the identity in pairs of rows, in scratch that the caller gives back.
   Operand narrowed(const Operand& square, float diagonal);
   float mean_of_diagonal(const Operand& square) const;
+  bool all_finite(const LookAhead& u, int64_t size);
+  /// The sum of what `sum` returns for ranges, in their order.
+  double sum_of_ranges(int64_t size, FunctionRef<double(int64_t begin, int64_t end)> sum);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
-  bool select_near(const Batch& batch);
-  /// The quantile at `position` of keys that hold both order statistics around it; `skipped` smaller ones are left out.
-  /// `keys_of` writes those of a range, kPassGrain at most, and returns how many. Linear in their number, whatever they
+  /// An item's clip; false where U is not finite.
+  bool find_clip(const Batch& batch);
+  enum class Found { nothing, not_finite, clip };
+  Found find_near(const Batch& batch, const LookAhead& u);
+  double quantile_of(const LookAhead& u, int64_t size, double quantile);
+  /// The quantile at `position` of `size` keys that hold both order statistics around it; `skipped` smaller ones are
+  /// left out. `keys_of` returns those of a range, and may write them to `room`. Linear in their number, whatever they
   /// are.
-  double select(int64_t ranges, FunctionRef<int64_t(int64_t range, uint32_t* keys)> keys_of, const Digits& digits,
-                int64_t skipped, const Position& position);
+  double select(int64_t size, FunctionRef<const uint32_t*(int64_t begin, int64_t end, uint32_t* room)> keys_of,
+                const Digits& digits, int64_t skipped, const Position& position);
 
   const Kernels& kernels_;
   const Precision precision_;
@@ -93,7 +98,6 @@ class CpuQueue final : public Queue {
   ThreadPool* team_ = nullptr;
   Arena arena_;
   std::vector<int64_t> digit_counts_;  // of `select`
-  std::optional<double> norm_;         // ‖B‖_F, where `momentum` has come to know it
 };
 
 /// The CPU takes matrices one at a time: see CpuBackend::batch_limit.
@@ -101,15 +105,14 @@ inline const Item& only(const Batch& batch) { return batch.items.front(); }
 
 inline LookAhead look_ahead(const Batch& batch) {
   const Item& item = only(batch);
-  const bool ahead = batch.nesterov && item.gradient != nullptr;
-  return {item.momentum, ahead ? item.gradient : nullptr, ahead ? item.scalars->mu : 0};
+  return {item.momentum, item.gradient, item.gradient == nullptr ? 0 : item.scalars->mu, batch.nesterov};
 }
 
 inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
 inline uint32_t* words(const Operand& operand) { return static_cast<uint32_t*>(operand.storage); }
 
-/// The clipping bound in effect, infinite where nothing is to be clipped.
-float clip_limit(const Batch& batch);
+/// The clipping bound in effect with a threshold, infinite where nothing is to be clipped.
+float clip_limit(double threshold);
 
 /// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel,
 /// transposed.
@@ -118,5 +121,7 @@ constexpr int64_t kWidestPanel = 48;
 
 /// Elements that make a task worth handing to a thread.
 constexpr int64_t kPassGrain = 1 << 14;
+
+constexpr int64_t ranges_of(int64_t size, int64_t grain = kPassGrain) { return (size + grain - 1) / grain; }
 
 }  // namespace root_optimizer

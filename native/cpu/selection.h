@@ -22,7 +22,7 @@ struct Digits {
 
   /// Those of all keys.
   static constexpr Digits all() { return {0, 20, kMost}; }
-  /// Those of [floor, floor + width], few enough to be counted range by range.
+  /// Those of [floor, floor + width], 64 to 128 of them: as many as are soon added up for each range.
   static Digits within(uint32_t floor, uint32_t width);
 
   uint32_t of(uint32_t key) const { return (key - floor) >> shift; }

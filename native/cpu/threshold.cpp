@@ -57,22 +57,22 @@ Position::Position(int64_t size, double quantile)
 
 Digits Digits::within(uint32_t floor, uint32_t width) {
   int shift = 0;
-  while (width >> shift >= 256) ++shift;
+  while (width >> shift >= 128) ++shift;
   return {floor, shift, (width >> shift) + 1};
 }
 
 // Digits are counted, then the keys of those two gathered that matter: everything between the two order statistics'
 // digits is empty.
-double CpuQueue::select(int64_t ranges, FunctionRef<int64_t(int64_t, uint32_t*)> keys_of, const Digits& digits,
-                        int64_t skipped, const Position& position) {
+double CpuQueue::select(int64_t size, FunctionRef<const uint32_t*(int64_t, int64_t, uint32_t*)> keys_of,
+                        const Digits& digits, int64_t skipped, const Position& position) {
   std::vector<int64_t>& counts = digit_counts_;
   std::fill_n(counts.begin(), digits.count, 0);
-  for_each(ranges, [&](int64_t range) {
-    uint32_t keys[kPassGrain];
-    const int64_t count = keys_of(range, keys);
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
+    uint32_t room[kPassGrain];
+    const uint32_t* keys = keys_of(begin, end, room);
     uint32_t local[Digits::kMost];
     std::fill(local, local + digits.count, 0);
-    for (int64_t i = 0; i < count; ++i) ++local[digits.of(keys[i])];
+    for (int64_t i = 0; i < end - begin; ++i) ++local[digits.of(keys[i])];
     for (uint32_t d = 0; d < digits.count; ++d) {
       if (local[d] != 0) __atomic_fetch_add(&counts[d], local[d], __ATOMIC_RELAXED);
     }
@@ -87,16 +87,16 @@ double CpuQueue::select(int64_t ranges, FunctionRef<int64_t(int64_t, uint32_t*)>
   const size_t mark = arena_.mark();
   uint32_t* candidates = static_cast<uint32_t*>(arena_.take(size_t(both) * sizeof(uint32_t)));
   std::atomic<int64_t> gathered{0};
-  for_each(ranges, [&](int64_t range) {
-    uint32_t keys[kPassGrain];
-    const int64_t count = keys_of(range, keys);
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
+    uint32_t room[kPassGrain];
+    const uint32_t* keys = keys_of(begin, end, room);
     int64_t found = 0;
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < end - begin; ++i) {
       const uint32_t digit = digits.of(keys[i]);
-      keys[found] = keys[i];
+      room[found] = keys[i];
       found += digit == low_digit || digit == high_digit;
     }
-    std::copy(keys, keys + found, candidates + gathered.fetch_add(found, std::memory_order_relaxed));
+    std::copy(room, room + found, candidates + gathered.fetch_add(found, std::memory_order_relaxed));
   });
 
   const uint32_t low = select_key(candidates, both, rank);
@@ -105,18 +105,17 @@ double CpuQueue::select(int64_t ranges, FunctionRef<int64_t(int64_t, uint32_t*)>
   return interpolate(magnitude_of(low), magnitude_of(high), position.exact - double(position.low));
 }
 
-void CpuQueue::threshold(const Batch& batch) {
-  const auto& [quantile, scale, mu, decay, rate] = *only(batch).scalars;
-  const LookAhead u = look_ahead(batch);
-  const int64_t size = batch.size();
-  const auto keys_of = [&](int64_t range, uint32_t* keys) {
-    const int64_t begin = range * kPassGrain;
-    const int64_t count = std::min(kPassGrain, size - begin);
-    for (int64_t i = 0; i < count; ++i) keys[i] = key_of(u(begin + i));
-    return count;
+double CpuQueue::quantile_of(const LookAhead& u, int64_t size, double quantile) {
+  const auto keys_of = [&](int64_t begin, int64_t end, uint32_t* room) -> const uint32_t* {
+    for (int64_t i = begin; i < end; ++i) room[i - begin] = key_of(u(i));
+    return room;
   };
-  const int64_t ranges = (size + kPassGrain - 1) / kPassGrain;
-  *only(batch).threshold = scale * select(ranges, keys_of, Digits::all(), 0, Position(size, quantile));
+  return select(size, keys_of, Digits::all(), 0, Position(size, quantile));
+}
+
+void CpuQueue::threshold(const Batch& batch) {
+  const MatrixScalars& scalars = *only(batch).scalars;
+  *only(batch).threshold = scalars.scale * quantile_of(look_ahead(batch), batch.size(), scalars.quantile);
 }
 
 }  // namespace root_optimizer
