@@ -2,9 +2,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "../error.h"
+#include "memory.h"
 #include "processor.h"
 #include "queue.h"
 
@@ -46,11 +46,7 @@ class CpuBackend final : public Backend {
     return bytes;
   }
 
-  void* allocate(size_t bytes) override {
-    void* memory = std::calloc(std::max<size_t>(bytes, 1), 1);
-    if (memory == nullptr) throw std::bad_alloc();
-    return memory;
-  }
+  void* allocate(size_t bytes) override { return std::memset(take_memory(bytes), 0, bytes); }
   void release(void* memory) noexcept override { std::free(memory); }
   void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }

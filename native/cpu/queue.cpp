@@ -3,17 +3,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "memory.h"
 
 namespace root_optimizer {
 
 namespace {
-
-constexpr size_t kHugePage = size_t(2) << 20;
 
 size_t aligned(size_t bytes) {
   return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
@@ -38,18 +33,10 @@ void Arena::Free::operator()(void* memory) const { std::free(memory); }
 
 void Arena::reserve(size_t bytes) {
   if (bytes <= capacity_) return;
-  // Large scratch on huge pages: panels are read in strides that would otherwise use up the address translation cache.
-  const bool huge = bytes >= kHugePage;
-  const size_t alignment = huge ? kHugePage : PanelLayout::kAlignment;
-  const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
   memory_.reset();
   capacity_ = 0;
-  memory_.reset(std::aligned_alloc(alignment, capacity));
-  if (memory_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-  if (huge) madvise(memory_.get(), capacity, MADV_HUGEPAGE);
-#endif
-  capacity_ = capacity;
+  memory_.reset(take_memory(bytes));
+  capacity_ = bytes;
 }
 
 void* Arena::take(size_t bytes) {
