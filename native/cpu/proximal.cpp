@@ -16,7 +16,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   const bool transposed = batch.rows < batch.columns;
-  for_strips(panels, [&](int64_t row, int64_t panel) {
+  for_strips(panels, transposed, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t padded = std::min(kStrip, panels.padded_rows() - row);

@@ -88,12 +88,20 @@ void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t,
   for_each(ranges_of(size, grain), [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
 }
 
-// Rows of all panels go to a thread together: products divide their results likewise, and the passes that follow each
-// other find in a core's caches what they left there.
-void CpuQueue::for_strips(const PanelLayout& panels, FunctionRef<void(int64_t, int64_t)> task) {
+// By rows where a product comes before the pass, or after it where the matrix is tall: products divide their results
+// likewise, and what follows finds in a core's caches what was left there. By panels where the pass reads a wide matrix
+// whose rows they are.
+void CpuQueue::for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t, int64_t)> task) {
   const int64_t rows = panels.padded_rows();
+  if (by_panels) {
+    const int64_t strips = ranges_of(rows, kStrip);
+    for_ranges(strips * panels.panels(), kPassGrain / (kStrip * panels.width) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) task(i % strips * kStrip, i / strips);
+    });
+    return;
+  }
   const int64_t block = team_ != nullptr && rows < 16 * kGemmBlock ? kStrip : kGemmBlock;
-  for_ranges((rows + block - 1) / block, kPassGrain / (block * panels.columns) + 1, [&](int64_t begin, int64_t end) {
+  for_ranges(ranges_of(rows, block), kPassGrain / (block * panels.columns) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin * block; first < std::min(end * block, rows); first += block) {
       for (int64_t panel = 0; panel < panels.panels(); ++panel) {
         for (int64_t row = first; row < std::min(first + block, rows); row += kStrip) task(row, panel);

@@ -67,7 +67,7 @@ class CpuQueue final : public Queue {
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
   /// task(row, panel) over all panels, kStrip rows at a time.
-  void for_strips(const PanelLayout& panels, FunctionRef<void(int64_t row, int64_t panel)> task);
+  void for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t row, int64_t panel)> task);
   int64_t block_side(int64_t columns) const;
   /// task(row, rows, column, columns) over blocks of a product's result, those on and below the diagonal if
   /// `symmetric`.
