@@ -55,8 +55,8 @@ struct Item {
 
 /// Same-shaped matrices that go through every verb together, and how their look-ahead is formed.
 ///
-/// U = G + μM with `nesterov`, else M, of the M that a step has made. It is never stored: each pass forms it anew from M
-/// and G, with one rounding after each product and one after each sum, so that every backend sees the same bits.
+/// U = G + μM with `nesterov`, else M, of the M that a step has made. It is never stored: each pass forms it anew from
+/// M and G, with one rounding after each product and one after each sum, so that every backend sees the same bits.
 struct Batch {
   int64_t rows;
   int64_t columns;

@@ -6,6 +6,7 @@
 
 /// For what must not become a call: it passes vectors that only the instruction set at hand has registers for.
 #define KERNEL_INLINE __attribute__((always_inline)) static inline
+#define KERNEL_LAMBDA __attribute__((always_inline))
 
 namespace root_optimizer {
 

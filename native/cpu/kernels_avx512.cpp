@@ -32,8 +32,8 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 
 #define OWN_APPEND
 KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
-  const __mmask16 inside = _mm512_mask_cmple_epi32_mask(_mm512_cmpge_epi32_mask((__m512i)key, (__m512i)least),
-                                                        (__m512i)key, (__m512i)most);
+  const __mmask16 inside =
+      _mm512_mask_cmple_epi32_mask(_mm512_cmpge_epi32_mask((__m512i)key, (__m512i)least), (__m512i)key, (__m512i)most);
   // In a register first: straight to memory, Zen 4 takes over a hundred cycles for it.
   _mm512_storeu_si512(keys, _mm512_maskz_compress_epi32(inside, (__m512i)key));
   return __builtin_popcount(inside);
@@ -44,7 +44,8 @@ KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
 }  // namespace
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512",       kWidth,    kRows,      gemm_block, transpose, clipped_squares, overflows, survey, advance, update, spin};
+  static const Kernels kernels{"avx512",  kWidth, kRows,   gemm_block, transpose, clipped_squares,
+                               overflows, survey, advance, update,     spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");

@@ -43,8 +43,7 @@ double CpuQueue::sum_of_ranges(int64_t size, FunctionRef<double(int64_t, int64_t
   const size_t mark = arena_.mark();
   const int64_t count = ranges_of(size);
   double* partial = static_cast<double*>(arena_.take(size_t(count) * sizeof(double)));
-  for_ranges(size, kPassGrain,
-             [&](int64_t begin, int64_t end) { partial[begin / kPassGrain] = sum(begin, end); });
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) { partial[begin / kPassGrain] = sum(begin, end); });
   double total = 0;
   for (int64_t i = 0; i < count; ++i) total += partial[i];
   arena_.rewind(mark);
@@ -61,8 +60,8 @@ bool CpuQueue::all_finite(const LookAhead& u, int64_t size) {
 
 // In float64: float32 squares overflow from 1e19 on.
 double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
-  return std::sqrt(sum_of_ranges(
-      size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
+  return std::sqrt(
+      sum_of_ranges(size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
 }
 
 // What a step wants to know of U before it, in one pass over M and G where it can be: nothing that outlives a refused
