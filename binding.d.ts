@@ -105,13 +105,19 @@ export class Optimizer {
    * @param threads CPU threads, the calling one included; 0: the physical cores
    * @param precision of the products; on the CPU one of `devices().cpu.precisions`
    * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
+   * @param profile whether to fill `stepTimes`; only on the CPU
    */
-  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
+  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[], profile?: boolean);
 
   /** CPU threads in use. */
   readonly threads: number;
   /** State, the scratch memory that steps so far have needed, and on CUDA the parameters' data and gradients. */
   readonly memoryBytes: number;
+  /**
+   * Seconds that parts of the last step took: the checks, which find the thresholds as well, momentum and proximal pass, products, and updates of
+   * the data. All parameters together; where each has a thread, that is more than went by. Zeros without `profile`, and before the first step.
+   */
+  readonly stepTimes: { checks: number; proximal: number; products: number; updates: number };
 
   /**
    * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On CUDA `data` and

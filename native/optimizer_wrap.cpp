@@ -69,7 +69,8 @@ Napi::Function OptimizerWrap::define(Napi::Env env) {
   return DefineClass(
       env, "Optimizer",
       {InstanceAccessor<&OptimizerWrap::threads>("threads"),
-       InstanceAccessor<&OptimizerWrap::memory_bytes>("memoryBytes"), InstanceMethod<&OptimizerWrap::step>("step"),
+       InstanceAccessor<&OptimizerWrap::memory_bytes>("memoryBytes"),
+       InstanceAccessor<&OptimizerWrap::step_times>("stepTimes"), InstanceMethod<&OptimizerWrap::step>("step"),
        InstanceMethod<&OptimizerWrap::step_sync>("stepSync"),
        InstanceMethod<&OptimizerWrap::read_parameters>("readParameters"),
        InstanceMethod<&OptimizerWrap::write_parameters>("writeParameters"),
@@ -83,7 +84,10 @@ OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) 
   session_ = guard(info.Env(), [&] {
     const BackendChoice choice(info[0], info[1], precision_of(info[2]));
     std::vector<ParameterLayout> layouts = parameter_layouts(info[3]);
-    return std::make_shared<Session>(choice.make(), std::move(layouts));
+    const bool profiled = !info[4].IsUndefined() && boolean(info[4], "profile");
+    std::unique_ptr<Backend> backend = choice.make();
+    if (profiled && !backend->shares_host_memory()) reject("profile", "false on a device other than the CPU");
+    return std::make_shared<Session>(std::move(backend), std::move(layouts), profiled);
   });
   account_memory(info.Env());
 }
@@ -122,6 +126,19 @@ Napi::Value OptimizerWrap::threads(const Napi::CallbackInfo& info) {
 Napi::Value OptimizerWrap::memory_bytes(const Napi::CallbackInfo& info) {
   return guard(info.Env(),
                [&] { return Napi::Number::New(info.Env(), double(idle_session().optimizer.memory_bytes())); });
+}
+
+Napi::Value OptimizerWrap::step_times(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&] {
+    const StepTimes times = idle_session().optimizer.step_times();
+    const Napi::Object object = Napi::Object::New(env);
+    object.Set("checks", times.checks);
+    object.Set("proximal", times.proximal);
+    object.Set("products", times.products);
+    object.Set("updates", times.updates);
+    return object;
+  });
 }
 
 // Reading an object may run a script of its own (a getter), which may do anything to the arrays and to us. So settings

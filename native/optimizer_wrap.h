@@ -21,13 +21,14 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
     Optimizer optimizer;
     bool busy = false;
 
-    Session(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters)
-        : optimizer(std::move(backend), std::move(parameters)) {}
+    Session(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters, bool profiled)
+        : optimizer(std::move(backend), std::move(parameters), profiled) {}
   };
   struct Step;
 
   Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value memory_bytes(const Napi::CallbackInfo& info);
+  Napi::Value step_times(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value step_sync(const Napi::CallbackInfo& info);
   Napi::Value read_parameters(const Napi::CallbackInfo& info);

@@ -122,8 +122,10 @@ struct Optimizer::Scalars {
         first(std::move(count.first)) {}
 };
 
-Optimizer::Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters)
-    : backend_(std::move(backend)), parameters_(std::move(parameters)) {
+Optimizer::Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters, bool profiled)
+    : backend_(std::move(backend)),
+      parameters_(std::move(parameters)),
+      profile_(profiled ? std::make_unique<Profile>() : nullptr) {
   std::vector<int64_t> sizes;
   for (const ParameterLayout& layout : parameters_) sizes.push_back(layout.size);
   backend_->hold(sizes);
@@ -149,6 +151,7 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
     planned_arrays_ = arrays;
     planned_settings_ = settings;
   }
+  if (profile_ != nullptr) profile_->clear();
   scalars_->write(settings);
   forget_thresholds(settings);
   const std::vector<uint32_t> flags = backend_->step(plan_, host);
@@ -190,6 +193,10 @@ Plan Optimizer::make_plan(const std::vector<Arrays>& arrays, const std::vector<S
   plan.flags = scalars_->flags.data();
   add_matrix_jobs(plan, arrays, settings);
   add_moment_jobs(plan, arrays);
+  if (profile_ != nullptr) {
+    for (Job& job : plan.checks) job = profile_->timed(std::move(job));
+    for (Job& job : plan.updates) job = profile_->timed(std::move(job));
+  }
   return plan;
 }
 

@@ -9,6 +9,7 @@
 
 #include "backend.h"
 #include "newton_schulz.h"
+#include "profile.h"
 
 namespace root_optimizer {
 
@@ -48,7 +49,8 @@ using Settings = std::variant<OrthogonalSettings, AdamWSettings>;
 /// The state of a list of parameters and the step that advances it.
 class Optimizer {
  public:
-  Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters);
+  /// `profiled`: `step_times` tells what the last step took; for backends that share the host's memory.
+  Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters, bool profiled);
   ~Optimizer();
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -62,6 +64,8 @@ class Optimizer {
   /// Returns the parameters that would not stay finite. Unless there are none, or where it throws, nothing has changed.
   /// No arrays: the step works on what the backend holds.
   std::vector<uint32_t> step(const std::vector<Arrays>& host, const std::vector<Settings>& settings);
+
+  StepTimes step_times() const { return profile_ == nullptr ? StepTimes{} : profile_->times(); }
 
   /// Both buffers are `size` long: momentumBuffer alone, or expAvg and expAvgSq.
   void read_state(size_t index, float* first, float* second) const;
@@ -82,6 +86,7 @@ class Optimizer {
   std::vector<ParameterLayout> parameters_;
   std::vector<State> states_;
   std::unique_ptr<Scalars> scalars_;
+  std::unique_ptr<Profile> profile_;
   // The plan of the last step, and what it was made of.
   Plan plan_;
   std::vector<Arrays> planned_arrays_;

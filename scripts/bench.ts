@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
+import type { Optimizer } from '../binding.js';
 import { addon } from '../lib/binding.js';
-import { Muon, Parameter, type Precision, type Preset, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
+import { Muon, Parameter, type Precision, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
@@ -26,7 +27,7 @@ of threads, take turns in rounds.
   peak       executed over what that many cores reach in registers alone, measured first; of bfloat16's Gram form, which multiplies squares in
              float32, the time that each part would take at its own peak over the time taken
   step       a ROOT step
-  products   what the products alone take: the difference that five more iterations make; "over" is the step over them
+  products   what the products of a ROOT step take, timed one by one within it; "over" is that step over them, median of all steps
   speedup    of the step, over that on the number of threads that is named first; median of the ratios of all rounds
   quantile   the share of a step that the threshold takes (against Muon's); median of all rounds
   memory     state and scratch after a step, in matrices of that shape`;
@@ -149,24 +150,18 @@ async function measureShape(shape: [number, number], threads: number[], precisio
   const contestants = threads.map((count) => contestant(shape, count, precision));
   const rounds = await inTurns(time, contestants.flatMap(({ tasks }) => tasks));
   const memory = contestants.map(({ root }) => root.memoryBytes);
-  for (const { root, muon } of contestants) {
-    root.dispose();
-    muon.dispose();
+  for (const { root, muon, profiled } of contestants) {
+    for (const optimizer of [root, muon, profiled]) optimizer.dispose();
   }
 
-  const planOf = (...options: [preset?: Preset, steps?: number]) =>
-    addon().newtonSchulzPlan('cpu', precision, m, n, Float64Array.from(newtonSchulzCoefficients(shape, ...options).flat()));
-  const plan = planOf();
-  const least = ({ flops, float32Flops }: ReturnType<typeof planOf>) => ((flops - float32Flops) / peaks[precision]! + float32Flops / peaks['float32']!) / 1e6;
-  const leastMs = least(plan);
-  const more = least(planOf('muon', 10)) - least(planOf('muon'));
+  const plan = addon().newtonSchulzPlan('cpu', precision, m, n, coefficientsOf(shape));
+  const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks['float32']!) / 1e6;
   const { physicalCores } = devices().cpu;
-  const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS), leastMs / more)));
+  const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS))));
   return threads.map((count, i) => {
     const typical = (figure: (turn: Turn, first: Turn) => number) => median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
     const orthogonalizeMs = typical((turn) => turn.orthogonalizeMs);
-    const stepMs = typical((turn) => turn.stepMs);
-    const productsMs = typical((turn) => turn.productsMs);
+    const { products } = contestants[i]!;
     return {
       precision,
       shape: shape.join('x'),
@@ -176,9 +171,9 @@ async function measureShape(shape: [number, number], threads: number[], precisio
       effective: (5 * (4 * m * m * n + 2 * m ** 3)) / orthogonalizeMs / 1e6,
       executed: plan.flops / orthogonalizeMs / 1e6,
       peakShare: leastMs / orthogonalizeMs / Math.min(count, physicalCores),
-      stepMs,
-      productsMs,
-      overProducts: stepMs / productsMs, // not round by round: noise can make a difference 0 or less
+      stepMs: typical((turn) => turn.stepMs),
+      productsMs: median(products.map(({ ms }) => ms)),
+      overProducts: median(products.map(({ ms, stepMs }) => stepMs / ms)),
       speedup: typical((turn, first) => first.stepMs / turn.stepMs),
       quantileShare: typical((turn) => 1 - turn.muonMs / turn.stepMs),
       memoryMatrices: memory[i]! / (4 * size),
@@ -186,36 +181,53 @@ async function measureShape(shape: [number, number], threads: number[], precisio
   });
 }
 
-const TASKS = 5;
+const TASKS = 4;
 
 interface Turn {
   orthogonalizeMs: number;
   stepMs: number;
   muonMs: number;
-  productsMs: number;
 }
 
-/** @param scale what the products of the default coefficients take at peak, over what five more iterations of Muon's do */
-function turnOf([orthogonalizeMs, stepMs, muonMs, five, ten]: number[], scale: number): Turn {
-  return { orthogonalizeMs: orthogonalizeMs!, stepMs: stepMs!, muonMs: muonMs!, productsMs: (ten! - five!) * scale };
+function turnOf([orthogonalizeMs, stepMs, muonMs]: number[]): Turn {
+  return { orthogonalizeMs: orthogonalizeMs!, stepMs: stepMs!, muonMs: muonMs! };
 }
 
-function contestant(shape: [number, number], threads: number, precision: Precision): { tasks: (() => unknown)[]; root: Root; muon: Muon } {
+const coefficientsOf = (shape: [number, number]) => Float64Array.from(newtonSchulzCoefficients(shape).flat());
+
+interface Contestant {
+  /** As many as TASKS, in the order of `turnOf`; the last one is a step that fills `products`. */
+  tasks: (() => unknown)[];
+  products: { ms: number; stepMs: number }[];
+  root: Root;
+  muon: Muon;
+  profiled: Optimizer;
+}
+
+function contestant(shape: [number, number], threads: number, precision: Precision): Contestant {
   const size = shape[0] * shape[1];
   const x = gaussian(size);
   const out = new Float32Array(size);
   const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, precision, device: 'cpu' });
-  const orthogonalize = (options: object) => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out, ...options });
+  const [rows, columns] = shape;
+  const profiled = new (addon().Optimizer)('cpu', threads, precision, [{ size, matrices: [{ offset: 0, rows, columns }] }], true);
+  const [data, grad] = [gaussian(size), gaussian(size)];
+  const matrices = [{ updateScale: 1, coefficients: coefficientsOf(shape) }];
+  const settings = { lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 }, matrices };
+  const products: Contestant['products'] = [];
   const tasks = [
-    () => orthogonalize({}),
+    () => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out }),
     () => root.stepSync(),
     () => muon.stepSync(),
-    () => orthogonalize({ coefficients: 'muon' }),
-    () => orthogonalize({ coefficients: 'muon', steps: 10 }),
+    () => {
+      const start = performance.now();
+      profiled.stepSync([data], [grad], [settings]);
+      products.push({ stepMs: performance.now() - start, ms: 1000 * profiled.stepTimes.products });
+    },
   ];
-  return { tasks, root, muon };
+  return { tasks, products, root, muon, profiled };
 }
 
 async function measureManySmall(threads: number, precision: Precision, time: number): Promise<number> {

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <mutex>
+
+#include "backend.h"
+
+namespace root_optimizer {
+
+/// Seconds that the parts of a step took, all of its jobs together: with a thread to a job, more than went by.
+struct StepTimes {
+  double checks = 0;
+  double proximal = 0;  ///< momentum included
+  double products = 0;
+  double updates = 0;
+};
+
+/// Adds up what the verbs of jobs take. For backends that run a verb at once, as the CPU does.
+class Profile {
+ public:
+  void clear();
+  StepTimes times() const;
+  /// The same job, with its verbs timed.
+  Job timed(Job job);
+
+ private:
+  mutable std::mutex mutex_;
+  StepTimes times_;
+};
+
+}  // namespace root_optimizer
