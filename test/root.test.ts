@@ -1,6 +1,6 @@
 import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type RootGroup, softThresholdSync, type Triple } from '../lib/index.js';
 import * as reference from './reference.js';
-import { bits, devicesUnderTest, gaussian, golden, random, relativeError } from './support.js';
+import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from './support.js';
 
 /** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
 const precision = 'float32' as const;
@@ -107,8 +107,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   });
 
   test('thresholds are exact wherever they move between steps', () => {
-    const shape = [120, 150] as const; // more than one range of a pass
-    const size = 120 * 150;
+    const shape = [121, 149] as const; // more than one range of a pass, the second one not of whole vectors
+    const size = 121 * 149;
     const gradients: [string, (i: number, value: number) => number][] = [
       ['as before', (_, value) => value],
       ['a little more', (_, value) => 1.02 * value],
@@ -125,7 +125,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const settings = { lr: 0.1, momentum, nesterov, weightDecay: 0, lrScale: 'none', coefficients: 'quintic', steps: 1 } as const;
       using optimizer = new Root([w], { ...settings, threshold, device, precision });
       const { quantile, scale } = (optimizer.paramGroups[0] as RootGroup).threshold!;
-      for (const [name, change] of gradients.flatMap((one) => [one, one, one])) {
+      const steady = Array<typeof gradients[0]>(9).fill(gradients[0]!); // until it is looked for quite near the last one
+      for (const [name, change] of [...steady, ...gradients.flatMap((one) => [one, one, one])]) {
         w.grad.set(gaussian(size, 1).map((value, i) => change(i, value)));
         const before = Float64Array.from(w.data);
         optimizer.stepSync();
@@ -137,6 +138,35 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         const x = reference.newtonSchulz(kept, ...shape, newtonSchulzCoefficients(shape, 'quintic', 1));
         expect(relativeError(w.data, before.map((value, i) => value - 0.1 * x[i]!))).toBeLessThan(1e-5);
       }
+    }
+  });
+
+  test.each([[{ quantile: 0.9 }, true], [{ quantile: 0.5, scale: 2 }, false], [null, true], [null, false]])('with threshold %j and nesterov %p later steps refuse what is not finite, and nothing is lost', async (threshold, nesterov) => {
+    const shape = [121, 149] as const;
+    const size = 121 * 149;
+    const twins = ['a', 'b'].map((name) => new Parameter({ name, shape, data: gaussian(size, 3) })) as [Parameter, Parameter];
+    using a = make(twins[0]);
+    using b = make(twins[1]);
+    const bad: [number, number][] = [[0, NaN], [size - 1, Infinity], [size >> 1, -Infinity], [size - 2, NaN], [17, nesterov ? 3.4e38 : NaN]];
+    for (const [step, [index, value]] of bad.entries()) {
+      for (const one of twins) one.grad.set(gaussian(size, 10 + step));
+      b.stepSync();
+      if (step > 0) {
+        const good = twins[0].grad[index]!;
+        twins[0].grad[index] = value;
+        const before = [bits(twins[0].data), a.stateOf(twins[0])];
+        await expectError(() => a.stepSync(), 'ERR_NON_FINITE', '"a"');
+        expect([bits(twins[0].data), a.stateOf(twins[0])]).toEqual(before);
+        twins[0].grad[index] = good;
+      }
+      a.stepSync();
+      expect(bits(twins[0].data)).toBe(bits(twins[1].data));
+      expect(a.stateOf(twins[0])).toEqual(b.stateOf(twins[1]));
+    }
+
+    function make(one: Parameter): Muon | Root {
+      const options = { lr: 0.1, nesterov, device, precision, momentum: 0.99 };
+      return threshold === null ? new Muon([one], options) : new Root([one], { ...options, threshold });
     }
   });
 
