@@ -41,7 +41,7 @@ void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a,
                               const Operand& c) {
   const int64_t pitch = layout(a).pitch();
   const PanelLayout square = layout(out);
-  const int64_t size = square.padded_rows();
+  const int64_t size = layout(a).paired() ? square.padded_rows() : square.paired_rows();
   for_blocks(size, size, true, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
     if (layout(a).paired()) {
       const bool pairs = square.paired();
@@ -105,16 +105,17 @@ void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, floa
   const PanelLayout tall = layout(out);
   const int64_t pitch = tall.pitch();
   const int64_t square = layout(b).pitch();
-  for_blocks(tall.padded_rows(), out.columns, false, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-    if (tall.paired()) {
-      kernels_.pairs->gemm_block({words(a) + tall.copy_size(), words(b), words(c), words(out),
-                                  words(out) + tall.copy_size(), nullptr, pitch, square, pitch, pitch, row, rows,
-                                  column, columns, (a.columns + 1) / 2, 1, beta, false, false});
-    } else {
-      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square, pitch, pitch, row, rows, column,
-                           columns, a.columns, depth_block_, 1, beta, false, false});
-    }
-  });
+  for_blocks(tall.paired() ? tall.padded_rows() : tall.paired_rows(), out.columns, false,
+             [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+               if (tall.paired()) {
+                 kernels_.pairs->gemm_block({words(a) + tall.copy_size(), words(b), words(c), words(out),
+                                             words(out) + tall.copy_size(), nullptr, pitch, square, pitch, pitch, row,
+                                             rows, column, columns, (a.columns + 1) / 2, 1, beta, false, false});
+               } else {
+                 kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square, pitch, pitch, row,
+                                      rows, column, columns, a.columns, depth_block_, 1, beta, false, false});
+               }
+             });
 }
 
 void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {

@@ -17,7 +17,7 @@ struct GemmBlock {
   const float* c;
   float* out;
   int64_t a_pitch, b_pitch, c_pitch, out_pitch;
-  int64_t row0, rows;        // multiples of the row tile
+  int64_t row0, rows;        // row0 a multiple of the row tile; of rows beyond these some may be written
   int64_t column0, columns;  // column0 a multiple of the panel width
   int64_t depth;             // length of the sums
   int64_t depth_block;       // how much of it at a time, a multiple of kTerms
