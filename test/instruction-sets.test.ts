@@ -39,7 +39,7 @@ interface Output {
 }
 
 // Tile, panel and block edges of every set: rows of 4 and 8, panels of 12, 24 and 48, blocks of 192.
-const shapes = [[1, 1], [3, 50], [50, 3], [12, 25], [47, 49], [96, 97], [193, 191], [200, 410], [410, 200]] as const;
+const shapes = [[1, 1], [3, 50], [50, 3], [12, 25], [47, 49], [96, 97], [129, 130], [193, 191], [65, 261], [200, 410], [410, 200]] as const;
 const inputs = shapes.map(([rows, columns], i) => ({ rows, columns, input: Array.from(gaussian(rows * columns, i + 1)) }));
 const triples = newtonSchulzCoefficients([1, 1], 'polar-express');
 
