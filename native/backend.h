@@ -64,6 +64,7 @@ struct Batch {
   std::vector<Item> items;
 
   int64_t size() const { return rows * columns; }
+  bool transposed() const { return rows < columns; }
   int64_t tall() const { return rows > columns ? rows : columns; }
   int64_t narrow() const { return rows > columns ? columns : rows; }
 };

@@ -57,6 +57,17 @@ struct LookAhead {
   }
 };
 
+/// Rows of a panel that a matrix passes into or out of at a time, so that both stay in the first-level cache.
+constexpr int64_t kStrip = 64;
+
+/// A part of a matrix that passes into a panel or out of one, whose rows are as far apart as it is wide.
+struct Strip {
+  int64_t first;   // element of the matrix
+  int64_t stride;  // from row to row of it
+  int64_t rows, columns;
+  bool transposed;  // the panel has the matrix' columns for rows
+};
+
 inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
 
 /// |u| as an integer: the bits of a float without its sign order as its magnitude does.
@@ -97,19 +108,16 @@ struct Kernels {
   int64_t panel_width;
   int64_t row_tile;
   void (*gemm_block)(const GemmBlock& block);
-  /// out[c·out_stride + r] ← in[r·in_stride + c].
-  void (*transpose)(const float* in, int64_t in_stride, float* out, int64_t out_stride, int64_t rows, int64_t columns);
   /// Σ clamp(u, ±limit)² over [begin, end).
   double (*clipped_squares)(const LookAhead& u, int64_t begin, int64_t end, float limit);
   /// Whether U holds an infinity or NaN there; it does where M ← μM + G would.
   bool (*overflows)(const LookAhead& u, int64_t begin, int64_t end);
   /// The keys of U's magnitudes that lie within [floor, floor + width], in order, to `inside`, which has room for all.
   Bracketed (*survey)(const LookAhead& u, int64_t begin, int64_t end, uint32_t floor, uint32_t width, uint32_t* inside);
-  /// M ← μM + G, where there is a gradient, and out[i] ← clamp(u, ±limit)·factor, rounded once, for `count` elements
-  /// from `first` on.
-  void (*advance)(const LookAhead& u, int64_t first, int64_t count, float limit, double factor, float* out);
+  /// M ← μM + G, where there is a gradient, and out ← clamp(u, ±limit)·factor, rounded once.
+  void (*enter)(const LookAhead& u, const Strip& strip, float limit, double factor, float* out);
   /// θ ← decay·θ + rate·X; what θ was does not count where `decay` is 0, be it NaN.
-  void (*update)(float* data, const float* direction, float decay, float rate, int64_t count);
+  void (*leave)(float* data, const Strip& strip, const float* in, float decay, float rate);
   /// `rounds` multiply-adds on each element of a register tile, with no memory in between: FLOP done. What a core can
   /// do at most.
   double (*spin)(int64_t rounds);

@@ -60,8 +60,8 @@ KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
 }  // namespace
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels{"avx2",    kWidth, kRows,   gemm_block, transpose, clipped_squares,
-                               overflows, survey, advance, update,     spin};
+  static const Kernels kernels{"avx2",    kWidth, kRows, gemm_block, clipped_squares,
+                               overflows, survey, enter, leave,      spin};
   const bool supported =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
   return supported ? &kernels : nullptr;

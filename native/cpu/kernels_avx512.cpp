@@ -44,8 +44,8 @@ KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
 }  // namespace
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512",  kWidth, kRows,   gemm_block, transpose, clipped_squares,
-                               overflows, survey, advance, update,     spin};
+  static const Kernels kernels{"avx512",  kWidth, kRows, gemm_block, clipped_squares,
+                               overflows, survey, enter, leave,      spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");

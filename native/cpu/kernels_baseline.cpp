@@ -40,8 +40,8 @@ KERNEL_INLINE bool none(Keys mask) {
 }  // namespace
 
 const Kernels* baseline_kernels() {
-  static const Kernels kernels{kName,     kWidth, kRows,   gemm_block, transpose, clipped_squares,
-                               overflows, survey, advance, update,     spin};
+  static const Kernels kernels{kName,     kWidth, kRows, gemm_block, clipped_squares,
+                               overflows, survey, enter, leave,      spin};
   return &kernels;
 }
 

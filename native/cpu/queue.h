@@ -111,12 +111,15 @@ inline LookAhead look_ahead(const Batch& batch) {
 inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
 inline uint32_t* words(const Operand& operand) { return static_cast<uint32_t*>(operand.storage); }
 
+/// Of the matrix, in whose panel rows are [row, row + length) and columns [column, column + columns).
+inline Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, int64_t columns) {
+  if (batch.transposed()) return {column * batch.columns + row, batch.columns, columns, length, true};
+  return {row * batch.columns + column, batch.columns, length, columns, false};
+}
+
 /// The clipping bound in effect with a threshold, infinite where nothing is to be clipped.
 float clip_limit(double threshold);
 
-/// Columns of a wide matrix that pass through a buffer in the first-level cache on their way into or out of a panel,
-/// transposed.
-constexpr int64_t kStrip = 64;
 constexpr int64_t kWidestPanel = 48;
 
 /// Elements that make a task worth handing to a thread.

@@ -11,12 +11,10 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   float* data = only(batch).data;
-  const bool transposed = batch.rows < batch.columns;
   for_strips(panels, false, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t length = std::min(kStrip, panels.rows - row);
-    float strip[kWidestPanel * kStrip];
     float wide[kWidestPanel * kStrip];
     const float* in = wide;
     if (panels.paired()) {
@@ -24,14 +22,7 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
     } else {
       in = floats(x) + panel * panels.pitch() + row * width;
     }
-    if (!transposed) {
-      for (int64_t r = 0; r < length; ++r)
-        kernels_.update(data + (row + r) * batch.columns + first, in + r * width, decay, rate, columns);
-      return;
-    }
-    kernels_.transpose(in, width, strip, kStrip, length, columns);
-    for (int64_t c = 0; c < columns; ++c)
-      kernels_.update(data + (first + c) * batch.columns + row, strip + c * kStrip, decay, rate, length);
+    kernels_.leave(data, strip_of(batch, row, length, first, columns), in, decay, rate);
   });
 }
 
