@@ -33,10 +33,8 @@ Item plain_item(float* input, float* output, double* threshold, const MatrixScal
   return {output, nullptr, input, threshold, scalars, flag, clip};
 }
 
-void require_finite(Backend& backend, const std::vector<Batch>& batches, const Owned<uint32_t>& flag) {
-  std::vector<Job> jobs;
-  for (const Batch& batch : batches) jobs.push_back(check_job(batch));
-  backend.run(jobs);
+void run_checks(Backend& backend, const std::vector<Job>& checks, const Owned<uint32_t>& flag) {
+  backend.run(checks);
   if (flag.values()[0] != 0) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
 }
 
@@ -62,16 +60,16 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
         plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data(), clips.data() + i);
     members.push_back({item, m.rows, m.columns, false, &coefficients[i], 0});
   }
-  std::vector<Batch> batches;
+  std::vector<Job> checks;
   std::vector<Job> jobs;
   for (const Group& group : grouped(backend, members)) {
-    batches.push_back(group.batch);
+    checks.push_back(check_job(group.batch, group.flops()));
     jobs.push_back({group.flops(), group.footprint(), {}, [group](Queue& queue) {
                       const Operand x = newton_schulz(queue, group.batch, queue.proximal(group.batch), group.schedule);
                       queue.update(group.batch, x);
                     }});
   }
-  require_finite(backend, batches, flag);
+  run_checks(backend, checks, flag);
   backend.run(jobs);
   to.fetch(output);
 }
@@ -88,10 +86,11 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   scalars.write(&numbers);
   const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data(), nullptr);
   const Batch batch{size, 1, false, {item}};
-  require_finite(backend, {batch}, flag);
+  const double cost = kElementCost * double(size);
+  run_checks(backend, {check_job(batch, cost)}, flag);
   float* const base_there = kept.at(base);
   float* const outliers_there = rest.at(outliers);
-  backend.run({{kElementCost * double(size), {size, 1, 0, 0, true, 1}, {}, [=](Queue& queue) {
+  backend.run({{cost, {size, 1, 0, 0, true, 1}, {}, [=](Queue& queue) {
                   queue.threshold(batch);
                   queue.soft_threshold(batch, base_there, outliers_there);
                 }}});

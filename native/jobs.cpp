@@ -11,11 +11,10 @@ Footprint Group::footprint() const {
   return footprint;
 }
 
-Job check_job(const Batch& batch) {
+Job check_job(const Batch& batch, double cost) {
   const int64_t items = int64_t(batch.items.size());
   const Footprint footprint{batch.tall(), batch.narrow(), 0, 0, batch.items[0].threshold != nullptr, items};
-  return {
-      kElementCost * double(batch.size() * items), footprint, {}, [=](Queue& queue) { queue.check_momentum(batch); }};
+  return {cost, footprint, {}, [=](Queue& queue) { queue.check_momentum(batch); }};
 }
 
 static bool same_kind(const Member& a, const Member& b) {

@@ -62,6 +62,8 @@ struct Group {
 /// As few groups as the backend's limit allows, and groups of one kind as even as they can be.
 std::vector<Group> grouped(const Backend& backend, const std::vector<Member>& members);
 
-Job check_job(const Batch& batch);
+/// `cost`: that of the job it allows. Both are then divided among threads alike, and what a core has read is still in
+/// its caches.
+Job check_job(const Batch& batch, double cost);
 
 }  // namespace root_optimizer

@@ -218,8 +218,9 @@ void Optimizer::add_matrix_jobs(Plan& plan, const std::vector<Arrays>& arrays,
     }
   }
   for (const Group& group : grouped(*backend_, members)) {
-    plan.checks.push_back(check_job(group.batch));
-    plan.updates.push_back(orthogonal_job(group));
+    const Job job = orthogonal_job(group);
+    plan.checks.push_back(check_job(group.batch, job.cost));
+    plan.updates.push_back(job);
   }
 }
 
