@@ -38,7 +38,6 @@ struct MatrixScalars {
 struct Clip {
   double threshold;  ///< ε
   double norm;       ///< ‖B‖_F
-  double reach;      ///< how far around the last ε the next one is looked for, relative to it; 0: not settled yet
 };
 
 /// One matrix of a batch. Every address lies in the backend's memory; arrays are row-major, rows × columns of the

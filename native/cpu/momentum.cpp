@@ -10,14 +10,10 @@ namespace root_optimizer {
 
 namespace {
 
-// How far around the last threshold the next one is looked for, relative to it: as far as it moved of late and some
-// more, within these. Keys inside cost more than the others, and a bracket missed costs another pass or two.
-constexpr double kLeastReach = 1.0 / 64;
-constexpr double kMostReach = 1.0 / 8;
-
-double next_reach(double reach, double moved) {
-  return std::clamp(std::max(0.75 * reach, 4 * moved), kLeastReach, kMostReach);
-}
+// How far around the last threshold the next one is looked for, relative to it. Keys inside cost more than others, and
+// a bracket missed costs a few passes. Nothing that a checkpoint lacks may decide it: sums of squares depend on it, and
+// a run that is resumed is to give the same bits.
+constexpr double kReach = 1.0 / 16;
 
 // Σ min(x, limit)² over magnitudes. In several sums, for one would take as long as its additions one after another.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
@@ -92,7 +88,6 @@ bool CpuQueue::find_clip(const Batch& batch) {
   }
   if (!all_finite(u, batch.size())) return false;
   Clip& clip = *item.clip;
-  clip.reach = kMostReach;
   clip.threshold = item.scalars->scale * quantile_of(u, batch.size(), item.scalars->quantile);
   clip.norm = clipped_norm(u, batch.size(), clip_limit(clip.threshold));
   return true;
@@ -108,9 +103,8 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
   if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) {
     return Found::nothing;
   }
-  const double reach = clip.reach == 0 ? kMostReach : clip.reach;
-  const uint32_t floor = key_of(float(last * (1 - reach)));
-  const uint32_t width = key_of(float(last * (1 + reach))) - floor;
+  const uint32_t floor = key_of(float(last * (1 - kReach)));
+  const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
 
   const int64_t size = batch.size();
   const size_t mark = arena_.mark();
@@ -143,9 +137,7 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
   arena_.rewind(keys_mark);
   arena_.take(size_t(all.inside) * sizeof(uint32_t));
   const auto keys_of = [&](int64_t begin, int64_t, uint32_t*) -> const uint32_t* { return keys + begin; };
-  const double quantile = select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
-  clip.threshold = scale * quantile;
-  clip.reach = next_reach(reach, std::fabs(quantile / last - 1));
+  clip.threshold = scale * select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
 
   const float limit = clip_limit(clip.threshold);
   if (scale == 1) {
