@@ -15,6 +15,7 @@ namespace root_optimizer {
 /// Entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. Being part of
 /// the launch they are part of a captured graph, with no table in memory to keep for it.
 constexpr int kTableEntries = 64;
+static_assert(kTableEntries * sizeof(Item) + 256 <= 4096);
 
 template <typename T>
 struct Table {

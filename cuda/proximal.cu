@@ -1,5 +1,5 @@
-// X ← B / (‖B‖_F + 1e-7), B = clamp(U, −ε, ε), in the precision of the products. X lies as the batch does, rows padded
-// with zeros.
+// X ← B / (‖B‖_F + 1e-7), B = clamp(U, −ε, ε), in the precision of the products, after M and ε have been brought up to
+// date. X lies as the batch does, rows padded with zeros.
 
 #include "batch.cuh"
 #include "queue.h"

@@ -84,9 +84,10 @@ bool CpuQueue::find_clip(const Batch& batch) {
   switch (find_near(batch, u)) {
     case Found::not_finite: return false;
     case Found::clip: return true;
-    case Found::nothing: break;
+    case Found::finite: break;
+    case Found::nothing:
+      if (!all_finite(u, batch.size())) return false;
   }
-  if (!all_finite(u, batch.size())) return false;
   Clip& clip = *item.clip;
   clip.threshold = item.scalars->scale * quantile_of(u, batch.size(), item.scalars->quantile);
   clip.norm = clipped_norm(u, batch.size(), clip_limit(clip.threshold));
@@ -132,7 +133,7 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
   const bool inside = position.low >= all.below && position.high < all.below + all.inside;
   if (!inside || all.inside > size / 2) {  // `select` needs the other half
     arena_.rewind(mark);
-    return Found::nothing;
+    return Found::finite;
   }
   arena_.rewind(keys_mark);
   arena_.take(size_t(all.inside) * sizeof(uint32_t));

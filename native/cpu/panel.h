@@ -9,7 +9,8 @@ namespace root_optimizer {
 /// How an Operand lies in memory: panels of `width` columns, each `rows` × `width` contiguous, so that every product
 /// reads its two operands and writes its result in the one layout and nothing is packed between products. Rows are
 /// padded to whole row tiles and columns to whole panels, so that kernels know no edges. No sum of floats runs over
-/// padding. In X it is zeros, and so is what products make of the one row or column that makes an odd number even.
+/// padding. As X enters it is zeros, and what products make of the one row or column that makes an odd number even
+/// stays so.
 ///
 /// bfloat16 lies in words of two values, the first in the lower half, and sums run over both. Where the depth of a
 /// product goes down a panel they are neighbours in a column, where it goes across neighbours in a row; so there is a

@@ -19,7 +19,7 @@ Operand CpuQueue::proximal(const Batch& batch) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t padded = std::min(kStrip, panels.padded_rows() - row);
-    const int64_t length = std::clamp<int64_t>(panels.rows - row, 0, padded);
+    const int64_t length = std::min(kStrip, panels.rows - row);
     float wide[kWidestPanel * kStrip];
     float* out = panels.paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
     if (columns < width || length < padded) std::fill(out, out + padded * width, 0.0f);

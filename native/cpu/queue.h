@@ -83,7 +83,7 @@ class CpuQueue final : public Queue {
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   /// An item's clip; false where U is not finite.
   bool find_clip(const Batch& batch);
-  enum class Found { nothing, not_finite, clip };
+  enum class Found { nothing, not_finite, finite, clip };
   Found find_near(const Batch& batch, const LookAhead& u);
   double quantile_of(const LookAhead& u, int64_t size, double quantile);
   /// The quantile at `position` of `size` keys that hold both order statistics around it; `skipped` smaller ones are
