@@ -83,6 +83,7 @@ class CpuQueue final : public Queue {
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   /// An item's clip; false where U is not finite.
   bool find_clip(const Batch& batch);
+  /// `finite`: no more than that U is; `nothing`: not even looked at.
   enum class Found { nothing, not_finite, finite, clip };
   Found find_near(const Batch& batch, const LookAhead& u);
   double quantile_of(const LookAhead& u, int64_t size, double quantile);
