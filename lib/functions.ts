@@ -1,9 +1,9 @@
-import { firstNonFinite } from './arrays.js';
+import { firstNonFinite } from './optimizer/arrays.js';
 import { addon, guard, guardAsync } from './binding.js';
-import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients.js';
+import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients/option.js';
 import { checkDevice, type Device, resolveDevice } from './devices.js';
 import { expected, RootError } from './errors.js';
-import { checkPrecision, checkThreads, checkThreshold, type Precision, precisionOn } from './options.js';
+import { checkPrecision, checkThreads, checkThreshold, type Precision, precisionOn } from './optimizer/options.js';
 import { allocate, checkArray, type Layout, matricesOf } from './parameter.js';
 import { checkKeys, checkObject, checkShape, product } from './validate.js';
 

@@ -1,7 +1,7 @@
-import { firstNonFinite } from './arrays.js';
+import { firstNonFinite } from './optimizer/arrays.js';
 import { expected, RootError } from './errors.js';
 import { checkArray } from './parameter.js';
-import { singularValues } from './singular-values.js';
+import { singularValues } from './coefficients/singular-values.js';
 import { checkShape, product } from './validate.js';
 
 export interface OrthogonalityError {

@@ -1,7 +1,7 @@
-// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to lib/adaptive-table.ts.
+// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to lib/coefficients/adaptive-table.ts.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fitAdaptive, tableKey } from '../lib/adaptive.js';
+import { fitAdaptive, tableKey } from '../lib/coefficients/adaptive.js';
 
 const stepCounts = [4, 5, 6];
 
@@ -56,5 +56,5 @@ export const adaptiveTable: ReadonlyMap<string, readonly number[]> = new Map([
 ${lines.join('\n')}
 ]);
 `;
-writeFileSync(path.join(__dirname, '..', 'lib', 'adaptive-table.ts'), source);
-console.log(`lib/adaptive-table.ts: ${sorted.length} shapes, each for ${stepCounts.join(', ')} iterations`);
+writeFileSync(path.join(__dirname, '..', 'lib', 'coefficients', 'adaptive-table.ts'), source);
+console.log(`lib/coefficients/adaptive-table.ts: ${sorted.length} shapes, each for ${stepCounts.join(', ')} iterations`);

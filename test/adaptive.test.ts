@@ -1,9 +1,9 @@
-import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../lib/adaptive.js';
-import { adaptiveTable } from '../lib/adaptive-table.js';
-import { composedBounds } from '../lib/bounds.js';
-import { newtonSchulzCoefficients, type Triple } from '../lib/coefficients.js';
-import { rmsError } from '../lib/fit.js';
-import { measuredSpectrum, mixedWithRandom } from '../lib/spectra.js';
+import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../lib/coefficients/adaptive.js';
+import { adaptiveTable } from '../lib/coefficients/adaptive-table.js';
+import { composedBounds } from '../lib/coefficients/bounds.js';
+import { newtonSchulzCoefficients, type Triple } from '../lib/coefficients/option.js';
+import { rmsError } from '../lib/coefficients/fit.js';
+import { measuredSpectrum, mixedWithRandom } from '../lib/coefficients/spectra.js';
 import { enclosure } from './intervals.js';
 import { random } from './support.js';
 

@@ -1,4 +1,4 @@
-import type { Triple } from '../lib/coefficients.js';
+import type { Triple } from '../lib/coefficients/option.js';
 
 export interface Interval {
   readonly low: number;

@@ -49,7 +49,7 @@ function node(args: string[], environment?: NodeJS.ProcessEnv) {
 }
 
 function cli(args: string[], environment?: NodeJS.ProcessEnv) {
-  return node([path.join(project, 'node_modules/root-optimizer/dist/cli.js'), ...args], environment);
+  return node([path.join(project, 'node_modules/root-optimizer/dist/cli/main.js'), ...args], environment);
 }
 
 test('the package holds what a build needs, and nothing of the workshop', () => {
@@ -58,7 +58,7 @@ test('the package holds what a build needs, and nothing of the workshop', () => 
     ...native,
     ...cuda,
     ...['native/sources.json', 'native/binding.gyp', 'native/backend.h', 'cuda/no_cuda.cpp', 'cuda/launch.cuh', 'CMakeLists.txt'],
-    ...['scripts/build.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'dist/index.js', 'dist/index.mjs', 'dist/cli.js'],
+    ...['scripts/build.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'dist/index.js', 'dist/index.mjs', 'dist/cli/main.js'],
     ...['dist/index.d.ts', 'dist/index.d.mts', 'LICENSE'],
   ];
   expect(packed).toEqual(expect.arrayContaining(needed));

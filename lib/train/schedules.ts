@@ -1,5 +1,5 @@
-import { expected } from './errors.js';
-import { checkKeys, checkObject, integer, interval, oneOf } from './validate.js';
+import { expected } from '../errors.js';
+import { checkKeys, checkObject, integer, interval, oneOf } from '../validate.js';
 
 /** The factor on a group's own learning rate at a step, counted from 1. */
 export type Schedule = (step: number) => number;

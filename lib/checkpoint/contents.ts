@@ -1,7 +1,7 @@
-import type * as native from '../binding.js';
-import { describe, RootError } from './errors.js';
-import type { ParamGroup } from './groups.js';
-import { checkArray, type Parameter } from './parameter.js';
+import type * as native from '../../binding.js';
+import { describe, RootError } from '../errors.js';
+import type { ParamGroup } from '../optimizer/groups.js';
+import { checkArray, type Parameter } from '../parameter.js';
 import { isRecord, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
 
 type State = native.OrthogonalState | native.AdamWState;

@@ -1,5 +1,5 @@
 import { criticalPoints } from './bounds.js';
-import type { Triple } from './coefficients.js';
+import type { Triple } from './option.js';
 import type { LeastSquaresProblem, NormalEquations } from './least-squares.js';
 import type { Spectrum } from './spectra.js';
 

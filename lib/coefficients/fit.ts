@@ -1,5 +1,5 @@
 import { composedBounds, criticalPoints, evaluate } from './bounds.js';
-import type { Triple } from './coefficients.js';
+import type { Triple } from './option.js';
 import { ceiling, domain, FitProblem, limits, triplesOf } from './fit-problem.js';
 import { minimizeSquares } from './least-squares.js';
 import { minimaxTriples } from './minimax.js';

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
-import { describe, RootError } from './errors.js';
+import { describe, RootError } from '../errors.js';
 
 /** Takes JSON lines. A line is with the system before the next is begun, so that a killed process leaves whole ones. */
 export interface MetricsWriter {

@@ -1,7 +1,7 @@
-import { checkTriples, type Coefficients, type Triple } from './coefficients.js';
-import { describe, expected, RootError } from './errors.js';
-import { isRecord } from './safetensors.js';
-import { checkShape } from './validate.js';
+import { checkTriples, type Coefficients, type Triple } from './option.js';
+import { describe, expected, RootError } from '../errors.js';
+import { isRecord } from '../checkpoint/safetensors.js';
+import { checkShape } from '../validate.js';
 
 /** What `root-optimizer calibrate` writes: coefficients fitted to the momentum of a run. */
 export interface Calibration {

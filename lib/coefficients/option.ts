@@ -1,10 +1,10 @@
-import type { Precision } from '../binding.js';
+import type { Precision } from '../../binding.js';
 import { adaptiveTriples } from './adaptive.js';
 import { composedBounds } from './bounds.js';
 import { type Calibration, calibratedTriples, checkCalibration, isCalibration } from './calibration.js';
-import { expected, RootError } from './errors.js';
-import { cans, muon, paper, polarExpress, quintic } from './presets.js';
-import { checkShape, integer, product } from './validate.js';
+import { expected, RootError } from '../errors.js';
+import { cans, muon, paper, polarExpress, quintic } from './published.js';
+import { checkShape, integer, product } from '../validate.js';
 
 /** a, b, c of one Newton-Schulz iteration, which maps every singular value x to ax + bx³ + cx⁵. */
 export type Triple = readonly [a: number, b: number, c: number];

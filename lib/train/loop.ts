@@ -1,12 +1,12 @@
 import type { Writable } from 'node:stream';
-import { RootError } from './errors.js';
+import { RootError } from '../errors.js';
 import { clipGradients } from './gradients.js';
 import { openMetrics } from './metrics.js';
-import type { Optimizer } from './optimizer.js';
-import { checkArray, type Parameter } from './parameter.js';
+import type { Optimizer } from '../optimizer/base.js';
+import { checkArray, type Parameter } from '../parameter.js';
 import { type ProgressOptions, startProgress } from './progress.js';
 import type { Schedule, ScheduleKind, ScheduleOptions } from './schedules.js';
-import { checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './train-options.js';
+import { checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
 
 /** What is trained: parameters, and how their gradients come about. */
 export interface Model<Batch> {

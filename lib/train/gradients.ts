@@ -1,4 +1,4 @@
-import type { Parameter } from './parameter.js';
+import type { Parameter } from '../parameter.js';
 
 /** Adds up the gradients of micro-batches beside the parameters, whose own arrays are filled anew by each. */
 export class GradientSum {

@@ -1,13 +1,13 @@
-import { fitToSpectrum } from './adaptive.js';
-import { type Calibration, calibrationFormat } from './calibration.js';
-import { type Description, readMetadata } from './checkpoint.js';
-import { newtonSchulzCoefficients, type Preset, type Triple } from './coefficients.js';
-import { RootError } from './errors.js';
-import { rmsError } from './fit.js';
-import { checkThreshold } from './options.js';
-import { isRecord, SafetensorsFile } from './safetensors.js';
-import { singularValues } from './singular-values.js';
-import { binned, gaussianSpectrum, measuredSpectrum, mix, mixtureWeights, type Spectrum } from './spectra.js';
+import { fitToSpectrum } from '../coefficients/adaptive.js';
+import { type Calibration, calibrationFormat } from '../coefficients/calibration.js';
+import { type Description, readMetadata } from '../checkpoint/contents.js';
+import { newtonSchulzCoefficients, type Preset, type Triple } from '../coefficients/option.js';
+import { RootError } from '../errors.js';
+import { rmsError } from '../coefficients/fit.js';
+import { checkThreshold } from '../optimizer/options.js';
+import { isRecord, SafetensorsFile } from '../checkpoint/safetensors.js';
+import { singularValues } from '../coefficients/singular-values.js';
+import { binned, gaussianSpectrum, measuredSpectrum, mix, mixtureWeights, type Spectrum } from '../coefficients/spectra.js';
 
 /** What shares coefficients: matrices of a shape, of a parameter, or of the parameters that share all settings. */
 export type CalibrateBy = 'shape' | 'parameter' | 'group';

@@ -1,8 +1,8 @@
-import type * as native from '../binding.js';
-import { boundedTriplesFor } from './coefficients.js';
+import type * as native from '../../binding.js';
+import { boundedTriplesFor } from '../coefficients/option.js';
 import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
 import type { LrScale, Precision } from './options.js';
-import type { MatrixLayout } from './parameter.js';
+import type { MatrixLayout } from '../parameter.js';
 
 type MatrixSettings = native.OrthogonalSettings['matrices'];
 

@@ -1,4 +1,4 @@
-import { expected } from './errors.js';
+import { expected } from '../errors.js';
 
 /**
  * A distribution of singular values: value i has weight i; weights sum to 1. Of a matrix of m rows (m ≤ n) that is divided by its

@@ -1,5 +1,5 @@
-import { describe, RootError } from './errors.js';
-import { checkArray, type Parameter } from './parameter.js';
+import { describe, RootError } from '../errors.js';
+import { checkArray, type Parameter } from '../parameter.js';
 
 /** The arrays that a step works in, parallel to an optimizer's parameters. */
 export interface Arrays {

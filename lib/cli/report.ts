@@ -1,6 +1,6 @@
-import { compose } from './bounds.js';
-import type { CalibratedParameter, CalibrationResult } from './calibrate.js';
-import { newtonSchulzCoefficients, type Triple } from './coefficients.js';
+import { compose } from '../coefficients/bounds.js';
+import type { CalibratedParameter, CalibrationResult } from './fit-checkpoint.js';
+import { newtonSchulzCoefficients, type Triple } from '../coefficients/option.js';
 
 const width = 330;
 const height = 190;

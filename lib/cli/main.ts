@@ -2,8 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { calibrateCommand } from './calibrate-command.js';
-import { type DeviceReport, devices } from './devices.js';
+import { calibrateCommand } from './calibrate.js';
+import { type DeviceReport, devices } from '../devices.js';
 
 const help = `Usage: root-optimizer <command>
 
@@ -13,7 +13,7 @@ const help = `Usage: root-optimizer <command>
   --help           print this
   --version        print the version`;
 
-const packageRoot = path.join(__dirname, '..');
+const packageRoot = path.join(__dirname, '..', '..');
 
 function main([command, ...args]: string[]): number | Promise<number> {
   switch (command) {

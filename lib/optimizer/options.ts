@@ -1,8 +1,8 @@
-import type { Precision } from '../binding.js';
-import { checkCoefficients, checkSteps, type Coefficients } from './coefficients.js';
-import { checkDevice, type Device, devices } from './devices.js';
-import { expected } from './errors.js';
-import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from './validate.js';
+import type { Precision } from '../../binding.js';
+import { checkCoefficients, checkSteps, type Coefficients } from '../coefficients/option.js';
+import { checkDevice, type Device, devices } from '../devices.js';
+import { expected } from '../errors.js';
+import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from '../validate.js';
 
 export type { Precision };
 

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { RootError } from './errors.js';
-import { product } from './validate.js';
+import { RootError } from '../errors.js';
+import { product } from '../validate.js';
 
 /*
  * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded by spaces), then
