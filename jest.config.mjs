@@ -14,7 +14,7 @@ const common = {
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
 };
 
-const onEmulator = ['accuracy', 'adamw', 'checkpoint', 'cuda*', 'devices', 'emulator', 'functions', 'groups', 'lifecycle', 'optimizer', 'root'];
+const onEmulator = ['{devices,functions}', 'checkpoint/*', 'native/{accuracy,cuda*,emulator}', 'optimizer/*'];
 const emulatorTests = onEmulator.map((name) => `<rootDir>/test/${name}.test.ts`);
 
 /** @type {import('jest').Config} */
@@ -23,7 +23,7 @@ export default {
   testTimeout: 60_000,
   projects: [
     // The addon as it was built here, on every device there is.
-    { ...common, displayName: 'addon', testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/emulator.test.ts'] },
+    { ...common, displayName: 'addon', testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/native/emulator.test.ts'] },
     // The CUDA backend's kernels, compiled for the host.
     {
       ...common,

@@ -24,7 +24,7 @@ stage() {
 sanitized='train alike|split alike|is replayed|data that are written|orthogonalise alike: [a-zA-Z-]*, (1 × 33|65 × 200|200 × 65|129 × 257)$'
 sanitize() {
   compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 \
-    node node_modules/jest/bin/jest.js --runInBand --selectProjects addon --testPathPatterns 'test/cuda(-memory)?.test' --testNamePattern "$sanitized" --testTimeout 3600000
+    node node_modules/jest/bin/jest.js --runInBand --selectProjects addon --testPathPatterns 'test/native/cuda(-memory)?.test' --testNamePattern "$sanitized" --testTimeout 3600000
 }
 
 # Without a toolkit here an addon that was built elsewhere must not give way to one for the CPU alone.

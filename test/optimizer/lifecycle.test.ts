@@ -7,7 +7,7 @@ import path from 'node:path';
 const prelude = `
   require('tsx/cjs');
   const threads = require('node:worker_threads');
-  const { AdamW, Parameter, Root, orthogonalize } = require(${JSON.stringify(path.join(__dirname, '../lib/index.ts'))});
+  const { AdamW, Parameter, Root, orthogonalize } = require(${JSON.stringify(path.join(__dirname, '../../lib/index.ts'))});
   const values = (size) => Float32Array.from({ length: size }, (_, i) => Math.sin(i * i + 1));
   const parameter = (n) => new Parameter({ name: 'w', shape: [n, n], data: values(n * n), grad: values(n * n) });
   const sum = (array) => array.reduce((a, b) => a + b, 0);
@@ -18,7 +18,7 @@ const prelude = `
 /** Runs a script in a process of its own, so that one that crashes fails a test and not the run. */
 function run(script: string, ...flags: string[]): { status: number | null; signal: string | null; lines: string[]; stderr: string } {
   const code = `const prelude = ${JSON.stringify(prelude)};${prelude}(async () => {${script}})()`;
-  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..') });
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..', '..') });
   return { status, signal, lines: stdout.split('\n').filter(Boolean), stderr };
 }
 

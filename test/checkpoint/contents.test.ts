@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, Muon, type Optimizer, type OrthogonalState, Parameter, Root, type RootGroup, type RootOptions } from '../lib/index.js';
-import { bits, devicesUnderTest, expectError, gaussian } from './support.js';
+import { AdamW, Muon, type Optimizer, type OrthogonalState, Parameter, Root, type RootGroup, type RootOptions } from '../../lib/index.js';
+import { bits, devicesUnderTest, expectError, gaussian } from '../support.js';
 
 let folder: string;
 let file: string;

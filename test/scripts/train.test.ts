@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { resolveDevice } from '../lib/devices.js';
-import { devices, type StepMetrics } from '../lib/index.js';
+import { resolveDevice } from '../../lib/devices.js';
+import { devices, type StepMetrics } from '../../lib/index.js';
 
-const root = path.join(__dirname, '..');
+const root = path.join(__dirname, '..', '..');
 
 jest.setTimeout(60_000);
 

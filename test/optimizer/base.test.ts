@@ -1,5 +1,5 @@
-import { AdamW, Muon, type OrthogonalState, Parameter, Root } from '../lib/index.js';
-import { bits, devicesUnderTest, expectError, gaussian, isEmulated } from './support.js';
+import { AdamW, Muon, type OrthogonalState, Parameter, Root } from '../../lib/index.js';
+import { bits, devicesUnderTest, expectError, gaussian, isEmulated } from '../support.js';
 
 function parameter(name: string, shape: number[], seed = 1): Parameter {
   const size = shape.reduce((a, b) => a * b, 1);

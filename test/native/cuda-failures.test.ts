@@ -1,15 +1,15 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
-import { devicesUnderTest, isEmulated } from './support.js';
+import { devicesUnderTest, isEmulated } from '../support.js';
 
 const emulated = devicesUnderTest().some(isEmulated);
 const onEmulator = emulated ? describe : describe.skip;
-const lib = JSON.stringify(path.join(__dirname, '../lib/index.ts'));
+const lib = JSON.stringify(path.join(__dirname, '../../lib/index.ts'));
 
 /** Runs a script on an emulator of its own and returns what it printed as JSON. */
 function run<T>(script: string, env: Record<string, string>): T {
   const code = `require('tsx/cjs'); const { AdamW, Muon, Parameter, Root, devices, orthogonalizeSync } = require(${lib}); (async () => {${script}})()`;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..'), env: { ...process.env, ...env } });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..', '..'), env: { ...process.env, ...env } });
   if (status !== 0) throw new Error(`exit status ${status}: ${stderr}`);
   return JSON.parse(stdout) as T;
 }

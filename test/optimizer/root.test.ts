@@ -1,6 +1,6 @@
-import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type RootGroup, softThresholdSync, type Triple } from '../lib/index.js';
-import * as reference from './reference.js';
-import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from './support.js';
+import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type RootGroup, softThresholdSync, type Triple } from '../../lib/index.js';
+import * as reference from '../reference.js';
+import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from '../support.js';
 
 /** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
 const precision = 'float32' as const;

@@ -1,8 +1,8 @@
-import { addon } from '../lib/binding.js';
-import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../lib/index.js';
-import { iterated, matrixOf } from '../scripts/spectra.js';
-import * as reference from './reference.js';
-import { bits, fillGradients, gaussian, parameters, random, relativeError } from './support.js';
+import { addon } from '../../lib/binding.js';
+import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../../lib/index.js';
+import { iterated, matrixOf } from '../../scripts/spectra.js';
+import * as reference from '../reference.js';
+import { bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
 
 /** The CPU's: test/cuda.test.ts and test/accuracy.test.ts have CUDA's as well. */
 const device = 'cpu' as const;

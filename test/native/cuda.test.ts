@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os';
-import { type Device, devices, Muon, type OrthogonalState, orthogonalizeSync, Parameter, type Precision, Root, type RootGroup, softThresholdSync } from '../lib/index.js';
-import { bits, devicesUnderTest, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from './support.js';
+import { type Device, devices, Muon, type OrthogonalState, orthogonalizeSync, Parameter, type Precision, Root, type RootGroup, softThresholdSync } from '../../lib/index.js';
+import { bits, devicesUnderTest, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
 const emulated = isEmulated(device);

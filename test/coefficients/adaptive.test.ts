@@ -1,11 +1,11 @@
-import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../lib/coefficients/adaptive.js';
-import { adaptiveTable } from '../lib/coefficients/adaptive-table.js';
-import { composedBounds } from '../lib/coefficients/bounds.js';
-import { newtonSchulzCoefficients, type Triple } from '../lib/coefficients/option.js';
-import { rmsError } from '../lib/coefficients/fit.js';
-import { measuredSpectrum, mixedWithRandom } from '../lib/coefficients/spectra.js';
-import { enclosure } from './intervals.js';
-import { random } from './support.js';
+import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../../lib/coefficients/adaptive.js';
+import { adaptiveTable } from '../../lib/coefficients/adaptive-table.js';
+import { composedBounds } from '../../lib/coefficients/bounds.js';
+import { newtonSchulzCoefficients, type Triple } from '../../lib/coefficients/option.js';
+import { rmsError } from '../../lib/coefficients/fit.js';
+import { measuredSpectrum, mixedWithRandom } from '../../lib/coefficients/spectra.js';
+import { enclosure } from '../intervals.js';
+import { random } from '../support.js';
 
 const presets = ['muon', 'paper', 'polar-express', 'cans', 'quintic'] as const;
 const shapes = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384].flatMap((m) =>

@@ -1,6 +1,6 @@
-import { AdamW, type AdamWState, Parameter } from '../lib/index.js';
-import * as reference from './reference.js';
-import { devicesUnderTest, gaussian, golden, relativeError } from './support.js';
+import { AdamW, type AdamWState, Parameter } from '../../lib/index.js';
+import * as reference from '../reference.js';
+import { devicesUnderTest, gaussian, golden, relativeError } from '../support.js';
 
 interface Trajectory {
   shape: number[];

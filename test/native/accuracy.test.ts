@@ -1,7 +1,7 @@
-import { devices, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, type Preset, Root } from '../lib/index.js';
-import { iterated, matrixOf, spectra } from '../scripts/spectra.js';
-import * as reference from './reference.js';
-import { devicesUnderTest, isEmulated, relativeError } from './support.js';
+import { devices, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, type Preset, Root } from '../../lib/index.js';
+import { iterated, matrixOf, spectra } from '../../scripts/spectra.js';
+import * as reference from '../reference.js';
+import { devicesUnderTest, isEmulated, relativeError } from '../support.js';
 
 test.each([[8, 32], [32, 8], [16, 16]])('a %i × %i matrix has the singular values and the image that it was made for', (rows, columns) => {
   for (const spectrum of Object.values(spectra)) {

@@ -2,9 +2,9 @@ import koffi from 'koffi';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../lib/index.js';
-import { deviceMemory } from '../scripts/device-memory.js';
-import { bits, devicesUnderTest, expectError, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from './support.js';
+import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../../lib/index.js';
+import { deviceMemory } from '../../scripts/device-memory.js';
+import { bits, devicesUnderTest, expectError, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
 const emulated = isEmulated(device);

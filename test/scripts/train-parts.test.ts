@@ -1,16 +1,16 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, devices, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../lib/index.js';
-import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../scripts/train/data.js';
-import { Gpt } from '../scripts/train/model.js';
-import { withSpikes } from '../scripts/train/noise.js';
-import { makeOptimizer } from '../scripts/train/optimizers.js';
-import { parseOptions, UsageError } from '../scripts/train/options.js';
-import { measureOrthogonality } from '../scripts/train/orthogonality.js';
-import { makeRandom, normal } from '../scripts/train/random.js';
-import { sample } from '../scripts/train/sample.js';
-import { gaussian, relativeError } from './support.js';
+import { AdamW, devices, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../../lib/index.js';
+import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../../scripts/train/data.js';
+import { Gpt } from '../../scripts/train/model.js';
+import { withSpikes } from '../../scripts/train/noise.js';
+import { makeOptimizer } from '../../scripts/train/optimizers.js';
+import { parseOptions, UsageError } from '../../scripts/train/options.js';
+import { measureOrthogonality } from '../../scripts/train/orthogonality.js';
+import { makeRandom, normal } from '../../scripts/train/random.js';
+import { sample } from '../../scripts/train/sample.js';
+import { gaussian, relativeError } from '../support.js';
 
 jest.setTimeout(30_000);
 

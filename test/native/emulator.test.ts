@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 
-const root = path.join(__dirname, '..');
+const root = path.join(__dirname, '..', '..');
 const faults = path.join(root, 'build', 'Emulator', 'faults');
 const minutes = 60_000;
 

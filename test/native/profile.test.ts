@@ -1,5 +1,5 @@
-import { addon } from '../lib/binding.js';
-import { gaussian } from './support.js';
+import { addon } from '../../lib/binding.js';
+import { gaussian } from '../support.js';
 
 const [rows, columns] = [40, 60];
 const size = rows * columns;

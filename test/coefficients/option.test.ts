@@ -1,5 +1,5 @@
-import { type Coefficients, newtonSchulzCoefficients, type Preset, type Triple } from '../lib/index.js';
-import { expectError } from './support.js';
+import { type Coefficients, newtonSchulzCoefficients, type Preset, type Triple } from '../../lib/index.js';
+import { expectError } from '../support.js';
 
 /** The least and the largest value of the composition on [0, 1]. */
 function range(triples: readonly Triple[]): [number, number] {

@@ -1,4 +1,4 @@
-import { makeSchedule, RootError, type ScheduleOptions } from '../lib/index.js';
+import { makeSchedule, RootError, type ScheduleOptions } from '../../lib/index.js';
 
 test('the warm-up rises in equal parts to 1', () => {
   const schedule = makeSchedule('cosine', 100, { warmup: 4 });

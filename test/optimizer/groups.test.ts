@@ -1,5 +1,5 @@
-import { AdamW, type GroupOptions, Muon, type Optimizer, type ParamGroup, Parameter, Root, type RootOptions } from '../lib/index.js';
-import { bits, expectError, gaussian } from './support.js';
+import { AdamW, type GroupOptions, Muon, type Optimizer, type ParamGroup, Parameter, Root, type RootOptions } from '../../lib/index.js';
+import { bits, expectError, gaussian } from '../support.js';
 
 const parameters = (...shapes: number[][]) => shapes.map((shape, i) => new Parameter({ name: `p${i}`, shape }));
 

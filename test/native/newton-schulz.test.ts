@@ -1,6 +1,6 @@
-import { addon } from '../lib/binding.js';
-import { newtonSchulzCoefficients, Parameter, type Precision, type Preset, Root } from '../lib/index.js';
-import { gaussian } from './support.js';
+import { addon } from '../../lib/binding.js';
+import { newtonSchulzCoefficients, Parameter, type Precision, type Preset, Root } from '../../lib/index.js';
+import { gaussian } from '../support.js';
 
 const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
 

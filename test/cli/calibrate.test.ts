@@ -1,9 +1,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { calibrateCommand } from '../lib/cli/calibrate.js';
-import { type Calibration, type Coefficients, Muon, newtonSchulzCoefficients, orthogonalityError, orthogonalize, Parameter, Root } from '../lib/index.js';
-import { expectError, gaussian } from './support.js';
+import { calibrateCommand } from '../../lib/cli/calibrate.js';
+import { type Calibration, type Coefficients, Muon, newtonSchulzCoefficients, orthogonalityError, orthogonalize, Parameter, Root } from '../../lib/index.js';
+import { expectError, gaussian } from '../support.js';
 
 let folder: string;
 let file: string;

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import path from 'node:path';
-import { AdamW, type Model, Parameter, type StepMetrics } from '../lib/index.js';
-import { gaussian } from './support.js';
+import { AdamW, type Model, Parameter, type StepMetrics } from '../../lib/index.js';
+import { gaussian } from '../support.js';
 
 /** Examples of y = sign(x · truth), row by row. */
 export interface Batch {

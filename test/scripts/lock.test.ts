@@ -5,7 +5,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 
-const lockModule = pathToFileURL(path.join(__dirname, '../scripts/lock.mjs')).href;
+const lockModule = pathToFileURL(path.join(__dirname, '../../scripts/lock.mjs')).href;
 const holder = `
   import { withLock } from ${JSON.stringify(lockModule)};
   import { appendFileSync } from 'node:fs';

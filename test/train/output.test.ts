@@ -4,9 +4,9 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PassThrough, Writable } from 'node:stream';
-import { type StepMetrics, train } from '../lib/index.js';
+import { type StepMetrics, train } from '../../lib/index.js';
 import { adamw, batches, isOpen, logistic, readLines } from './logistic.js';
-import { expectError } from './support.js';
+import { expectError } from '../support.js';
 
 let folder: string;
 beforeAll(() => {
@@ -105,7 +105,7 @@ describe('progress', () => {
 
 test('a process that is killed leaves whole lines', async () => {
   const [script, metrics] = [path.join(folder, 'endless.ts'), path.join(folder, 'killed.jsonl')];
-  const lib = path.join(__dirname, '..', 'lib');
+  const lib = path.join(__dirname, '..', '..', 'lib');
   writeFileSync(
     script,
     `import { AdamW, Parameter, train } from '${lib}/index.js';

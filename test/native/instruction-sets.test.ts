@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
-import { newtonSchulzCoefficients, type RootErrorCode } from '../lib/index.js';
-import * as reference from './reference.js';
-import { gaussian, relativeError } from './support.js';
+import { newtonSchulzCoefficients, type RootErrorCode } from '../../lib/index.js';
+import * as reference from '../reference.js';
+import { gaussian, relativeError } from '../support.js';
 
 /** What a child process, where the instruction set can still be chosen, does with the addon alone. */
 const program = `
@@ -44,7 +44,7 @@ const inputs = shapes.map(([rows, columns], i) => ({ rows, columns, input: Array
 const triples = newtonSchulzCoefficients([1, 1], 'polar-express');
 
 function run(set: string): Output {
-  const addon = path.resolve(process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(__dirname, '..', 'build', 'Release', 'root_optimizer.node'));
+  const addon = path.resolve(process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(__dirname, '..', '..', 'build', 'Release', 'root_optimizer.node'));
   const input = JSON.stringify({ addon, shapes: inputs, coefficients: triples.flat() });
   const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };
   const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], { input, env, encoding: 'utf8', maxBuffer: 1 << 28 });
