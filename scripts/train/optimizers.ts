@@ -1,6 +1,5 @@
-import { AdamW, Muon, type Optimizer, Root } from '../../lib/index.js';
+import { AdamW, Muon, type Optimizer, Root, type RootOptions } from '../../lib/index.js';
 import type { Gpt } from './model.js';
-import type { Options } from './options.js';
 
 export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
@@ -15,7 +14,7 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
 };
 
 /** @param lr of the hidden matrices; with AdamW of all parameters */
-export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<Options, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>): Optimizer {
+export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<RootOptions, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>): Optimizer {
   const { coefficients, threshold, device, precision, threads } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
   const groups = [
