@@ -1,9 +1,9 @@
-import type { DeviceReport } from '../binding.js';
+import type { DeviceReport, Precision } from '../binding.js';
 import { addon, guard } from './binding.js';
 import { expected, RootError } from './errors.js';
-import type { Rule } from './validate.js';
+import { integer, oneOf, type Rule } from './validate.js';
 
-export type { DeviceReport };
+export type { DeviceReport, Precision };
 
 /**
  * `cuda`: the first CUDA device, an error where there is none. `auto`: the CPU, until the CUDA backend has been run on a GPU (see docs/cuda.md);
@@ -57,4 +57,14 @@ export function resolveDevice(device: Device): DeviceInfo {
   const reason = obstacles.length > 0 ? obstacles.join('; ') : missing;
   if (device === 'auto') return onCpu(reason);
   throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${reason}`);
+}
+
+export const checkThreads = integer(0, 1024);
+
+export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
+
+/** The precision of the products on a device. The CPU has no float16, and bfloat16 where its instructions have. */
+export function precisionOn(device: string, asked: Precision): Precision {
+  if (device !== 'cpu') return asked;
+  return asked === 'bfloat16' && devices().cpu.precisions.includes(asked) ? asked : 'float32';
 }

@@ -1,10 +1,10 @@
-import { firstNonFinite } from './optimizer/arrays.js';
+import { allocate, checkArray, firstNonFinite } from './arrays.js';
 import { addon, guard, guardAsync } from './binding.js';
 import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients/option.js';
-import { checkDevice, type Device, resolveDevice } from './devices.js';
+import { checkDevice, checkPrecision, checkThreads, type Device, type Precision, precisionOn, resolveDevice } from './devices.js';
 import { expected, RootError } from './errors.js';
-import { checkPrecision, checkThreads, checkThreshold, type Precision, precisionOn } from './optimizer/options.js';
-import { allocate, checkArray, type Layout, matricesOf } from './parameter.js';
+import { type Layout, matricesOf } from './parameter.js';
+import { checkThreshold } from './threshold.js';
 import { checkKeys, checkObject, checkShape, product } from './validate.js';
 
 interface WhereOptions {

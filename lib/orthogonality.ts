@@ -1,7 +1,6 @@
-import { firstNonFinite } from './optimizer/arrays.js';
-import { expected, RootError } from './errors.js';
-import { checkArray } from './parameter.js';
+import { checkArray, firstNonFinite } from './arrays.js';
 import { singularValues } from './coefficients/singular-values.js';
+import { expected, RootError } from './errors.js';
 import { checkShape, product } from './validate.js';
 
 export interface OrthogonalityError {

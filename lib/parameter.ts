@@ -1,5 +1,5 @@
-import { types } from 'node:util';
 import type { MatrixLayout } from '../binding.js';
+import { allocate, checkArray } from './arrays.js';
 import { describe, expected, RootError } from './errors.js';
 import { checkKeys, checkObject, checkShape, product } from './validate.js';
 
@@ -78,26 +78,6 @@ export class Parameter {
   }
 }
 
-/**
- * A Float32Array of that length, over memory that cannot shrink while a step uses it.
- * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH
- */
-export function checkArray(array: unknown, size: number, name: string): Float32Array {
-  // Not `instanceof`, which fails for arrays from another realm.
-  if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
-  if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
-    throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`);
-  }
-  if (array.length !== size) {
-    if (array.length === 0 && array.buffer.byteLength === 0) {
-      const got = 'one without memory: empty or detached (transferred to another thread?)';
-      throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be a Float32Array of length ${size}, got ${got}`);
-    }
-    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to be of length ${size}, got ${describe(array)}`);
-  }
-  return array;
-}
-
 export interface Layout {
   split?: number | readonly number[] | undefined;
   stack?: boolean | undefined;
@@ -139,12 +119,4 @@ function blocksOf(split: unknown, rows: number, name: string): readonly number[]
     throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to sum to the ${rows} rows, got ${describe(split)}: ${sum}`);
   }
   return blocks;
-}
-
-export function allocate(size: number, label: string): Float32Array {
-  try {
-    return new Float32Array(size);
-  } catch (cause) {
-    throw new RootError('ERR_OUT_OF_MEMORY', `Cannot allocate the ${size} elements of ${label}`, { cause });
-  }
 }

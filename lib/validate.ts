@@ -49,6 +49,11 @@ export function checkObject(value: unknown, name: string): Record<string, unknow
   return value as Record<string, unknown>;
 }
 
+/** Whether a value is an object other than null and an array; `checkObject` also refuses Maps and the like. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** Of positive integers, with a product that a length can have; frozen copy. */
 export function checkShape(shape: unknown, name: string): readonly number[] {
   const valid = Array.isArray(shape) && shape.every((extent) => Number.isInteger(extent) && (extent as number) > 0);

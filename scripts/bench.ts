@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
 import type { Optimizer } from '../binding.js';
 import { addon } from '../lib/binding.js';
-import { Muon, Parameter, type Precision, Root, devices, newtonSchulzCoefficients, orthogonalizeSync } from '../lib/index.js';
+import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 

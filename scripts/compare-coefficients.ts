@@ -1,6 +1,8 @@
 // `npx tsx scripts/compare-coefficients.ts`: the error of every preset on Gaussian and decaying spectra, as a table in Markdown.
 import { compose } from '../lib/coefficients/bounds.js';
-import { newtonSchulzCoefficients, type Preset, type Triple } from '../lib/coefficients/option.js';
+import { newtonSchulzCoefficients } from '../lib/coefficients/option.js';
+import type { Preset } from '../lib/coefficients/presets.js';
+import type { Triple } from '../lib/coefficients/triple.js';
 
 const shapes = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384].flatMap((m) =>
   [1, 2, 4, 16].filter((ratio) => m * ratio <= 16384).map((ratio): [number, number] => [m, m * ratio]),

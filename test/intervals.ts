@@ -1,4 +1,4 @@
-import type { Triple } from '../lib/coefficients/option.js';
+import type { Triple } from '../lib/coefficients/triple.js';
 
 export interface Interval {
   readonly low: number;

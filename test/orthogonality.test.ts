@@ -1,8 +1,8 @@
 import { compose } from '../lib/coefficients/bounds.js';
 import { rmsError } from '../lib/coefficients/fit.js';
-import { newtonSchulzCoefficients, orthogonalityError, orthogonalizeSync } from '../lib/index.js';
 import { singularValues } from '../lib/coefficients/singular-values.js';
 import { gaussianSpectrum } from '../lib/coefficients/spectra.js';
+import { newtonSchulzCoefficients, orthogonalityError, orthogonalizeSync } from '../lib/index.js';
 import * as reference from './reference.js';
 import { expectError, gaussian } from './support.js';
 

@@ -1,10 +1,17 @@
 import type * as native from '../../binding.js';
+import { checkArray } from '../arrays.js';
 import { describe, RootError } from '../errors.js';
-import type { ParamGroup } from '../optimizer/groups.js';
-import { checkArray, type Parameter } from '../parameter.js';
-import { isRecord, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
+import type { Parameter } from '../parameter.js';
+import { isRecord } from '../validate.js';
+import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
 
 type State = native.OrthogonalState | native.AdamWState;
+
+/** What a checkpoint reads of an optimizer's group: the values of all other keys are settings. */
+export interface Group {
+  readonly params: readonly Parameter[];
+  readonly algorithm: 'root' | 'muon' | 'adamw';
+}
 
 /** What a file held for a parameter, checked and in memory. */
 export interface Entry {
@@ -36,7 +43,7 @@ const mostSteps = 1e15;
 export async function writeCheckpoint(
   file: string,
   step: number,
-  groups: readonly ParamGroup[],
+  groups: readonly Group[],
   dataOf: (parameter: Parameter) => Float32Array,
   stateOf: (parameter: Parameter) => State,
 ): Promise<void> {
@@ -59,7 +66,7 @@ export async function writeCheckpoint(
  */
 export async function readCheckpoint(
   path: string,
-  groups: readonly ParamGroup[],
+  groups: readonly Group[],
   compareSettings: boolean,
 ): Promise<{ step: number; entries: readonly Entry[] }> {
   const file = await SafetensorsFile.open(path);
@@ -80,7 +87,7 @@ export async function readCheckpoint(
   }
 }
 
-function describeParameter({ name, shape, matrices }: Parameter, group: ParamGroup): Omit<Description, 'thresholds'> {
+function describeParameter({ name, shape, matrices }: Parameter, group: Group): Omit<Description, 'thresholds'> {
   const { algorithm } = group;
   const settings = Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
   const layout = algorithm === 'adamw' ? [] : matrices.map(({ rows, columns }) => [rows, columns]);
@@ -121,7 +128,7 @@ function isDescription(value: unknown): value is Description {
   );
 }
 
-function compare(descriptions: ReadonlyMap<string, Description>, groups: readonly ParamGroup[], settingsToo: boolean): string[] {
+function compare(descriptions: ReadonlyMap<string, Description>, groups: readonly Group[], settingsToo: boolean): string[] {
   const differences: string[] = [];
   const here = new Set<string>();
   for (const group of groups) {
@@ -149,7 +156,7 @@ function compareOne(theirs: Description, mine: Omit<Description, 'thresholds'>, 
   return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
 }
 
-async function readEntry(file: SafetensorsFile, path: string, parameter: Parameter, group: ParamGroup, { thresholds }: Description): Promise<Entry> {
+async function readEntry(file: SafetensorsFile, path: string, parameter: Parameter, group: Group, { thresholds }: Description): Promise<Entry> {
   const read = async (key: string) => {
     const name = `${parameter.name}.${key}`;
     const shape = file.tensors.get(name)?.shape;
@@ -172,7 +179,7 @@ async function readEntry(file: SafetensorsFile, path: string, parameter: Paramet
   return { parameter, data, state: { ...arrays, ...further } as unknown as State };
 }
 
-function stateKeys(group: ParamGroup): readonly string[] {
+function stateKeys(group: Group): readonly string[] {
   return group.algorithm === 'adamw' ? ['expAvg', 'expAvgSq'] : ['momentumBuffer'];
 }
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { RootError } from '../errors.js';
-import { product } from '../validate.js';
+import { isRecord, product } from '../validate.js';
 
 /*
  * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded by spaces), then
@@ -179,10 +179,6 @@ async function readAll(handle: FileHandle, view: ArrayBufferView, position: numb
 
 function bytesOf(view: ArrayBufferView, from: number): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset + from, Math.min(chunk, view.byteLength - from));
-}
-
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isNaturals(value: unknown): value is number[] {

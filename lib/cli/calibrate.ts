@@ -1,9 +1,9 @@
 import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { oneOf } from '../validate.js';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './fit-checkpoint.js';
 import { calibrationReport } from './report.js';
-import { oneOf } from '../validate.js';
 
 const help = `Usage: root-optimizer calibrate <checkpoint> [options]
 

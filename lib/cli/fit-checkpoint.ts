@@ -1,13 +1,16 @@
+import { type Description, readMetadata } from '../checkpoint/contents.js';
+import { SafetensorsFile } from '../checkpoint/safetensors.js';
 import { fitToSpectrum } from '../coefficients/adaptive.js';
 import { type Calibration, calibrationFormat } from '../coefficients/calibration.js';
-import { type Description, readMetadata } from '../checkpoint/contents.js';
-import { newtonSchulzCoefficients, type Preset, type Triple } from '../coefficients/option.js';
-import { RootError } from '../errors.js';
 import { rmsError } from '../coefficients/fit.js';
-import { checkThreshold } from '../optimizer/options.js';
-import { isRecord, SafetensorsFile } from '../checkpoint/safetensors.js';
+import { newtonSchulzCoefficients } from '../coefficients/option.js';
+import type { Preset } from '../coefficients/presets.js';
 import { singularValues } from '../coefficients/singular-values.js';
 import { binned, gaussianSpectrum, measuredSpectrum, mix, mixtureWeights, type Spectrum } from '../coefficients/spectra.js';
+import type { Triple } from '../coefficients/triple.js';
+import { RootError } from '../errors.js';
+import { checkThreshold } from '../threshold.js';
+import { isRecord } from '../validate.js';
 
 /** What shares coefficients: matrices of a shape, of a parameter, or of the parameters that share all settings. */
 export type CalibrateBy = 'shape' | 'parameter' | 'group';

@@ -2,8 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { calibrateCommand } from './calibrate.js';
 import { type DeviceReport, devices } from '../devices.js';
+import { calibrateCommand } from './calibrate.js';
 
 const help = `Usage: root-optimizer <command>
 

@@ -1,6 +1,7 @@
 import { compose } from '../coefficients/bounds.js';
+import { newtonSchulzCoefficients } from '../coefficients/option.js';
+import type { Triple } from '../coefficients/triple.js';
 import type { CalibratedParameter, CalibrationResult } from './fit-checkpoint.js';
-import { newtonSchulzCoefficients, type Triple } from '../coefficients/option.js';
 
 const width = 330;
 const height = 190;

@@ -1,8 +1,8 @@
 import { adaptiveTable } from './adaptive-table.js';
-import type { Triple } from './option.js';
 import { fitTriples } from './fit.js';
 import { cans, muon, paper, polarExpress, quintic } from './published.js';
 import { defaultSpectrum, type Spectrum, withTail } from './spectra.js';
+import type { Triple } from './triple.js';
 
 /** More iterations than this are not fitted: they would have nothing left to improve. */
 export const mostFitted = 10;

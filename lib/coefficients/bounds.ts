@@ -1,4 +1,4 @@
-import type { Triple } from './option.js';
+import type { Triple } from './triple.js';
 
 /** What the iterates of singular values in [0, 1] can reach. */
 export interface Bounds {

@@ -1,7 +1,6 @@
-import { checkTriples, type Coefficients, type Triple } from './option.js';
 import { describe, expected, RootError } from '../errors.js';
-import { isRecord } from '../checkpoint/safetensors.js';
-import { checkShape } from '../validate.js';
+import { checkShape, isRecord } from '../validate.js';
+import { checkTriples, type Triple } from './triple.js';
 
 /** What `root-optimizer calibrate` writes: coefficients fitted to the momentum of a run. */
 export interface Calibration {
@@ -69,8 +68,11 @@ export function calibratedTriples(calibration: Calibration, rows: number, column
   return (byName ?? byShape())?.coefficients;
 }
 
-/** @throws RootError ERR_INVALID_ARGUMENT */
-export function checkCalibratedSteps(coefficients: Coefficients, steps: number): void {
+/**
+ * Checks that `steps` is a calibration's own number of iterations; whatever is no calibration passes.
+ * @throws RootError ERR_INVALID_ARGUMENT
+ */
+export function checkCalibratedSteps(coefficients: unknown, steps: number): void {
   if (!isCalibration(coefficients) || coefficients.steps === steps) return;
   throw new RootError('ERR_INVALID_ARGUMENT', `Expected steps to be ${coefficients.steps}, as its calibration is, got ${describe(steps)}`);
 }

@@ -1,7 +1,7 @@
 import { criticalPoints } from './bounds.js';
-import type { Triple } from './option.js';
 import type { LeastSquaresProblem, NormalEquations } from './least-squares.js';
 import type { Spectrum } from './spectra.js';
+import type { Triple } from './triple.js';
 
 /** What the composed map of a fit may reach on [0, 1], exactly and with every value moved by a bfloat16 rounding. */
 export const limits = Object.freeze({ most: 1.25, perturbation: 2 ** -8, mostPerturbed: 1.3 });

@@ -1,9 +1,9 @@
 import { composedBounds, criticalPoints, evaluate } from './bounds.js';
-import type { Triple } from './option.js';
 import { ceiling, domain, FitProblem, limits, triplesOf } from './fit-problem.js';
 import { minimizeSquares } from './least-squares.js';
 import { minimaxTriples } from './minimax.js';
 import type { Spectrum } from './spectra.js';
+import type { Triple } from './triple.js';
 
 /**
  * Weights of the squared violations of the bounds, one after the other, in units of the mean square error at the start. Lenient ones lead out

@@ -1,5 +1,5 @@
 import { criticalPoints, evaluate } from './bounds.js';
-import type { Triple } from './option.js';
+import type { Triple } from './triple.js';
 
 /**
  * The list of triples whose composed map deviates least from 1 on [least, 1]: iteration by iteration the best odd quintic on what

@@ -1,4 +1,4 @@
-import type { Triple } from './option.js';
+import type { Triple } from './triple.js';
 
 /** Keller Jordan's for Muon, https://kellerjordan.github.io/posts/muon: the same in every iteration. */
 export const muon: readonly Triple[] = [[3.4445, -4.775, 2.0315]];

@@ -1,7 +1,7 @@
-import type { GroupOptions } from './groups.js';
-import { Optimizer } from './base.js';
-import type { AdamWOptions } from './options.js';
 import type { Parameter } from '../parameter.js';
+import { Optimizer } from './base.js';
+import type { GroupOptions } from './groups.js';
+import type { AdamWOptions } from './options.js';
 
 /** AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it: decoupled weight decay, bias correction, `eps` added to the root. */
 export class AdamW extends Optimizer {

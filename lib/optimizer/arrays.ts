@@ -1,5 +1,6 @@
-import { describe, RootError } from '../errors.js';
-import { checkArray, type Parameter } from '../parameter.js';
+import { checkArray } from '../arrays.js';
+import { RootError } from '../errors.js';
+import type { Parameter } from '../parameter.js';
 
 /** The arrays that a step works in, parallel to an optimizer's parameters. */
 export interface Arrays {
@@ -54,10 +55,4 @@ function checkApart(parameters: readonly Parameter[], { data, gradients }: Array
       if (extent.written && (furthestWritten === undefined || extent.end > furthestWritten.end)) furthestWritten = extent;
     }
   }
-}
-
-/** The first value that is not finite, for a message: "NaN at index 3". */
-export function firstNonFinite(array: Float32Array): string | undefined {
-  const index = array.findIndex((value) => !Number.isFinite(value));
-  return index < 0 ? undefined : `${describe(array[index])} at index ${index}`;
 }

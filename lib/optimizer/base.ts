@@ -1,14 +1,15 @@
 import type * as native from '../../binding.js';
-import { type Arrays, checkArrays, firstNonFinite } from './arrays.js';
+import { allocate, firstNonFinite } from '../arrays.js';
 import { addon, guard, guardAsync, isDetachment } from '../binding.js';
 import { readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
-import { type DeviceInfo, resolveDevice } from '../devices.js';
+import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, RootError } from '../errors.js';
-import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
-import { type Algorithm, type Precision, precisionOn, resolveOptions } from './options.js';
-import { allocate, type Parameter } from '../parameter.js';
-import { StepSettings } from './settings.js';
+import type { Parameter } from '../parameter.js';
 import { checkKeys, checkObject, oneOf } from '../validate.js';
+import { type Arrays, checkArrays } from './arrays.js';
+import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
+import { type Algorithm, resolveOptions } from './options.js';
+import { StepSettings } from './settings.js';
 
 /** What a step did. */
 export interface StepReport {

@@ -1,9 +1,9 @@
 import { checkCalibratedSteps } from '../coefficients/calibration.js';
 import { type Coefficients, defaultSteps } from '../coefficients/option.js';
 import { enumerate, expected, RootError } from '../errors.js';
-import { type AdamWSettings, type Algorithm, type Defaults, type Given, type MuonSettings, type RootSettings, rules } from './options.js';
 import { Parameter } from '../parameter.js';
 import { checkKeys, checkObject, oneOf, unknownOption } from '../validate.js';
+import { type AdamWSettings, type Algorithm, type Defaults, type Given, type MuonSettings, type RootSettings, rules } from './options.js';
 
 interface GroupOf<A extends Algorithm> {
   readonly params: readonly Parameter[];

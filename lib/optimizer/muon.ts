@@ -1,7 +1,7 @@
-import type { GroupOptions } from './groups.js';
-import { Optimizer } from './base.js';
-import type { MuonOptions } from './options.js';
 import type { Parameter } from '../parameter.js';
+import { Optimizer } from './base.js';
+import type { GroupOptions } from './groups.js';
+import type { MuonOptions } from './options.js';
 
 /** Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping. The momentum buffer accumulates: M ← μM + G. */
 export class Muon extends Optimizer {

@@ -1,24 +1,10 @@
-import type { Precision } from '../../binding.js';
 import { checkCoefficients, checkSteps, type Coefficients } from '../coefficients/option.js';
-import { checkDevice, type Device, devices } from '../devices.js';
+import { checkDevice, checkPrecision, checkThreads, type Device, type Precision } from '../devices.js';
 import { expected } from '../errors.js';
-import { boolean, checkKeys, checkObject, integer, interval, oneOf, type Rule } from '../validate.js';
-
-export type { Precision };
+import { checkThresholdOption, type Threshold, type ThresholdOption } from '../threshold.js';
+import { boolean, checkKeys, checkObject, interval, oneOf, type Rule } from '../validate.js';
 
 export type Algorithm = 'root' | 'muon' | 'adamw';
-
-/** Clips the look-ahead at ε = `scale` · the `quantile` of its absolute values over the whole matrix. */
-export interface Threshold {
-  readonly quantile: number;
-  readonly scale: number;
-}
-
-/**
- * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a normal
- * distribution. `null`: no clipping.
- */
-export type ThresholdOption = 'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;
 
 /** `rms`: 0.2·√max(m, n), so that a learning rate of AdamW's carries over. `spectral`: √max(1, m/n). `none`: 1. */
 export type LrScale = 'rms' | 'spectral' | 'none';
@@ -97,23 +83,6 @@ export interface AdamWOptions extends Given<AdamWSettings>, DeviceOptions {}
 
 const fraction = interval('[0, 1)');
 const nonNegative = interval('[0, ∞)');
-const quantileRule = interval('[0, 1]');
-const scaleRule = interval('(0, ∞)');
-
-const threshold: Rule<Threshold | null> = (value, name) => {
-  if (value === null) return null;
-  if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745 });
-  if (typeof value !== 'object' || Array.isArray(value)) throw expected(name, 'null, "robust" or { quantile, scale }', value);
-  const given = checkObject(value, name);
-  checkKeys(given, ['quantile', 'scale'], `of ${name}`);
-  return checkThreshold(given, `${name}.`);
-};
-
-/** The default is 0.9 and 1, each for itself. */
-export function checkThreshold(given: Given<{ quantile: unknown; scale: unknown }>, prefix = ''): Threshold {
-  const { quantile = 0.9, scale = 1 } = given;
-  return Object.freeze({ quantile: quantileRule(quantile, `${prefix}quantile`), scale: scaleRule(scale, `${prefix}scale`) });
-}
 
 const betas: Rule<readonly [number, number]> = (value, name) => {
   if (!Array.isArray(value) || value.length !== 2) throw expected(name, 'two numbers in [0, 1)', value);
@@ -130,7 +99,7 @@ const muonRules: { [K in keyof MuonSettings]: Rule<MuonSettings[K]> } = {
   lrScale: oneOf('rms', 'spectral', 'none'),
 };
 
-const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = { ...muonRules, threshold };
+const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = { ...muonRules, threshold: checkThresholdOption };
 
 const adamwRules: { [K in keyof AdamWSettings]: Rule<AdamWSettings[K]> } = {
   lr: nonNegative,
@@ -146,16 +115,6 @@ export const rules: Readonly<Record<Algorithm, Readonly<Record<string, Rule<unkn
   muon: muonRules,
   adamw: adamwRules,
 };
-
-export const checkThreads = integer(0, 1024);
-
-export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
-
-/** The precision of the products on a device. The CPU has no float16, and bfloat16 where its instructions have. */
-export function precisionOn(device: string, asked: Precision): Precision {
-  if (device !== 'cpu') return asked;
-  return asked === 'bfloat16' && devices().cpu.precisions.includes(asked) ? asked : 'float32';
-}
 
 const deviceRules = {
   device: checkDevice,

@@ -1,7 +1,7 @@
-import type { GroupOptions } from './groups.js';
-import { Optimizer } from './base.js';
-import type { RootOptions } from './options.js';
 import type { Parameter } from '../parameter.js';
+import { Optimizer } from './base.js';
+import type { GroupOptions } from './groups.js';
+import type { RootOptions } from './options.js';
 
 /**
  * ROOT (arXiv 2511.20626): Muon whose momentum matrices are clipped at a quantile of their absolute values before they are

@@ -1,8 +1,9 @@
 import type * as native from '../../binding.js';
 import { boundedTriplesFor } from '../coefficients/option.js';
-import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
-import type { LrScale, Precision } from './options.js';
+import type { Precision } from '../devices.js';
 import type { MatrixLayout } from '../parameter.js';
+import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
+import type { LrScale } from './options.js';
 
 type MatrixSettings = native.OrthogonalSettings['matrices'];
 

@@ -1,12 +1,12 @@
 import { Writable } from 'node:stream';
 import { enumerate, expected, RootError } from '../errors.js';
-import { GradientSum } from './gradients.js';
 import { Optimizer } from '../optimizer/base.js';
 import { Parameter } from '../parameter.js';
+import { checkKeys, checkObject, integer, interval } from '../validate.js';
+import { GradientSum } from './gradients.js';
 import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
-import type { Evaluation, Model, StepMetrics, TrainOptions } from './loop.js';
-import { checkKeys, checkObject, integer, interval } from '../validate.js';
+import type { Evaluation, Model, StepMetrics, TrainOptions } from './types.js';
 
 /** The options of `train`, checked and complete. */
 export interface Training<Batch> {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { checkCoefficients, type Coefficients, presetNames } from '../../lib/coefficients/option.js';
+import { checkCoefficients, type Coefficients } from '../../lib/coefficients/option.js';
+import { presetNames } from '../../lib/coefficients/presets.js';
 import type { Precision, ThresholdOption } from '../../lib/index.js';
 import { type OptimizerName, optimizerNames } from './optimizers.js';
 

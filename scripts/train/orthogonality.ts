@@ -1,6 +1,6 @@
 import { triplesFor } from '../../lib/coefficients/option.js';
-import { type Optimizer, orthogonalityError, orthogonalize, type Parameter } from '../../lib/index.js';
 import { singularValues } from '../../lib/coefficients/singular-values.js';
+import { type Optimizer, orthogonalityError, orthogonalize, type Parameter } from '../../lib/index.js';
 
 /** What the iterations of a step made of a matrix. */
 export interface Orthogonality {

@@ -1,9 +1,10 @@
-import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../../lib/coefficients/adaptive.js';
 import { adaptiveTable } from '../../lib/coefficients/adaptive-table.js';
+import { adaptiveTriples, fitAdaptive, fitToSpectrum, tableKey } from '../../lib/coefficients/adaptive.js';
 import { composedBounds } from '../../lib/coefficients/bounds.js';
-import { newtonSchulzCoefficients, type Triple } from '../../lib/coefficients/option.js';
 import { rmsError } from '../../lib/coefficients/fit.js';
+import { newtonSchulzCoefficients } from '../../lib/coefficients/option.js';
 import { measuredSpectrum, mixedWithRandom } from '../../lib/coefficients/spectra.js';
+import type { Triple } from '../../lib/coefficients/triple.js';
 import { enclosure } from '../intervals.js';
 import { random } from '../support.js';
 

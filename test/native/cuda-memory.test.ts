@@ -1,7 +1,7 @@
-import koffi from 'koffi';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import koffi from 'koffi';
 import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../../lib/index.js';
 import { deviceMemory } from '../../scripts/device-memory.js';
 import { bits, devicesUnderTest, expectError, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';

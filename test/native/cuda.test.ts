@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os';
-import { type Device, devices, Muon, type OrthogonalState, orthogonalizeSync, Parameter, type Precision, Root, type RootGroup, softThresholdSync } from '../../lib/index.js';
+import { type Device, devices, Muon, orthogonalizeSync, type OrthogonalState, Parameter, type Precision, Root, type RootGroup, softThresholdSync } from '../../lib/index.js';
 import { bits, devicesUnderTest, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';

@@ -1,4 +1,4 @@
-import { AdamW, type GroupOptions, Muon, type Optimizer, type ParamGroup, Parameter, Root, type RootOptions } from '../../lib/index.js';
+import { AdamW, type GroupOptions, Muon, type Optimizer, Parameter, type ParamGroup, Root, type RootOptions } from '../../lib/index.js';
 import { bits, expectError, gaussian } from '../support.js';
 
 const parameters = (...shapes: number[][]) => shapes.map((shape, i) => new Parameter({ name: `p${i}`, shape }));

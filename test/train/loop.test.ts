@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { AdamW, type Model, Muon, Parameter, Root, type StepMetrics, train, type TrainOptions } from '../../lib/index.js';
-import { adamw, type Batch, batch, batches, isOpen, logistic, readLines } from './logistic.js';
 import { bits, expectError, relativeError } from '../support.js';
+import { adamw, type Batch, batch, batches, isOpen, logistic, readLines } from './logistic.js';
 
 let folder: string;
 beforeAll(() => {

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PassThrough, Writable } from 'node:stream';
 import { type StepMetrics, train } from '../../lib/index.js';
-import { adamw, batches, isOpen, logistic, readLines } from './logistic.js';
 import { expectError } from '../support.js';
+import { adamw, batches, isOpen, logistic, readLines } from './logistic.js';
 
 let folder: string;
 beforeAll(() => {

@@ -1,0 +1,41 @@
+import { types } from 'node:util';
+import { describe, expected, RootError } from './errors.js';
+
+/**
+ * A Float32Array of that length, over memory that cannot shrink while a step uses it.
+ * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH
+ */
+export function checkArray(array: unknown, size: number, name: string): Float32Array {
+  // Not `instanceof`, which fails for arrays from another realm.
+  if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
+  if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
+    throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`);
+  }
+  if (array.length !== size) {
+    if (array.length === 0 && array.buffer.byteLength === 0) {
+      const got = 'one without memory: empty or detached (transferred to another thread?)';
+      throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be a Float32Array of length ${size}, got ${got}`);
+    }
+    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to be of length ${size}, got ${describe(array)}`);
+  }
+  return array;
+}
+
+/**
+ * A new array of `size` zeros.
+ * @param label stands in the message
+ * @throws RootError ERR_OUT_OF_MEMORY
+ */
+export function allocate(size: number, label: string): Float32Array {
+  try {
+    return new Float32Array(size);
+  } catch (cause) {
+    throw new RootError('ERR_OUT_OF_MEMORY', `Cannot allocate the ${size} elements of ${label}`, { cause });
+  }
+}
+
+/** The first value that is not finite, for a message: "NaN at index 3". */
+export function firstNonFinite(array: Float32Array): string | undefined {
+  const index = array.findIndex((value) => !Number.isFinite(value));
+  return index < 0 ? undefined : `${describe(array[index])} at index ${index}`;
+}
