@@ -1,4 +1,4 @@
-// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to lib/coefficients/adaptive-table.ts.
+// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to lib/coefficients/adaptive-table.json.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fitAdaptive, tableKey } from '../lib/coefficients/adaptive.js';
@@ -48,13 +48,9 @@ const familyShapes = Object.values(families).flatMap((widths) =>
 const shapes = new Map([...powersOfTwo, ...familyShapes].map((shape) => [shape.join('x'), shape]));
 const sorted = [...shapes.values()].sort(([a, b], [c, d]) => a - c || b - d);
 const lines = sorted.flatMap(([m, n]) =>
-  stepCounts.map((steps) => `  ['${tableKey(m, n, steps)}', [${fitAdaptive(m, n, steps).flat().join(', ')}]],`),
+  stepCounts.map((steps) => `"${tableKey(m, n, steps)}": [${fitAdaptive(m, n, steps).flat().join(', ')}]`),
 );
 
-const source = `// Written by \`npm run coefficients\`. Shorter side x longer side : iterations, and a, b, c of each.
-export const adaptiveTable: ReadonlyMap<string, readonly number[]> = new Map([
-${lines.join('\n')}
-]);
-`;
-writeFileSync(path.join(__dirname, '..', 'lib', 'coefficients', 'adaptive-table.ts'), source);
-console.log(`lib/coefficients/adaptive-table.ts: ${sorted.length} shapes, each for ${stepCounts.join(', ')} iterations`);
+const file = 'lib/coefficients/adaptive-table.json';
+writeFileSync(path.join(__dirname, '..', file), `{\n${lines.join(',\n')}\n}\n`);
+console.log(`${file}: ${sorted.length} shapes, each for ${stepCounts.join(', ')} iterations`);

@@ -1,4 +1,4 @@
-import { adaptiveTable } from './adaptive-table.js';
+import adaptiveTable from './adaptive-table.json';
 import { fitTriples } from './fit.js';
 import { cans, muon, paper, polarExpress, quintic } from './published.js';
 import { defaultSpectrum, type Spectrum, withTail } from './spectra.js';
@@ -9,6 +9,9 @@ export const mostFitted = 10;
 
 /** Maps 1 to 1 with two derivatives 0, and [0, 1.25] into [0, 1.05]. */
 const finisher: Triple = Object.freeze([1.875, -1.25, 0.375] as const);
+
+/** Written by `npm run coefficients`: by shorter side x longer side : iterations, a, b, c of each iteration in turn. */
+const table: Readonly<Record<string, readonly number[]>> = adaptiveTable;
 
 const cache = new Map<string, readonly Triple[]>();
 
@@ -49,7 +52,7 @@ export function tableKey(m: number, n: number, steps: number): string {
 }
 
 function fromTable(key: string): readonly Triple[] | undefined {
-  const numbers = adaptiveTable.get(key);
+  const numbers = table[key];
   if (numbers === undefined) return undefined;
   const triple = (i: number): Triple => Object.freeze([numbers[3 * i]!, numbers[3 * i + 1]!, numbers[3 * i + 2]!] as const);
   return Object.freeze(Array.from({ length: numbers.length / 3 }, (_, i) => triple(i)));

@@ -79,7 +79,7 @@ function makeGroup(algorithm: Algorithm, params: Parameter[], given: Record<stri
     const value = key === 'steps' && chosen === undefined ? defaultSteps(settings['coefficients'] as Coefficients) : chosen;
     settings[key] = rule(value, `${key} of ${label}`);
   }
-  if (algorithm !== 'adamw') checkCalibratedSteps(settings['coefficients'] as Coefficients, settings['steps'] as number);
+  if (algorithm !== 'adamw') checkCalibratedSteps(settings['coefficients'], settings['steps'] as number);
   return live(algorithm, params, settings);
 }
 
