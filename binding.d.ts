@@ -107,7 +107,13 @@ export class Optimizer {
    * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
    * @param profile whether to fill `stepTimes`; only on the CPU
    */
-  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[], profile?: boolean);
+  constructor(
+    device: string,
+    threads: number,
+    precision: Precision,
+    parameters: readonly ParameterLayout[],
+    profile?: boolean,
+  );
 
   /** CPU threads in use. */
   readonly threads: number;
@@ -129,8 +135,16 @@ export class Optimizer {
    * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but `dispose`
    * throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime: the step has happened all the same.
    */
-  step(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): Promise<number[]>;
-  stepSync(data: readonly Float32Array[], gradients: readonly Float32Array[], settings: readonly ParameterSettings[]): number[];
+  step(
+    data: readonly Float32Array[],
+    gradients: readonly Float32Array[],
+    settings: readonly ParameterSettings[],
+  ): Promise<number[]>;
+  stepSync(
+    data: readonly Float32Array[],
+    gradients: readonly Float32Array[],
+    settings: readonly ParameterSettings[],
+  ): number[];
 
   /** Copies the device's data to the arrays, or the arrays' to the device, off the event loop, ERR_BUSY meanwhile; nothing on the CPU. */
   readParameters(data: readonly Float32Array[]): Promise<void>;

@@ -23,7 +23,11 @@ export default {
   testTimeout: 60_000,
   projects: [
     // The addon as it was built here, on every device there is.
-    { ...common, displayName: 'addon', testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/native/emulator.test.ts'] },
+    {
+      ...common,
+      displayName: 'addon',
+      testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/native/emulator.test.ts'],
+    },
     // The CUDA backend's kernels, compiled for the host.
     {
       ...common,

@@ -9,12 +9,18 @@ export function checkArray(array: unknown, size: number, name: string): Float32A
   // Not `instanceof`, which fails for arrays from another realm.
   if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
   if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
-    throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`);
+    throw new RootError(
+      'ERR_INVALID_ARGUMENT',
+      `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`,
+    );
   }
   if (array.length !== size) {
     if (array.length === 0 && array.buffer.byteLength === 0) {
       const got = 'one without memory: empty or detached (transferred to another thread?)';
-      throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${name} to be a Float32Array of length ${size}, got ${got}`);
+      throw new RootError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected ${name} to be a Float32Array of length ${size}, got ${got}`,
+      );
     }
     throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to be of length ${size}, got ${describe(array)}`);
   }

@@ -40,8 +40,14 @@ function load(): Binding {
     const candidates = builds.map((folder) => path.join(packageRoot, ...folder, 'root_optimizer.node'));
     const found = candidates.find((file) => existsSync(file));
     throw found === undefined
-      ? unavailable(`The native addon is not built; run: npx root-optimizer build\nLooked for ${candidates.join(' and ')}`, cause)
-      : unavailable(`The native addon at ${found} does not load (${message(cause)}); to build it anew, run: npx root-optimizer build`, cause);
+      ? unavailable(
+          `The native addon is not built; run: npx root-optimizer build\nLooked for ${candidates.join(' and ')}`,
+          cause,
+        )
+      : unavailable(
+          `The native addon at ${found} does not load (${message(cause)}); to build it anew, run: npx root-optimizer build`,
+          cause,
+        );
   }
 }
 

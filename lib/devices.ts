@@ -41,7 +41,9 @@ export function resolveDevice(device: Device): DeviceInfo {
   const onCpu = (reason: string) => Object.freeze({ name: 'cpu', description: cpu.description, reason } as const);
   if (device === 'cpu') return onCpu('asked for');
   if (device === 'auto' && cuda.devices[0] !== undefined && process.env['ROOT_OPTIMIZER_AUTO_CUDA'] !== '1') {
-    return onCpu(`the CUDA backend has not been run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for or ROOT_OPTIMIZER_AUTO_CUDA is 1`);
+    return onCpu(
+      `the CUDA backend has not been run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for or ROOT_OPTIMIZER_AUTO_CUDA is 1`,
+    );
   }
   const candidates = device.includes(':') ? cuda.devices.filter((one) => one.name === device) : cuda.devices;
   const obstacles: string[] = [];
@@ -53,7 +55,9 @@ export function resolveDevice(device: Device): DeviceInfo {
     }
     obstacles.push(`${name}: ${obstacle}`);
   }
-  const missing = cuda.reason ?? `there ${cuda.devices.length === 1 ? 'is' : 'are'} ${cuda.devices.map((one) => one.name).join(', ')}`;
+  const missing =
+    cuda.reason ??
+    `there ${cuda.devices.length === 1 ? 'is' : 'are'} ${cuda.devices.map((one) => one.name).join(', ')}`;
   const reason = obstacles.length > 0 ? obstacles.join('; ') : missing;
   if (device === 'auto') return onCpu(reason);
   throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${reason}`);

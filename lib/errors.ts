@@ -35,7 +35,8 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
   if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}`;
   if (Array.isArray(value)) return describeArray(value);
-  if (ArrayBuffer.isView(value)) return `${kind(value)} of length ${String('length' in value ? value.length : value.byteLength)}`;
+  if (ArrayBuffer.isView(value))
+    return `${kind(value)} of length ${String('length' in value ? value.length : value.byteLength)}`;
   if (typeof value === 'object' && value !== null) return `${/^[AEIOU]/.test(kind(value)) ? 'an' : 'a'} ${kind(value)}`;
   return typeof value === 'bigint' ? `${value}n` : String(value);
 }
@@ -47,7 +48,7 @@ function describeArray(array: unknown[]): string {
 
 function kind(object: object): string {
   return Object.prototype.toString.call(object) === '[object Object]'
-    ? (object.constructor as { name?: string } | undefined)?.name ?? 'Object'
+    ? ((object.constructor as { name?: string } | undefined)?.name ?? 'Object')
     : Object.prototype.toString.call(object).slice(8, -1);
 }
 

@@ -1,7 +1,21 @@
 import { allocate, checkArray, firstNonFinite } from './arrays.js';
 import { addon, guard, guardAsync } from './binding.js';
-import { boundedTriplesFor, checkCoefficients, checkSteps, type Coefficients, defaultSteps } from './coefficients/option.js';
-import { checkDevice, checkPrecision, checkThreads, type Device, type Precision, precisionOn, resolveDevice } from './devices.js';
+import {
+  boundedTriplesFor,
+  checkCoefficients,
+  checkSteps,
+  type Coefficients,
+  defaultSteps,
+} from './coefficients/option.js';
+import {
+  checkDevice,
+  checkPrecision,
+  checkThreads,
+  type Device,
+  type Precision,
+  precisionOn,
+  resolveDevice,
+} from './devices.js';
 import { expected, RootError } from './errors.js';
 import { type Layout, matricesOf } from './parameter.js';
 import { checkThreshold } from './threshold.js';
@@ -49,14 +63,24 @@ export interface SoftThresholdResult {
  * @returns `out`, which what is refused leaves as it was, or a new array of the same shape
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */
-export async function orthogonalize(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Promise<Float32Array> {
+export async function orthogonalize(
+  x: Float32Array,
+  shape: readonly number[],
+  options: OrthogonalizeOptions = {},
+): Promise<Float32Array> {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  await guardAsync(() => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients)).catch((error: unknown) => explain(error, x));
+  await guardAsync(() => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients)).catch(
+    (error: unknown) => explain(error, x),
+  );
   return output;
 }
 
 /** The same as `orthogonalize`, on the calling thread. */
-export function orthogonalizeSync(x: Float32Array, shape: readonly number[], options: OrthogonalizeOptions = {}): Float32Array {
+export function orthogonalizeSync(
+  x: Float32Array,
+  shape: readonly number[],
+  options: OrthogonalizeOptions = {},
+): Float32Array {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
   try {
     guard(() => addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients));
@@ -91,7 +115,16 @@ export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions
 }
 
 function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
-  checkKeys(checkObject(options, 'the options'), ['coefficients', 'steps', 'device', 'threads', 'precision', 'split', 'stack', 'out']);
+  checkKeys(checkObject(options, 'the options'), [
+    'coefficients',
+    'steps',
+    'device',
+    'threads',
+    'precision',
+    'split',
+    'stack',
+    'out',
+  ]);
   const extents = checkShape(shape, 'shape');
   if (extents.length < 2) throw expected('shape', 'of at least 2 dimensions', shape);
   const size = product(extents);
@@ -102,7 +135,9 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
   const place = where(options);
   const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
-  const coefficients = matrices.map(({ rows, columns }) => Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()));
+  const coefficients = matrices.map(({ rows, columns }) =>
+    Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()),
+  );
   return { ...place, precision, output: out ?? allocate(size, 'the result'), matrices, coefficients };
 }
 
@@ -123,5 +158,7 @@ function where({ device, threads }: WhereOptions): { device: string; threads: nu
 /** The addon tells only that a value is not finite. */
 function explain(error: unknown, x: Float32Array): never {
   const found = error instanceof RootError && error.code === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
-  throw found === undefined ? error : new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
+  throw found === undefined
+    ? error
+    : new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
 }

@@ -19,7 +19,14 @@ export { type Coefficients, newtonSchulzCoefficients } from './coefficients/opti
 export type { Preset } from './coefficients/presets.js';
 export type { Triple } from './coefficients/triple.js';
 export { AdamW } from './optimizer/adamw.js';
-export type { AdamWState, DeviceMemory, Optimizer, OrthogonalState, ParameterState, StepReport } from './optimizer/base.js';
+export type {
+  AdamWState,
+  DeviceMemory,
+  Optimizer,
+  OrthogonalState,
+  ParameterState,
+  StepReport,
+} from './optimizer/base.js';
 export type { AdamWGroup, GroupOptions, MuonGroup, ParamGroup, RootGroup } from './optimizer/groups.js';
 export { Muon } from './optimizer/muon.js';
 export type {

@@ -32,5 +32,8 @@ export function orthogonalityError(x: Float32Array, shape: readonly number[]): O
   if (wrong !== undefined) throw new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${wrong}`);
   const { values, weights } = singularValues(x, rows, columns);
   const mean = (f: (value: number) => number) => values.reduce((sum, value, i) => sum + weights[i]! * f(value), 0);
-  return { gram: Math.sqrt(mean((value) => (value * value - 1) ** 2)), polar: Math.sqrt(mean((value) => (value - 1) ** 2)) };
+  return {
+    gram: Math.sqrt(mean((value) => (value * value - 1) ** 2)),
+    polar: Math.sqrt(mean((value) => (value - 1) ** 2)),
+  };
 }

@@ -84,7 +84,11 @@ export interface Layout {
 }
 
 /** The matrices of an array of `shape`, as `Parameter` reads it. */
-export function matricesOf(shape: readonly number[], { split, stack = false }: Layout, label: string): readonly MatrixLayout[] {
+export function matricesOf(
+  shape: readonly number[],
+  { split, stack = false }: Layout,
+  label: string,
+): readonly MatrixLayout[] {
   if (typeof stack !== 'boolean') throw expected(`stack of ${label}`, 'true or false', stack);
   const least = stack ? 3 : 2;
   if (shape.length < least && (stack || split !== undefined)) {
@@ -109,14 +113,18 @@ export function matricesOf(shape: readonly number[], { split, stack = false }: L
 function blocksOf(split: unknown, rows: number, name: string): readonly number[] {
   if (split === undefined) return [rows];
   if (typeof split === 'number') {
-    if (!Number.isInteger(split) || split < 1 || rows % split !== 0) throw expected(name, `a divisor of the ${rows} rows`, split);
+    if (!Number.isInteger(split) || split < 1 || rows % split !== 0)
+      throw expected(name, `a divisor of the ${rows} rows`, split);
     return Array.from({ length: split }, () => rows / split);
   }
   if (!Array.isArray(split)) throw expected(name, 'a number of blocks or a list of their rows', split);
   const blocks = checkShape(split, name);
   const sum = blocks.reduce((a, b) => a + b, 0);
   if (sum !== rows) {
-    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to sum to the ${rows} rows, got ${describe(split)}: ${sum}`);
+    throw new RootError(
+      'ERR_SHAPE_MISMATCH',
+      `Expected ${name} to sum to the ${rows} rows, got ${describe(split)}: ${sum}`,
+    );
   }
   return blocks;
 }

@@ -11,7 +11,8 @@ export interface Threshold {
  * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a normal
  * distribution. `null`: no clipping.
  */
-export type ThresholdOption = 'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;
+export type ThresholdOption =
+  'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;
 
 const quantileRule = interval('[0, 1]');
 const scaleRule = interval('(0, ∞)');
@@ -20,7 +21,8 @@ const scaleRule = interval('(0, ∞)');
 export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
   if (value === null) return null;
   if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745 });
-  if (typeof value !== 'object' || Array.isArray(value)) throw expected(name, 'null, "robust" or { quantile, scale }', value);
+  if (typeof value !== 'object' || Array.isArray(value))
+    throw expected(name, 'null, "robust" or { quantile, scale }', value);
   const given = checkObject(value, name);
   checkKeys(given, ['quantile', 'scale'], `of ${name}`);
   return checkThreshold(given, `${name}.`);
@@ -31,7 +33,13 @@ export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
  * @param prefix stands before their names in a message
  * @throws RootError ERR_INVALID_ARGUMENT
  */
-export function checkThreshold(given: { readonly quantile?: unknown; readonly scale?: unknown }, prefix = ''): Threshold {
+export function checkThreshold(
+  given: { readonly quantile?: unknown; readonly scale?: unknown },
+  prefix = '',
+): Threshold {
   const { quantile = 0.9, scale = 1 } = given;
-  return Object.freeze({ quantile: quantileRule(quantile, `${prefix}quantile`), scale: scaleRule(scale, `${prefix}scale`) });
+  return Object.freeze({
+    quantile: quantileRule(quantile, `${prefix}quantile`),
+    scale: scaleRule(scale, `${prefix}scale`),
+  });
 }

@@ -13,15 +13,24 @@ export const boolean: Rule<boolean> = (value, name) => {
  * has to be finite there.
  */
 export function interval(text: string): Rule<number> {
-  const [, open, low, high, close] = /^([[(])(.+), (.+)([\])])$/.exec(text) as unknown as [string, string, string, string, string];
+  const [, open, low, high, close] = /^([[(])(.+), (.+)([\])])$/.exec(text) as unknown as [
+    string,
+    string,
+    string,
+    string,
+    string,
+  ];
   const least = Number(low);
   const most = high === '∞' ? Infinity : Number(high);
   return (value, name) => {
     const inside =
-      typeof value === 'number' && (open === '[' ? value >= least : value > least) && (close === ']' ? value <= most : value < most);
+      typeof value === 'number' &&
+      (open === '[' ? value >= least : value > least) &&
+      (close === ']' ? value <= most : value < most);
     if (!inside) throw expected(name, `in ${text}`, value);
     const rounded = Math.fround(value);
-    if (!Number.isFinite(rounded) || (close === ')' && rounded === most)) throw expected(name, `in ${text} as a float32`, value);
+    if (!Number.isFinite(rounded) || (close === ')' && rounded === most))
+      throw expected(name, `in ${text} as a float32`, value);
     return value;
   };
 }
@@ -77,7 +86,10 @@ export function checkKeys(object: object, known: readonly string[], where = ''):
 export function unknownOption(key: string, known: readonly string[], where = ''): RootError {
   const name = `Unknown option ${JSON.stringify(key)}${where === '' ? '' : ` ${where}`}`;
   const near = nearest(key, known);
-  return new RootError('ERR_INVALID_ARGUMENT', near === undefined ? `${name}; there are ${known.join(', ')}` : `${name}; did you mean "${near}"?`);
+  return new RootError(
+    'ERR_INVALID_ARGUMENT',
+    near === undefined ? `${name}; there are ${known.join(', ')}` : `${name}; did you mean "${near}"?`,
+  );
 }
 
 /** What other libraries call these options. */
@@ -101,7 +113,9 @@ function nearest(key: string, known: readonly string[]): string | undefined {
   const plain = key.toLowerCase().replace(/[^a-z0-9]/g, '');
   const alias = Object.hasOwn(aliases, plain) ? aliases[plain] : undefined;
   if (alias !== undefined && known.includes(alias)) return alias;
-  const ranked = known.map((name) => ({ name, edits: editDistance(plain, name.toLowerCase()) })).sort((a, b) => a.edits - b.edits);
+  const ranked = known
+    .map((name) => ({ name, edits: editDistance(plain, name.toLowerCase()) }))
+    .sort((a, b) => a.edits - b.edits);
   const best = ranked[0];
   return best !== undefined && best.edits <= Math.max(1, Math.floor(best.name.length / 3)) ? best.name : undefined;
 }

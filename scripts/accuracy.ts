@@ -1,5 +1,13 @@
 import { parseArgs } from 'node:util';
-import { type Device, devices, newtonSchulzCoefficients, orthogonalizeSync, type Precision, type Preset, RootError } from '../lib/index.js';
+import {
+  type Device,
+  devices,
+  newtonSchulzCoefficients,
+  orthogonalizeSync,
+  type Precision,
+  type Preset,
+  RootError,
+} from '../lib/index.js';
 import { iterated, matrixOf, spectra } from './spectra.js';
 
 const HELP = `Usage: npx tsx scripts/accuracy.ts [options]
@@ -25,12 +33,15 @@ function main(): void {
   const device = (values.device ?? 'cpu') as Device;
   const steps = Number(values.steps ?? 5);
   const presets = (values.presets ?? 'adaptive,muon,polar-express,cans,quintic').split(',') as Preset[];
-  const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048').split(',').map((shape) => shape.split('x').map(Number) as [number, number]);
+  const shapes = (values.shapes ?? '128x128,128x512,512x512,512x2048,2048x2048')
+    .split(',')
+    .map((shape) => shape.split('x').map(Number) as [number, number]);
   const { cpu, cuda } = devices();
   const possible: Precision[] = device === 'cpu' ? cpu.precisions : ['float16', 'bfloat16', 'float32'];
   const precisions = (values.precision?.split(',') as Precision[] | undefined) ?? possible;
   const missing = precisions.find((one) => !possible.includes(one));
-  if (missing !== undefined) throw new Error(`Expected --precision to name some of ${possible.join(', ')}, got "${missing}"`);
+  if (missing !== undefined)
+    throw new Error(`Expected --precision to name some of ${possible.join(', ')}, got "${missing}"`);
   console.log(`${device === 'cpu' ? cpu.description : (cuda.devices[0]?.description ?? '')}, ${steps} iterations\n`);
   console.log(`| shape | precision | spectrum | ${presets.join(' | ')} |`);
   console.log(`|---|---|---|${'---|'.repeat(presets.length)}`);
@@ -39,11 +50,16 @@ function main(): void {
     for (const [name, spectrum] of Object.entries(spectra)) {
       const sigma = spectrum(m, n / m);
       const x = Float32Array.from(matrixOf(sigma, rows, columns));
-      const images = presets.map((preset) => matrixOf(iterated(sigma, newtonSchulzCoefficients([rows, columns], preset, steps)), rows, columns));
+      const images = presets.map((preset) =>
+        matrixOf(iterated(sigma, newtonSchulzCoefficients([rows, columns], preset, steps)), rows, columns),
+      );
       for (const precision of precisions) {
         const errors = presets.map((coefficients, i) => {
           try {
-            return relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision }), images[i]!).toExponential(1);
+            return relativeError(
+              orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision }),
+              images[i]!,
+            ).toExponential(1);
           } catch (error) {
             if (error instanceof RootError && error.message.includes(`rounded to ${precision}`)) return 'refused';
             throw error;

@@ -30,11 +30,22 @@ interface Case {
 function parseCase(text: string): Case {
   const [, rows, columns, count] = /^([1-9]\d*)x([1-9]\d*)x([1-9]\d*)$/.exec(text) ?? [];
   if (count === undefined) throw new Error(`Expected cases such as 768x3072x24, got "${text}"`);
-  return { name: `${count} of ${rows}×${columns}`, shapes: Array.from({ length: Number(count) }, () => [Number(rows), Number(columns)]) };
+  return {
+    name: `${count} of ${rows}×${columns}`,
+    shapes: Array.from({ length: Number(count) }, () => [Number(rows), Number(columns)]),
+  };
 }
 
 function model(layers: number): Case {
-  const layer: [number, number][] = [[2048, 2048], [2048, 2048], [2048, 2048], [2048, 2048], [8192, 2048], [8192, 2048], [2048, 8192]];
+  const layer: [number, number][] = [
+    [2048, 2048],
+    [2048, 2048],
+    [2048, 2048],
+    [2048, 2048],
+    [8192, 2048],
+    [8192, 2048],
+    [2048, 8192],
+  ];
   return { name: `${layers} layers of 2048/8192`, shapes: Array.from({ length: layers }, () => layer).flat() };
 }
 
@@ -43,14 +54,23 @@ function flops(shapes: readonly [number, number][], precision: Precision): { pla
   for (const [rows, columns] of shapes) {
     const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];
     plain += 5 * (4 * m * m * n + 2 * m ** 3);
-    executed += addon().newtonSchulzPlan('cuda:0', precision, rows, columns, Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat())).flops;
+    executed += addon().newtonSchulzPlan(
+      'cuda:0',
+      precision,
+      rows,
+      columns,
+      Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat()),
+    ).flops;
   }
   return { plain, executed };
 }
 
 /** Standard normal values, enough for the largest matrix. */
 function gaussian(size: number): Float32Array {
-  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
 }
 
 function milliseconds(task: () => unknown): number {
@@ -84,31 +104,59 @@ function measure({ name, shapes }: Case, precision: Precision, device: Device, r
     for (const one of params) memory.write(optimizer.deviceMemory(one).grad, random.subarray(0, one.size));
     return optimizer;
   });
-  const [muon, root] = medians(rounds, held.map((optimizer) => () => optimizer.stepSync()));
+  const [muon, root] = medians(
+    rounds,
+    held.map((optimizer) => () => optimizer.stepSync()),
+  );
   const { memoryBytes } = held[1]!;
-  held.forEach((optimizer) => { optimizer.dispose(); });
+  held.forEach((optimizer) => {
+    optimizer.dispose();
+  });
 
-  const copied = new Root(shapes.map((shape, i) => new Parameter({ name: `w${i}`, shape, grad: random.subarray(0, shape[0] * shape[1]) })), { device, precision, lr: 1e-3 });
+  const copied = new Root(
+    shapes.map((shape, i) => new Parameter({ name: `w${i}`, shape, grad: random.subarray(0, shape[0] * shape[1]) })),
+    { device, precision, lr: 1e-3 },
+  );
   const [withCopies] = medians(Math.max(3, Math.round(rounds / 3)), [() => copied.stepSync()]);
   copied.dispose();
 
   const { plain, executed } = flops(shapes, precision);
   const tflops = (count: number) => (count / muon! / 1e9).toFixed(0);
-  const cells = [name, precision, muon!.toFixed(3), root!.toFixed(3), `${(100 * (root! / muon! - 1)).toFixed(1)} %`, tflops(plain), tflops(executed), (withCopies! / root!).toFixed(1), (memoryBytes / 2 ** 30).toFixed(2)];
+  const cells = [
+    name,
+    precision,
+    muon!.toFixed(3),
+    root!.toFixed(3),
+    `${(100 * (root! / muon! - 1)).toFixed(1)} %`,
+    tflops(plain),
+    tflops(executed),
+    (withCopies! / root!).toFixed(1),
+    (memoryBytes / 2 ** 30).toFixed(2),
+  ];
   return `| ${cells.join(' | ')} |`;
 }
 
 function main(): void {
   const text = { type: 'string' } as const;
-  const { values } = parseArgs({ options: { cases: text, model: text, precision: text, rounds: text, device: text, help: { type: 'boolean' } } });
-  if (values.help) { console.log(HELP); return; }
+  const { values } = parseArgs({
+    options: { cases: text, model: text, precision: text, rounds: text, device: text, help: { type: 'boolean' } },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
   const layers = Number(values.model ?? 16);
   const rounds = Number(values.rounds ?? 30);
-  if (!Number.isInteger(layers) || layers < 0 || !Number.isInteger(rounds) || rounds < 1) throw new Error('Expected --model and --rounds to be whole numbers');
+  if (!Number.isInteger(layers) || layers < 0 || !Number.isInteger(rounds) || rounds < 1)
+    throw new Error('Expected --model and --rounds to be whole numbers');
   const cases = [...(values.cases ?? CASES).split(',').map(parseCase), ...(layers > 0 ? [model(layers)] : [])];
   const device = (values.device ?? 'cuda') as Device;
-  console.log(`${deviceOf(device).description}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, median of ${rounds}\n`);
-  console.log('| matrices | precision | Muon, ms | ROOT, ms | clip | effective | executed | host | memory, GiB |\n|---|---|---|---|---|---|---|---|---|');
+  console.log(
+    `${deviceOf(device).description}, Node ${process.version}, ${new Date().toISOString().slice(0, 10)}, median of ${rounds}\n`,
+  );
+  console.log(
+    '| matrices | precision | Muon, ms | ROOT, ms | clip | effective | executed | host | memory, GiB |\n|---|---|---|---|---|---|---|---|---|',
+  );
   for (const precision of (values.precision ?? 'float16').split(',') as Precision[]) {
     for (const one of cases) console.log(measure(one, precision, device, rounds));
   }

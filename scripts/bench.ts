@@ -4,7 +4,15 @@ import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
 import type { Optimizer } from '../binding.js';
 import { addon } from '../lib/binding.js';
-import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../lib/index.js';
+import {
+  devices,
+  Muon,
+  newtonSchulzCoefficients,
+  orthogonalizeSync,
+  Parameter,
+  type Precision,
+  Root,
+} from '../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
@@ -71,20 +79,47 @@ interface Work {
 async function main(): Promise<void> {
   const text = { type: 'string' } as const;
   const { values } = parseArgs({
-    options: { shapes: text, threads: text, sets: text, precision: text, time: text, json: text, compare: text, worker: text, help: { type: 'boolean' } },
+    options: {
+      shapes: text,
+      threads: text,
+      sets: text,
+      precision: text,
+      time: text,
+      json: text,
+      compare: text,
+      worker: text,
+      help: { type: 'boolean' },
+    },
   });
-  if (values.help) { console.log(HELP); return; }
-  if (values.worker !== undefined) { console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work))); return; }
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
+  if (values.worker !== undefined) {
+    console.log(JSON.stringify(await measureAll(JSON.parse(values.worker) as Work)));
+    return;
+  }
 
   const { cpu } = devices();
   const work: Work = {
     shapes: (values.shapes ?? SHAPES).split(',').map(parseShape),
-    threads: values.threads === undefined ? [...new Set([1, cpu.physicalCores])] : values.threads.split(',').map((one) => positive(one, '--threads')),
+    threads:
+      values.threads === undefined
+        ? [...new Set([1, cpu.physicalCores])]
+        : values.threads.split(',').map((one) => positive(one, '--threads')),
     precisions: (values.precision ?? 'float32').split(',').map(parsePrecision),
     time: positive(values.time ?? '1000', '--time'),
   };
-  const before = values.compare === undefined ? undefined : (JSON.parse(readFileSync(values.compare, 'utf8')) as Report);
-  const report: Report = { date: new Date().toISOString(), processor: cpu.description, node: process.version, peakGflops: {}, rows: [], manySmall: [] };
+  const before =
+    values.compare === undefined ? undefined : (JSON.parse(readFileSync(values.compare, 'utf8')) as Report);
+  const report: Report = {
+    date: new Date().toISOString(),
+    processor: cpu.description,
+    node: process.version,
+    peakGflops: {},
+    rows: [],
+    manySmall: [],
+  };
   for (const set of chooseSets(values.sets, cpu.instructionSet)) {
     const part = measureSet(set, work);
     if (part === undefined) continue;
@@ -108,7 +143,8 @@ function positive(text: string, name: string): number {
 }
 
 function parsePrecision(text: string): Precision {
-  if (text !== 'float32' && text !== 'bfloat16') throw new Error(`Expected --precision to name some of float32, bfloat16, got "${text}"`);
+  if (text !== 'float32' && text !== 'bfloat16')
+    throw new Error(`Expected --precision to name some of float32, bfloat16, got "${text}"`);
   return text;
 }
 
@@ -117,7 +153,8 @@ const SETS = ['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'];
 function chooseSets(asked: string | undefined, widest: string): string[] {
   if (asked === undefined) return [widest];
   const sets = asked === 'all' ? SETS : asked.split(',');
-  for (const set of sets) if (!SETS.includes(set)) throw new Error(`Expected --sets to name some of ${SETS.join(', ')}, got "${set}"`);
+  for (const set of sets)
+    if (!SETS.includes(set)) throw new Error(`Expected --sets to name some of ${SETS.join(', ')}, got "${set}"`);
   return sets;
 }
 
@@ -138,17 +175,28 @@ async function measureAll({ shapes, threads, precisions, time }: Work): Promise<
   const rows: Row[] = [];
   const manySmall: Report['manySmall'] = [];
   for (const precision of precisions.filter((one) => peaks[one] !== undefined)) {
-    for (const shape of shapes) rows.push(...(await measureShape(shape, threads, precision, time, peaks)).map((row) => ({ set, ...row })));
-    for (const count of threads) manySmall.push({ set, precision, threads: count, ratio: await measureManySmall(count, precision, time) });
+    for (const shape of shapes)
+      rows.push(...(await measureShape(shape, threads, precision, time, peaks)).map((row) => ({ set, ...row })));
+    for (const count of threads)
+      manySmall.push({ set, precision, threads: count, ratio: await measureManySmall(count, precision, time) });
   }
   return { rows, manySmall, peakGflops: { [set]: peaks } };
 }
 
-async function measureShape(shape: [number, number], threads: number[], precision: Precision, time: number, peaks: Record<string, number>): Promise<Omit<Row, 'set'>[]> {
+async function measureShape(
+  shape: [number, number],
+  threads: number[],
+  precision: Precision,
+  time: number,
+  peaks: Record<string, number>,
+): Promise<Omit<Row, 'set'>[]> {
   const size = shape[0] * shape[1];
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
   const contestants = threads.map((count) => contestant(shape, count, precision));
-  const rounds = await inTurns(time, contestants.flatMap(({ tasks }) => tasks));
+  const rounds = await inTurns(
+    time,
+    contestants.flatMap(({ tasks }) => tasks),
+  );
   const memory = contestants.map(({ root }) => root.memoryBytes);
   for (const { root, muon, profiled } of contestants) {
     for (const optimizer of [root, muon, profiled]) optimizer.dispose();
@@ -159,7 +207,8 @@ async function measureShape(shape: [number, number], threads: number[], precisio
   const { physicalCores } = devices().cpu;
   const turns = rounds.map((round) => threads.map((_, i) => turnOf(round.slice(i * TASKS, (i + 1) * TASKS))));
   return threads.map((count, i) => {
-    const typical = (figure: (turn: Turn, first: Turn) => number) => median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
+    const typical = (figure: (turn: Turn, first: Turn) => number) =>
+      median(turns.map((turn) => figure(turn[i]!, turn[0]!)));
     const orthogonalizeMs = typical((turn) => turn.orthogonalizeMs);
     const { products } = contestants[i]!;
     return {
@@ -208,14 +257,29 @@ function contestant(shape: [number, number], threads: number, precision: Precisi
   const size = shape[0] * shape[1];
   const x = gaussian(size);
   const out = new Float32Array(size);
-  const parameters = [1, 2].map((i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }));
+  const parameters = [1, 2].map(
+    (i) => new Parameter({ name: `w${i}`, shape, data: gaussian(size), grad: gaussian(size) }),
+  );
   const root = new Root([parameters[0]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const muon = new Muon([parameters[1]!], { lr: 1e-3, threads, precision, device: 'cpu' });
   const [rows, columns] = shape;
-  const profiled = new (addon().Optimizer)('cpu', threads, precision, [{ size, matrices: [{ offset: 0, rows, columns }] }], true);
+  const profiled = new (addon().Optimizer)(
+    'cpu',
+    threads,
+    precision,
+    [{ size, matrices: [{ offset: 0, rows, columns }] }],
+    true,
+  );
   const [data, grad] = [gaussian(size), gaussian(size)];
   const matrices = [{ updateScale: 1, coefficients: coefficientsOf(shape) }];
-  const settings = { lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 }, matrices };
+  const settings = {
+    lr: 1e-3,
+    momentum: 0.95,
+    nesterov: true,
+    weightDecay: 0,
+    threshold: { quantile: 0.9, scale: 1 },
+    matrices,
+  };
   const products: Contestant['products'] = [];
   const tasks = [
     () => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out }),
@@ -232,11 +296,17 @@ function contestant(shape: [number, number], threads: number, precision: Precisi
 
 async function measureManySmall(threads: number, precision: Precision, time: number): Promise<number> {
   const shape = [128, 128];
-  const parameters = Array.from({ length: 128 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(128 * 128) }));
+  const parameters = Array.from(
+    { length: 128 },
+    (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(128 * 128) }),
+  );
   const options = { threads, precision, device: 'cpu' } as const;
   const together = new Root(parameters.slice(0, 64), options);
   const apart = parameters.slice(64).map((one) => new Root([one], options));
-  const rounds = await inTurns(time, [() => together.stepSync(), () => apart.forEach((optimizer) => optimizer.stepSync())]);
+  const rounds = await inTurns(time, [
+    () => together.stepSync(),
+    () => apart.forEach((optimizer) => optimizer.stepSync()),
+  ]);
   for (const optimizer of [together, ...apart]) optimizer.dispose();
   return median(rounds.map(([one, many]) => many! / one!));
 }
@@ -250,7 +320,9 @@ async function inTurns(time: number, tasks: (() => unknown)[]): Promise<number[]
   for (let round = 0; round < 7; round++) {
     const bench = new Bench({ time: time / 7, iterations: 2, warmup: false, retainSamples: true, throws: true });
     tasks.forEach((task, i) => bench.add(String(i), task, { beforeAll: () => void task() }));
-    const results = (await bench.run()).map(({ result }) => (result.state === 'completed' ? (result.latency.samples ?? []) : []));
+    const results = (await bench.run()).map(({ result }) =>
+      result.state === 'completed' ? (result.latency.samples ?? []) : [],
+    );
     rounds.push(results.map((samples) => median(samples)));
   }
   return rounds;
@@ -262,19 +334,48 @@ function median(values: readonly number[]): number {
 
 /** Standard normal values: of zeros the processor makes short work. */
 function gaussian(size: number): Float32Array {
-  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
 }
 
 function print(set: string, report: Report, before: Report | undefined): void {
-  const peaks = Object.entries(report.peakGflops[set]!).map(([precision, peak]) => `${peak.toFixed(0)} GFLOP/s (${precision})`);
+  const peaks = Object.entries(report.peakGflops[set]!).map(
+    ([precision, peak]) => `${peak.toFixed(0)} GFLOP/s (${precision})`,
+  );
   console.log(`${report.processor}, ${set}, ${peaks.join(' and ')} peak a core, Node ${report.node}\n`);
-  const head = ['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'products', 'over', 'speedup', 'quantile', 'memory'];
+  const head = [
+    'precision',
+    'shape',
+    'threads',
+    'form',
+    'orthogonalise',
+    'effective',
+    'executed',
+    'peak',
+    'step',
+    'products',
+    'over',
+    'speedup',
+    'quantile',
+    'memory',
+  ];
   const compared = before === undefined ? [] : ['before/now', 'step'];
   const lines = report.rows
     .filter((row) => row.set === set)
     .map((row) => {
-      const old = before?.rows.find((one) => one.set === row.set && one.precision === row.precision && one.shape === row.shape && one.threads === row.threads);
-      const ratios = old === undefined ? ['', ''] : [old.orthogonalizeMs / row.orthogonalizeMs, old.stepMs / row.stepMs].map((one) => one.toFixed(2));
+      const old = before?.rows.find(
+        (one) =>
+          one.set === row.set &&
+          one.precision === row.precision &&
+          one.shape === row.shape &&
+          one.threads === row.threads,
+      );
+      const ratios =
+        old === undefined
+          ? ['', '']
+          : [old.orthogonalizeMs / row.orthogonalizeMs, old.stepMs / row.stepMs].map((one) => one.toFixed(2));
       return [
         row.precision,
         row.shape,
@@ -295,9 +396,13 @@ function print(set: string, report: Report, before: Report | undefined): void {
     });
   const table = [[...head, ...compared], ...lines];
   const widths = table[0]!.map((_, i) => Math.max(...table.map((line) => line[i]!.length)));
-  for (const line of table) console.log(line.map((cell, i) => (i === 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '));
+  for (const line of table)
+    console.log(line.map((cell, i) => (i === 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '));
   for (const { set: of, precision, threads, ratio } of report.manySmall) {
-    if (of === set) console.log(`\n64 matrices of 128x128, ${precision}, ${threads} threads: one step is ${ratio.toFixed(2)} times as fast as a step for each`);
+    if (of === set)
+      console.log(
+        `\n64 matrices of 128x128, ${precision}, ${threads} threads: one step is ${ratio.toFixed(2)} times as fast as a step for each`,
+      );
   }
   console.log();
 }

@@ -46,7 +46,11 @@ export async function buildEmulator({ force = false } = {}) {
   return withLock(join(root, '.lock'), async () => {
     const parts = { emulator: emulatorSteps(), addon: addonSteps(), faults: faultSteps() };
     await compile(Object.values(parts).flat(), force);
-    const addon = await link('root_optimizer.node', [...parts.addon, ...parts.emulator], ['-shared', '-Wl,--exclude-libs,ALL']);
+    const addon = await link(
+      'root_optimizer.node',
+      [...parts.addon, ...parts.emulator],
+      ['-shared', '-Wl,--exclude-libs,ALL'],
+    );
     const faults = await link('faults', [...parts.faults, ...parts.emulator], []);
     return { addon, faults };
   });
@@ -164,7 +168,8 @@ function execute(args) {
     execFile(compiler, args, { cwd: root, maxBuffer: Infinity }, (error, _, messages) => {
       process.stderr.write(messages);
       if (!error) done(undefined);
-      else if (error.code === 'ENOENT') reject(new BuildError(`The emulator needs a C++ compiler: ${compiler} not found.`));
+      else if (error.code === 'ENOENT')
+        reject(new BuildError(`The emulator needs a C++ compiler: ${compiler} not found.`));
       else reject(new BuildError(`The build failed: ${[compiler, ...args].join(' ')}`));
     });
   });

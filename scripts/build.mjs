@@ -122,7 +122,10 @@ function describe(plan, config) {
 
   const hash = createHash('sha256');
   for (const file of ['CMakeLists.txt', ...filesUnder('native'), ...filesUnder('cuda')]) {
-    hash.update(`${file}\0`).update(fs.readFileSync(join(root, file))).update('\0');
+    hash
+      .update(`${file}\0`)
+      .update(fs.readFileSync(join(root, file)))
+      .update('\0');
   }
   return { options, root, sources: hash.digest('hex') };
 }
@@ -149,7 +152,11 @@ async function runCmake(plan, config, isContinuation) {
     `--CDROOT_OPTIMIZER_CUDA=${plan.nvcc ? 'ON' : 'OFF'}`,
     ...(plan.nvcc ? [`--CDCMAKE_CUDA_COMPILER=${plan.nvcc}`] : []),
   ];
-  await run(process.execPath, args, COMPILER_FAILED + (plan.nvcc ? ' ROOT_OPTIMIZER_CUDA=0 builds for the CPU alone.' : ''));
+  await run(
+    process.execPath,
+    args,
+    COMPILER_FAILED + (plan.nvcc ? ' ROOT_OPTIMIZER_CUDA=0 builds for the CPU alone.' : ''),
+  );
 }
 
 /**

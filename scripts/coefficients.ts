@@ -42,7 +42,9 @@ const powersOfTwo = Array.from({ length: 9 }, (_, i) => 64 << i).flatMap((m) =>
 );
 
 const familyShapes = Object.values(families).flatMap((widths) =>
-  Object.entries(widths).flatMap(([width, sizes]) => sizes.map((size): [number, number] => [Math.min(Number(width), size), Math.max(Number(width), size)])),
+  Object.entries(widths).flatMap(([width, sizes]) =>
+    sizes.map((size): [number, number] => [Math.min(Number(width), size), Math.max(Number(width), size)]),
+  ),
 );
 
 const shapes = new Map([...powersOfTwo, ...familyShapes].map((shape) => [shape.join('x'), shape]));

@@ -34,7 +34,11 @@ function errorsOf([m, n]: readonly [number, number], triples: readonly Triple[])
     const norm = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
     decaying += values.reduce((sum, value) => sum + square(value / norm), 0) / m / 11;
   }
-  return { gaussian: Math.sqrt(gaussian), decaying: Math.sqrt(decaying), mixture: Math.sqrt((3 * gaussian + decaying) / 4) };
+  return {
+    gaussian: Math.sqrt(gaussian),
+    decaying: Math.sqrt(decaying),
+    mixture: Math.sqrt((3 * gaussian + decaying) / 4),
+  };
 }
 
 const digits = (value: number) => (value < 0.01 ? value.toExponential(1) : value.toFixed(3).slice(1));
@@ -52,7 +56,12 @@ for (const steps of process.argv.length > 2 ? process.argv.slice(2).map(Number) 
   for (const shape of shapes) {
     const errors = presets.map((preset) => errorsOf(shape, newtonSchulzCoefficients(shape, preset, steps)));
     const [adaptive, muon] = errors as [Errors, Errors];
-    const parts = [[adaptive.gaussian, muon.gaussian], [adaptive.decaying, muon.decaying]];
-    console.log(`| ${[shape.join('×'), cells(errors.map(({ mixture }) => mixture)), ...parts.map(cells)].join(' | ')} |`);
+    const parts = [
+      [adaptive.gaussian, muon.gaussian],
+      [adaptive.decaying, muon.decaying],
+    ];
+    console.log(
+      `| ${[shape.join('×'), cells(errors.map(({ mixture }) => mixture)), ...parts.map(cells)].join(' | ')} |`,
+    );
   }
 }

@@ -54,8 +54,13 @@ async function main(): Promise<void> {
   console.log('\n### Passes\n');
   print(architectures, passes, ['16-byte loads', '16-byte stores']);
   const local = kernels.flatMap(localMemory);
-  console.log(local.length === 0 ? '\nNo kernel spills or uses local memory.' : `\nNot in registers alone: ${local.join('; ')}.`);
-  const faults = products.length === 0 ? ['There are no products'] : [...products.flatMap(localMemory), ...products.flatMap(missing)];
+  console.log(
+    local.length === 0 ? '\nNo kernel spills or uses local memory.' : `\nNot in registers alone: ${local.join('; ')}.`,
+  );
+  const faults =
+    products.length === 0
+      ? ['There are no products']
+      : [...products.flatMap(localMemory), ...products.flatMap(missing)];
   for (const fault of faults) console.error(fault);
   if (faults.length > 0) process.exitCode = 1;
 }
@@ -67,11 +72,15 @@ async function nvcc(args: readonly string[]): Promise<string> {
 
 /** Those of CMakeLists.txt that the toolkit knows. */
 async function findArchitectures(): Promise<string[]> {
-  const wanted = /foreach\(architecture ([\da-z ]+)\)/.exec(readFileSync(join(root, 'CMakeLists.txt'), 'utf8'))?.[1]?.split(' ') ?? [];
+  const wanted =
+    /foreach\(architecture ([\da-z ]+)\)/.exec(readFileSync(join(root, 'CMakeLists.txt'), 'utf8'))?.[1]?.split(' ') ??
+    [];
   const known = (await nvcc(['--list-gpu-code'])).split(/\s+/);
   const found = wanted.filter((one) => known.includes(`sm_${one.replace('a', '')}`));
   if (found.length === 0 || !found.every((one) => one in limits)) {
-    throw new Error(`Expected CMakeLists.txt to name architectures that nvcc and scripts/cuda-report.ts know, got ${wanted.join(' ')}`);
+    throw new Error(
+      `Expected CMakeLists.txt to name architectures that nvcc and scripts/cuda-report.ts know, got ${wanted.join(' ')}`,
+    );
   }
   return found;
 }
@@ -83,7 +92,8 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
   const folder = mkdtempSync(join(tmpdir(), 'cuda-report-'));
   const work = async () => {
     for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
-      for (const [name, usage] of await compile(job.source, job.architecture, folder)) found.set(name, [...(found.get(name) ?? []), usage]);
+      for (const [name, usage] of await compile(job.source, job.architecture, folder))
+        found.set(name, [...(found.get(name) ?? []), usage]);
     }
   };
   const workers = Array.from({ length: Math.min(2, availableParallelism()) }, work);
@@ -94,7 +104,8 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
     await Promise.allSettled(workers);
     rmSync(folder, { recursive: true });
   }
-  for (const usages of found.values()) usages.sort((a, b) => architectures.indexOf(a.architecture) - architectures.indexOf(b.architecture));
+  for (const usages of found.values())
+    usages.sort((a, b) => architectures.indexOf(a.architecture) - architectures.indexOf(b.architecture));
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
@@ -104,19 +115,42 @@ async function compile(source: string, architecture: string, folder: string): Pr
   const kept = join(folder, `${stem}.${architecture}`);
   mkdirSync(kept);
   const code = `--generate-code=arch=compute_${architecture},code=sm_${architecture}`;
-  const log = await nvcc([...flags, code, '-Xptxas=-v', '--keep', '--keep-dir', kept, '-cubin', '-o', join(kept, 'out.cubin'), join(root, source)]);
+  const log = await nvcc([
+    ...flags,
+    code,
+    '-Xptxas=-v',
+    '--keep',
+    '--keep-dir',
+    kept,
+    '-cubin',
+    '-o',
+    join(kept, 'out.cubin'),
+    join(root, source),
+  ]);
   const ptx = readFileSync(join(kept, `${stem}.ptx`), 'utf8');
-  return log.split("Compiling entry function '").slice(1).map((text) => {
-    const mangled = /^[\w$]*/.exec(text)![0];
-    const body = ptx.split(`.entry ${mangled}(`)[1]?.split(/^}/m)[0];
-    const figures = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[^]*?Used (\d+) registers(?:.*?(\d+) bytes smem)?/.exec(text);
-    if (body === undefined || figures === null) throw new Error(`Expected PTX of ${mangled}, and the figures of ptxas -v in: ${text}`);
-    const figure = (index: number) => Number(figures[index] ?? 0);
-    const name = readable(mangled);
-    const counts = Object.fromEntries(Object.entries(patterns).map(([key, pattern]) => [key, body.match(pattern)?.length ?? 0])) as Usage['counts'];
-    const shared = figure(5) + launchOf(name).dynamicShared;
-    return [name, { architecture, registers: figure(4), local: figure(1), spills: figure(2) + figure(3), shared, counts }];
-  });
+  return log
+    .split("Compiling entry function '")
+    .slice(1)
+    .map((text) => {
+      const mangled = /^[\w$]*/.exec(text)![0];
+      const body = ptx.split(`.entry ${mangled}(`)[1]?.split(/^}/m)[0];
+      const figures =
+        /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[^]*?Used (\d+) registers(?:.*?(\d+) bytes smem)?/.exec(
+          text,
+        );
+      if (body === undefined || figures === null)
+        throw new Error(`Expected PTX of ${mangled}, and the figures of ptxas -v in: ${text}`);
+      const figure = (index: number) => Number(figures[index] ?? 0);
+      const name = readable(mangled);
+      const counts = Object.fromEntries(
+        Object.entries(patterns).map(([key, pattern]) => [key, body.match(pattern)?.length ?? 0]),
+      ) as Usage['counts'];
+      const shared = figure(5) + launchOf(name).dynamicShared;
+      return [
+        name,
+        { architecture, registers: figure(4), local: figure(1), spills: figure(2) + figure(3), shared, counts },
+      ];
+    });
 }
 
 /** `gemm_tensor<half, rows_by_rows, symmetric, 128>`, of a mangled name. */
@@ -147,12 +181,17 @@ function launchOf(name: string): { threads: number; dynamicShared: number } {
 function localMemory([name, usages]: Kernel): string[] {
   return usages
     .filter(({ local, spills }) => local + spills > 0)
-    .map(({ architecture, local, spills }) => `\`${name}\` on sm_${architecture}: ${local} bytes of local memory a thread, ${spills} of spill stores and loads`);
+    .map(
+      ({ architecture, local, spills }) =>
+        `\`${name}\` on sm_${architecture}: ${local} bytes of local memory a thread, ${spills} of spill stores and loads`,
+    );
 }
 
 function missing([name, usages]: Kernel): string[] {
   if (!name.startsWith('gemm_tensor')) return [];
-  return usages.flatMap(({ architecture, counts }) => ofTensorCores.filter((one) => counts[one] === 0).map((one) => `\`${name}\` on sm_${architecture}: no ${one}`));
+  return usages.flatMap(({ architecture, counts }) =>
+    ofTensorCores.filter((one) => counts[one] === 0).map((one) => `\`${name}\` on sm_${architecture}: no ${one}`),
+  );
 }
 
 /** Blocks that a multiprocessor holds at once, and what keeps it from holding more: registers, shared memory, warps or blocks. */
@@ -167,10 +206,16 @@ function occupancy(name: string, { architecture, registers, shared }: Usage): st
     B: most.blocks,
   };
   const blocks = Math.min(...Object.values(bounds));
-  return `${blocks} ${Object.keys(bounds).filter((letter) => bounds[letter as keyof typeof bounds] === blocks).join('')}`;
+  return `${blocks} ${Object.keys(bounds)
+    .filter((letter) => bounds[letter as keyof typeof bounds] === blocks)
+    .join('')}`;
 }
 
-function print(architectures: readonly string[], kernels: readonly Kernel[], instructions: readonly Instruction[]): void {
+function print(
+  architectures: readonly string[],
+  kernels: readonly Kernel[],
+  instructions: readonly Instruction[],
+): void {
   const head = ['kernel', ...architectures.map((one) => `sm_${one}`), ...instructions];
   console.log(`| ${head.join(' | ')} |\n|${head.map(() => '---|').join('')}`);
   for (const [name, usages] of kernels) {

@@ -10,7 +10,14 @@ export interface DeviceMemory {
 function bindContext(library: LibraryHandle, index: number, check: (status: number) => void): void {
   const context: unknown[] = [null];
   check((library.func('int cuInit(unsigned int flags)') as (flags: number) => number)(0));
-  check((library.func('int cuDevicePrimaryCtxRetain(_Out_ void** context, int device)') as (out: unknown[], device: number) => number)(context, index));
+  check(
+    (
+      library.func('int cuDevicePrimaryCtxRetain(_Out_ void** context, int device)') as (
+        out: unknown[],
+        device: number,
+      ) => number
+    )(context, index),
+  );
   check((library.func('int cuCtxSetCurrent(void* context)') as (context: unknown) => number)(context[0]));
 }
 
@@ -21,8 +28,16 @@ function bindContext(library: LibraryHandle, index: number, check: (status: numb
 export function deviceMemory(emulated: boolean, index = 0): DeviceMemory {
   const library = koffi.load(emulated ? 'libc.so.6' : 'libcuda.so.1');
   const [toDevice, toHost] = emulated ? ['memcpy', 'memcpy'] : ['cuMemcpyHtoD_v2', 'cuMemcpyDtoH_v2'];
-  const write = library.func(`int ${toDevice}(uint64_t to, _In_ float* from, size_t bytes)`) as (to: bigint, from: Float32Array, bytes: number) => number;
-  const read = library.func(`int ${toHost}(_Out_ float* to, uint64_t from, size_t bytes)`) as (to: Float32Array, from: bigint, bytes: number) => number;
+  const write = library.func(`int ${toDevice}(uint64_t to, _In_ float* from, size_t bytes)`) as (
+    to: bigint,
+    from: Float32Array,
+    bytes: number,
+  ) => number;
+  const read = library.func(`int ${toHost}(_Out_ float* to, uint64_t from, size_t bytes)`) as (
+    to: Float32Array,
+    from: bigint,
+    bytes: number,
+  ) => number;
   const check = (status: number) => {
     if (!emulated && status !== 0) throw new Error(`CUDA error ${status}`);
   };
@@ -34,6 +49,8 @@ export function deviceMemory(emulated: boolean, index = 0): DeviceMemory {
       check(write(to, from, from.byteLength));
       check(wait());
     },
-    read: (to, from) => { check(read(to, from, to.byteLength)); },
+    read: (to, from) => {
+      check(read(to, from, to.byteLength));
+    },
   };
 }

@@ -39,7 +39,9 @@ async function main(): Promise<void> {
     return;
   }
   const matrices = sizes.flatMap((size) => [oneMatrix(size, 1), oneMatrix(size, 4)]);
-  const counts = [1, devices().cpu.physicalCores].flatMap((threads) => [1, 2, 4, 8, 16, 32, 64].map((count) => manyMatrices(count, threads)));
+  const counts = [1, devices().cpu.physicalCores].flatMap((threads) =>
+    [1, 2, 4, 8, 16, 32, 64].map((count) => manyMatrices(count, threads)),
+  );
   const rounds = Array.from({ length: 5 }, () => [...matrices, ...counts].map(({ run }) => median(run)));
   const typical = (figure: (round: number[]) => number) => middle(rounds.map(figure));
   const bySize = matrices.map(({ size, aspect }, i): SizePoint => ({
@@ -53,13 +55,22 @@ async function main(): Promise<void> {
     milliseconds: typical((round) => round[matrices.length + i]!),
   }));
   matrices.forEach(({ size, aspect }, i) => {
-    const neighbour = matrices.findIndex((other) => other.aspect === aspect && other.size === 16 * Math.round(size / 16));
-    const over = typical((round) => (round[i]! * perElement(size, aspect)) / (round[neighbour]! * perElement(matrices[neighbour]!.size, aspect)));
+    const neighbour = matrices.findIndex(
+      (other) => other.aspect === aspect && other.size === 16 * Math.round(size / 16),
+    );
+    const over = typical(
+      (round) =>
+        (round[i]! * perElement(size, aspect)) / (round[neighbour]! * perElement(matrices[neighbour]!.size, aspect)),
+    );
     const { shape, picosecondsEach } = bySize[i]!;
-    console.log(`${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps${neighbour === i ? '' : `, ${over.toFixed(2)} of ${matrices[neighbour]!.size}`}`);
+    console.log(
+      `${String(size).padStart(5)}  ${shape}  ${picosecondsEach.toFixed(2)} ps${neighbour === i ? '' : `, ${over.toFixed(2)} of ${matrices[neighbour]!.size}`}`,
+    );
   });
-  for (const { matrices, threads, milliseconds } of byCount) console.log(`${String(matrices).padStart(5)} matrices  ${threads}  ${milliseconds.toFixed(2)} ms`);
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), bySize, byCount }, null, 2)}\n`);
+  for (const { matrices, threads, milliseconds } of byCount)
+    console.log(`${String(matrices).padStart(5)} matrices  ${threads}  ${milliseconds.toFixed(2)} ms`);
+  if (values.json !== undefined)
+    writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), bySize, byCount }, null, 2)}\n`);
   writeFileSync(values.out ?? 'growth.svg', await draw(bySize, byCount));
 }
 
@@ -76,7 +87,10 @@ function oneMatrix(size: number, aspect: 1 | 4): { size: number; aspect: 1 | 4; 
 }
 
 function manyMatrices(count: number, threads: number): { count: number; threads: number; run: () => unknown } {
-  const parameters = Array.from({ length: count }, (_, i) => new Parameter({ name: `w${i}`, shape: [256, 256], grad: gaussian(256 * 256) }));
+  const parameters = Array.from(
+    { length: count },
+    (_, i) => new Parameter({ name: `w${i}`, shape: [256, 256], grad: gaussian(256 * 256) }),
+  );
   const optimizer = new Root(parameters, { threads, device: 'cpu' });
   return { count, threads, run: () => optimizer.stepSync() };
 }
@@ -85,7 +99,7 @@ function manyMatrices(count: number, threads: number): { count: number; threads:
 function median(call: () => unknown): number {
   call();
   const samples: number[] = [];
-  for (const started = performance.now(); samples.length < 3 || performance.now() - started < 60; ) {
+  for (const started = performance.now(); samples.length < 3 || performance.now() - started < 60;) {
     const before = performance.now();
     call();
     samples.push(performance.now() - before);
@@ -98,7 +112,10 @@ function middle(values: number[]): number {
 }
 
 function gaussian(size: number): Float32Array {
-  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
 }
 
 async function draw(bySize: SizePoint[], byCount: CountPoint[]): Promise<string> {
@@ -117,8 +134,19 @@ async function draw(bySize: SizePoint[], byCount: CountPoint[]): Promise<string>
         data: { values: bySize },
         mark,
         encoding: {
-          x: { field: 'size', type: 'quantitative', title: 'shorter side', scale: { type: 'log', nice: false }, axis: { values: [64, 128, 256, 512, 1024] } },
-          y: { field: 'picosecondsEach', type: 'quantitative', title: 'ps per multiply-add of the plain form', scale: { zero: true } },
+          x: {
+            field: 'size',
+            type: 'quantitative',
+            title: 'shorter side',
+            scale: { type: 'log', nice: false },
+            axis: { values: [64, 128, 256, 512, 1024] },
+          },
+          y: {
+            field: 'picosecondsEach',
+            type: 'quantitative',
+            title: 'ps per multiply-add of the plain form',
+            scale: { zero: true },
+          },
           color: { field: 'shape', type: 'nominal', scale: { range }, legend: { title: 'shape' } },
         },
       },
@@ -129,7 +157,12 @@ async function draw(bySize: SizePoint[], byCount: CountPoint[]): Promise<string>
         data: { values: byCount },
         mark,
         encoding: {
-          x: { field: 'matrices', type: 'quantitative', scale: { type: 'log', base: 2 }, axis: { values: [1, 2, 4, 8, 16, 32, 64] } },
+          x: {
+            field: 'matrices',
+            type: 'quantitative',
+            scale: { type: 'log', base: 2 },
+            axis: { values: [1, 2, 4, 8, 16, 32, 64] },
+          },
           y: { field: 'milliseconds', type: 'quantitative', title: 'ms', scale: { type: 'log' } },
           color: { field: 'threads', type: 'nominal', scale: { range }, legend: { title: null } },
         },

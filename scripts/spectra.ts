@@ -5,9 +5,12 @@ type Triple = readonly [number, number, number];
 /** `length` singular values in descending order, of a matrix whose longer side is `aspect` times the shorter one. */
 export const spectra: Readonly<Record<string, (length: number, aspect: number) => number[]>> = {
   Gaussian: marchenkoPastur,
-  'heavy-tailed': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => value + 30 * Math.exp((-40 * i) / length)),
-  'low rank + noise': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0.1 * value)),
-  'rank-deficient': (length, aspect) => marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0)),
+  'heavy-tailed': (length, aspect) =>
+    marchenkoPastur(length, aspect).map((value, i) => value + 30 * Math.exp((-40 * i) / length)),
+  'low rank + noise': (length, aspect) =>
+    marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0.1 * value)),
+  'rank-deficient': (length, aspect) =>
+    marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0)),
   'i^-0.8': (length) => Array.from({ length }, (_, i) => (i + 1) ** -0.8),
   'condition 1e6': (length) => Array.from({ length }, (_, i) => 10 ** ((-6 * i) / Math.max(1, length - 1))),
 };

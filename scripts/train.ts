@@ -37,15 +37,22 @@ async function main(): Promise<void> {
 
 async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): Promise<void> {
   const { options, corpus, folder, signal } = setup;
-  writeFileSync(path.join(folder, 'config.json'), `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`);
-  console.log(`${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`);
+  writeFileSync(
+    path.join(folder, 'config.json'),
+    `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`,
+  );
+  console.log(
+    `${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`,
+  );
   const results: TrialResult[] = [];
   try {
     for (const trial of planTrials(options)) {
       if (signal.aborted) break;
       const result: TrialResult = { trial, history: [], orthogonality: [] };
       results.push(result);
-      await runTrial(result, setup, () => writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'running' }));
+      await runTrial(result, setup, () =>
+        writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'running' }),
+      );
     }
     await writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'ended' });
   } catch (error) {
@@ -62,7 +69,12 @@ async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): 
 function planTrials({ optimizers, lrs, seeds }: Options): Trial[] {
   return seeds.flatMap((seed) =>
     optimizers.flatMap((optimizer) =>
-      (lrs ?? [learningRates[optimizer]]).map((lr) => ({ optimizer, lr, seed, label: lrs === undefined ? optimizer : `${optimizer} ${lr}` })),
+      (lrs ?? [learningRates[optimizer]]).map((lr) => ({
+        optimizer,
+        lr,
+        seed,
+        label: lrs === undefined ? optimizer : `${optimizer} ${lr}`,
+      })),
     ),
   );
 }

@@ -4,8 +4,15 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 const root = path.join(__dirname, '..');
-const candidates = [process.env['ROOT_OPTIMIZER_ADDON'] ?? '', 'build/Release/root_optimizer.node', 'native/build/Release/root_optimizer.node'];
-const built = candidates.filter((file) => file !== '').map((file) => path.resolve(root, file)).find((file) => existsSync(file))!;
+const candidates = [
+  process.env['ROOT_OPTIMIZER_ADDON'] ?? '',
+  'build/Release/root_optimizer.node',
+  'native/build/Release/root_optimizer.node',
+];
+const built = candidates
+  .filter((file) => file !== '')
+  .map((file) => path.resolve(root, file))
+  .find((file) => existsSync(file))!;
 
 /** A copy of the package's sources, without an addon. */
 let copy: string;
@@ -15,7 +22,9 @@ beforeEach(() => {
   copyFileSync(path.join(root, 'package.json'), path.join(copy, 'package.json'));
   symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'));
 });
-afterEach(() => { rmSync(copy, { recursive: true }); });
+afterEach(() => {
+  rmSync(copy, { recursive: true });
+});
 
 function put(folder: string, content?: string): string {
   const file = path.join(copy, folder, 'root_optimizer.node');
@@ -32,7 +41,11 @@ function use(addon = ''): { name?: string; code?: string; message?: string; caus
     try { console.log(JSON.stringify(require(${JSON.stringify(path.join(copy, 'lib/index.ts'))}).devices())); }
     catch ({ name, code, message, cause }) { console.log(JSON.stringify({ name, code, message, cause: cause?.message })); }
   `;
-  const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], { cwd: root, encoding: 'utf8', env: { ...process.env, ROOT_OPTIMIZER_ADDON: addon } });
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, ROOT_OPTIMIZER_ADDON: addon },
+  });
   expect(stderr).toBe('');
   return JSON.parse(stdout) as ReturnType<typeof use>;
 }
@@ -63,6 +76,8 @@ test('ROOT_OPTIMIZER_ADDON comes first', () => {
   expect(use(built)).toHaveProperty('cpu.physicalCores');
   expect(use('/nonexistent/addon.node')).toMatchObject({
     code: 'ERR_DEVICE_UNAVAILABLE',
-    message: expect.stringMatching(/^Cannot load the addon that ROOT_OPTIMIZER_ADDON names: .*\/nonexistent\/addon.node/s) as string,
+    message: expect.stringMatching(
+      /^Cannot load the addon that ROOT_OPTIMIZER_ADDON names: .*\/nonexistent\/addon.node/s,
+    ) as string,
   });
 });

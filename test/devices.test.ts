@@ -30,7 +30,11 @@ without('auto takes the CPU and keeps the reason; cuda throws it', async () => {
   const { reason } = devices().cuda;
   expect(on('auto')).toEqual({ name: 'cpu', description: cpu.description, reason });
   for (const device of ['cuda', 'cuda:0'] as const) {
-    await expectError(() => on(device), 'ERR_DEVICE_UNAVAILABLE', `Expected device "${device}" to be available: ${String(reason)}`);
+    await expectError(
+      () => on(device),
+      'ERR_DEVICE_UNAVAILABLE',
+      `Expected device "${device}" to be available: ${String(reason)}`,
+    );
   }
 });
 
@@ -40,11 +44,18 @@ withCuda('cuda takes the first device, and auto where it may', async () => {
     process.env['ROOT_OPTIMIZER_AUTO_CUDA'] = '1';
     expect(on('auto')).toMatchObject({ name: 'cuda:0', reason: 'the first CUDA device' });
     delete process.env['ROOT_OPTIMIZER_AUTO_CUDA'];
-    expect(on('auto')).toMatchObject({ name: 'cpu', reason: expect.stringMatching(/^the CUDA backend has not been run on a GPU yet: cuda:0/) as string });
+    expect(on('auto')).toMatchObject({
+      name: 'cpu',
+      reason: expect.stringMatching(/^the CUDA backend has not been run on a GPU yet: cuda:0/) as string,
+    });
   } finally {
     if (before === undefined) delete process.env['ROOT_OPTIMIZER_AUTO_CUDA'];
     else process.env['ROOT_OPTIMIZER_AUTO_CUDA'] = before;
   }
   expect(on('cuda')).toMatchObject({ name: 'cuda:0', reason: 'asked for' });
-  await expectError(() => on('cuda:99'), 'ERR_DEVICE_UNAVAILABLE', /^Expected device "cuda:99" to be available: there (is|are) cuda:0/);
+  await expectError(
+    () => on('cuda:99'),
+    'ERR_DEVICE_UNAVAILABLE',
+    /^Expected device "cuda:99" to be available: there (is|are) cuda:0/,
+  );
 });

@@ -47,7 +47,10 @@ function bound([a, b, c]: Triple, { low, high }: Interval): number {
   const near = low <= 0 && high >= 0 ? 0 : Math.min(Math.abs(low), Math.abs(high));
   const quadratic = [3 * b * near ** 2, 3 * b * far ** 2];
   const quartic = [5 * c * near ** 4, 5 * c * far ** 4];
-  const slope = Math.max(Math.abs(a + Math.min(...quadratic) + Math.min(...quartic)), Math.abs(a + Math.max(...quadratic) + Math.max(...quartic)));
+  const slope = Math.max(
+    Math.abs(a + Math.min(...quadratic) + Math.min(...quartic)),
+    Math.abs(a + Math.max(...quadratic) + Math.max(...quartic)),
+  );
   const size = Math.abs(a * far) + Math.abs(b * far ** 3) + Math.abs(c * far ** 5);
   return at([a, b, c], middle) + ((high - low) / 2) * slope * (1 + 1e-13) + 1e-13 * size;
 }

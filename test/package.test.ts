@@ -1,10 +1,21 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 const root = path.join(__dirname, '..');
-const builtAddon = path.resolve(process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(root, 'build/Release/root_optimizer.node'));
+const builtAddon = path.resolve(
+  process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(root, 'build/Release/root_optimizer.node'),
+);
 
 interface Manifest {
   version: string;
@@ -32,7 +43,9 @@ beforeAll(() => {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const [tarball] = JSON.parse(output.slice(output.indexOf('[\n'))) as [{ filename: string; files: { path: string }[] }];
+  const [tarball] = JSON.parse(output.slice(output.indexOf('[\n'))) as [
+    { filename: string; files: { path: string }[] },
+  ];
   packed = tarball.files.map((file) => file.path);
   execFileSync('tar', ['-xzf', path.join(project, tarball.filename), '-C', modules]);
   renameSync(path.join(modules, 'package'), path.join(modules, 'root-optimizer'));
@@ -57,7 +70,14 @@ test('the package holds what a build needs, and nothing of the workshop', () => 
   const needed = [
     ...native,
     ...cuda,
-    ...['native/sources.json', 'native/binding.gyp', 'native/backend.h', 'cuda/no_cuda.cpp', 'cuda/launch.cuh', 'CMakeLists.txt'],
+    ...[
+      'native/sources.json',
+      'native/binding.gyp',
+      'native/backend.h',
+      'cuda/no_cuda.cpp',
+      'cuda/launch.cuh',
+      'CMakeLists.txt',
+    ],
     ...['scripts/build.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'dist/index.js', 'dist/index.mjs', 'dist/cli/main.js'],
     ...['dist/index.d.ts', 'dist/index.d.mts', 'LICENSE'],
   ];
@@ -98,7 +118,16 @@ test('types resolve in both module systems', () => {
      root.devices().gpu;`,
   );
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2023,esnext.disposable'];
+  const options = [
+    '--noEmit',
+    '--strict',
+    '--module',
+    'nodenext',
+    '--target',
+    'es2022',
+    '--lib',
+    'es2023,esnext.disposable',
+  ];
   const types = ['--types', 'node', '--typeRoots', path.join(root, 'node_modules/@types')];
   const { stdout } = node([tsc, ...options, ...types, 'imports.mts', 'requires.cts']);
   expect(stdout).toBe('');

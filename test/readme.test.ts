@@ -19,7 +19,10 @@ test('the example runs as it stands', () => {
   try {
     const file = path.join(folder, 'example.mts');
     writeFileSync(file, code.replaceAll("'root-optimizer'", JSON.stringify(path.join(root, 'lib/index.ts'))));
-    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', require.resolve('tsx'), file], { cwd: folder, encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', require.resolve('tsx'), file], {
+      cwd: folder,
+      encoding: 'utf8',
+    });
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(Number(stdout.replace('largest error', ''))).toBeLessThan(0.3);
   } finally {

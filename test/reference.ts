@@ -20,7 +20,12 @@ export interface AdamWOptions {
 }
 
 /** M ← μM + G; returns U. */
-export function momentum(buffer: Float64Array, gradient: ArrayLike<number>, mu: number, nesterov: boolean): Float64Array {
+export function momentum(
+  buffer: Float64Array,
+  gradient: ArrayLike<number>,
+  mu: number,
+  nesterov: boolean,
+): Float64Array {
   buffer.forEach((value, i) => (buffer[i] = mu * value + gradient[i]!));
   return nesterov ? buffer.map((value, i) => gradient[i]! + mu * value) : buffer.slice();
 }
@@ -69,12 +74,24 @@ function gemm(a: Float64Array, b: Float64Array, m: number, k: number, n: number)
 }
 
 export function frobenius(x: ArrayLike<number>): number {
-  return Math.sqrt(Array.prototype.reduce.call<ArrayLike<number>, [(sum: number, value: number) => number, number], number>(x, (sum, value) => sum + value * value, 0));
+  return Math.sqrt(
+    Array.prototype.reduce.call<ArrayLike<number>, [(sum: number, value: number) => number, number], number>(
+      x,
+      (sum, value) => sum + value * value,
+      0,
+    ),
+  );
 }
 
 /** X ← X / (‖X‖ + 1e-7), then X ← aX + (bA + cA²)X with A = XXᵀ for every triple. */
-export function newtonSchulz(x: ArrayLike<number>, rows: number, columns: number, coefficients: readonly Triple[]): Float64Array {
-  if (rows > columns) return transpose(newtonSchulz(transpose(x, rows, columns), columns, rows, coefficients), columns, rows);
+export function newtonSchulz(
+  x: ArrayLike<number>,
+  rows: number,
+  columns: number,
+  coefficients: readonly Triple[],
+): Float64Array {
+  if (rows > columns)
+    return transpose(newtonSchulz(transpose(x, rows, columns), columns, rows, coefficients), columns, rows);
   const norm = frobenius(x) + 1e-7;
   let y = Float64Array.from(x, (value) => value / norm);
   for (const [a, b, c] of coefficients) {
@@ -89,11 +106,13 @@ export function newtonSchulz(x: ArrayLike<number>, rows: number, columns: number
 
 /** By one-sided Jacobi rotations, in descending order. */
 export function singularValues(x: ArrayLike<number>, rows: number, columns: number): number[] {
-  const [m, n, y] = rows > columns ? [columns, rows, transpose(x, rows, columns)] : [rows, columns, Float64Array.from(x)];
+  const [m, n, y] =
+    rows > columns ? [columns, rows, transpose(x, rows, columns)] : [rows, columns, Float64Array.from(x)];
   for (let sweep = 0; sweep < 30; sweep++) {
     let largest = 0;
     for (let p = 0; p < m; p++) {
-      for (let q = p + 1; q < m; q++) largest = Math.max(largest, rotate(y.subarray(p * n, p * n + n), y.subarray(q * n, q * n + n)));
+      for (let q = p + 1; q < m; q++)
+        largest = Math.max(largest, rotate(y.subarray(p * n, p * n + n), y.subarray(q * n, q * n + n)));
     }
     if (largest < 1e-12) break;
   }

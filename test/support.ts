@@ -11,13 +11,16 @@ export function devicesUnderTest(): Device[] {
   const { cuda } = devices();
   const only = process.env['ROOT_OPTIMIZER_TEST_DEVICE'];
   if (only !== undefined) return [only as Device];
-  if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0) throw new Error(`REQUIRE_CUDA is set, but ${String(cuda.reason)}`);
+  if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0)
+    throw new Error(`REQUIRE_CUDA is set, but ${String(cuda.reason)}`);
   return ['cpu', ...cuda.devices.slice(0, 1).map((one) => one.name)];
 }
 
 /** Whether a device is the emulator of test/cuda-emulator: some 2 GFLOP/s. */
 export function isEmulated(device: Device): boolean {
-  return devices().cuda.devices.some(({ name, description }) => name === device && description.startsWith('Emulated GPU'));
+  return devices().cuda.devices.some(
+    ({ name, description }) => name === device && description.startsWith('Emulated GPU'),
+  );
 }
 
 export function golden<T>(name: string): { cases: T[] } {
@@ -56,7 +59,9 @@ export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): numbe
 
 /** A digest of an array's bits, which unlike numbers tell −0 from 0. */
 export function bits(array: Float32Array): string {
-  return createHash('sha1').update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength)).digest('hex');
+  return createHash('sha1')
+    .update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
+    .digest('hex');
 }
 
 /** Checks that `action` throws, or rejects with, a RootError of that code whose message matches. */
@@ -83,13 +88,18 @@ export function parameters(prefix: string, shapes: readonly number[][]): Paramet
 
 /** The same gradients for each model, others every step. */
 export function fillGradients(step: number, ...models: Parameter[][]): void {
-  for (const model of models) model.forEach((one, i) => { one.grad.set(gaussian(one.size, 100 * step + i)); });
+  for (const model of models)
+    model.forEach((one, i) => {
+      one.grad.set(gaussian(one.size, 100 * step + i));
+    });
 }
 
 /** What bits a model and its state consist of. */
 export function snapshot(optimizer: Optimizer, model: readonly Parameter[]): string[] {
   return model.flatMap((one) => {
     const state = optimizer.stateOf(one);
-    return 'momentumBuffer' in state ? [bits(one.data), bits(state.momentumBuffer), state.thresholds.join()] : [bits(one.data), bits(state.expAvg), bits(state.expAvgSq)];
+    return 'momentumBuffer' in state
+      ? [bits(one.data), bits(state.momentumBuffer), state.thresholds.join()]
+      : [bits(one.data), bits(state.expAvg), bits(state.expAvgSq)];
   });
 }

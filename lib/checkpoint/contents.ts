@@ -50,14 +50,32 @@ export async function writeCheckpoint(
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
   const parameters = members.map(({ parameter, group }) => {
     const state = stateOf(parameter);
-    return { ...describeParameter(parameter, group), thresholds: 'thresholds' in state ? [...state.thresholds].map(nullForNaN) : [] };
+    return {
+      ...describeParameter(parameter, group),
+      thresholds: 'thresholds' in state ? [...state.thresholds].map(nullForNaN) : [],
+    };
   });
   const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
     const { name, shape } = parameter;
-    const ofState = stateKeys(group).map((key) => ({ name: `${name}.${key}`, shape, values: () => arrayOf(stateOf(parameter), key) }));
-    return [{ name: `${name}.data`, shape, values: () => checkArray(dataOf(parameter), parameter.size, `data of parameter "${name}"`) }, ...ofState];
+    const ofState = stateKeys(group).map((key) => ({
+      name: `${name}.${key}`,
+      shape,
+      values: () => arrayOf(stateOf(parameter), key),
+    }));
+    return [
+      {
+        name: `${name}.data`,
+        shape,
+        values: () => checkArray(dataOf(parameter), parameter.size, `data of parameter "${name}"`),
+      },
+      ...ofState,
+    ];
   });
-  await writeSafetensors(file, { format, version, step: String(step), parameters: JSON.stringify(parameters) }, tensors);
+  await writeSafetensors(
+    file,
+    { format, version, step: String(step), parameters: JSON.stringify(parameters) },
+    tensors,
+  );
 }
 
 /**
@@ -79,7 +97,8 @@ export async function readCheckpoint(
     }
     const entries: Entry[] = [];
     for (const group of groups) {
-      for (const parameter of group.params) entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
+      for (const parameter of group.params)
+        entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
     }
     return { step, entries };
   } finally {
@@ -95,10 +114,15 @@ function describeParameter({ name, shape, matrices }: Parameter, group: Group): 
 }
 
 /** @throws RootError ERR_CHECKPOINT where it is not one of ours */
-export function readMetadata({ metadata }: SafetensorsFile, path: string): { step: number; descriptions: Map<string, Description> } {
+export function readMetadata(
+  { metadata }: SafetensorsFile,
+  path: string,
+): { step: number; descriptions: Map<string, Description> } {
   if (metadata['format'] !== format) throw failure(`${path} is not a checkpoint of ${format}`);
   if (metadata['version'] !== version) {
-    throw failure(`Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`);
+    throw failure(
+      `Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`,
+    );
   }
   const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : NaN;
   let parameters: unknown;
@@ -121,14 +145,23 @@ function isDescription(value: unknown): value is Description {
     typeof value['name'] === 'string' &&
     isRecord(value['settings']) &&
     Array.isArray(value['matrices']) &&
-    value['matrices'].every((one) => Array.isArray(one) && one.length === 2 && one.every((extent) => Number.isInteger(extent) && (extent as number) > 0)) &&
+    value['matrices'].every(
+      (one) =>
+        Array.isArray(one) &&
+        one.length === 2 &&
+        one.every((extent) => Number.isInteger(extent) && (extent as number) > 0),
+    ) &&
     Array.isArray(value['thresholds']) &&
     value['thresholds'].length === value['matrices'].length &&
     value['thresholds'].every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))
   );
 }
 
-function compare(descriptions: ReadonlyMap<string, Description>, groups: readonly Group[], settingsToo: boolean): string[] {
+function compare(
+  descriptions: ReadonlyMap<string, Description>,
+  groups: readonly Group[],
+  settingsToo: boolean,
+): string[] {
   const differences: string[] = [];
   const here = new Set<string>();
   for (const group of groups) {
@@ -156,12 +189,20 @@ function compareOne(theirs: Description, mine: Omit<Description, 'thresholds'>, 
   return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
 }
 
-async function readEntry(file: SafetensorsFile, path: string, parameter: Parameter, group: Group, { thresholds }: Description): Promise<Entry> {
+async function readEntry(
+  file: SafetensorsFile,
+  path: string,
+  parameter: Parameter,
+  group: Group,
+  { thresholds }: Description,
+): Promise<Entry> {
   const read = async (key: string) => {
     const name = `${parameter.name}.${key}`;
     const shape = file.tensors.get(name)?.shape;
     if (JSON.stringify(shape) !== JSON.stringify(parameter.shape)) {
-      throw failure(`Expected tensor "${name}" of ${path} to be of shape ${describe(parameter.shape)}, got ${describe(shape)}`);
+      throw failure(
+        `Expected tensor "${name}" of ${path} to be of shape ${describe(parameter.shape)}, got ${describe(shape)}`,
+      );
     }
     return file.read(name);
   };

@@ -25,17 +25,25 @@ const chunk = 1 << 30;
  * Writes the file atomically: a failure leaves an older file of that name whole.
  * @throws RootError ERR_CHECKPOINT
  */
-export async function writeSafetensors(file: string, metadata: Readonly<Record<string, string>>, tensors: readonly TensorSource[]): Promise<void> {
+export async function writeSafetensors(
+  file: string,
+  metadata: Readonly<Record<string, string>>,
+  tensors: readonly TensorSource[],
+): Promise<void> {
   const target = await realpath(file).catch(() => file);
   const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}.tmp`);
   try {
-    const mode = await stat(target).then(({ mode }) => mode & 0o777, () => 0o666);
+    const mode = await stat(target).then(
+      ({ mode }) => mode & 0o777,
+      () => 0o666,
+    );
     const handle = await open(temporary, 'wx', mode);
     try {
       await writeAll(handle, header(metadata, tensors));
       for (const { name, shape, values } of tensors) {
         const array = values();
-        if (array.length !== product(shape)) throw failure(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
+        if (array.length !== product(shape))
+          throw failure(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
         await writeAll(handle, array);
       }
       await handle.sync();
@@ -67,7 +75,7 @@ function header(metadata: Readonly<Record<string, string>>, tensors: readonly Te
 }
 
 async function writeAll(handle: FileHandle, view: ArrayBufferView): Promise<void> {
-  for (let done = 0; done < view.byteLength; ) {
+  for (let done = 0; done < view.byteLength;) {
     const { bytesWritten } = await handle.write(bytesOf(view, done));
     done += bytesWritten;
   }
@@ -106,7 +114,8 @@ export class SafetensorsFile {
       if (size < 8) throw malformed(file, `it is ${size} bytes long`);
       await readAll(handle, start, 0);
       const length = Number(start[0]);
-      if (length > headerLimit || length > size - 8) throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
+      if (length > headerLimit || length > size - 8)
+        throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
       const bytes = new Uint8Array(length);
       await readAll(handle, bytes, 8);
       const { metadata, tensors } = parseHeader(file, bytes, size);
@@ -161,7 +170,8 @@ function parseEntry(file: string, name: string, entry: unknown, begin: number): 
   if (!isRecord(entry)) throw malformed(file, `the entry of tensor "${name}" is not an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
   if (dtype !== 'F32') throw malformed(file, `tensor "${name}" is ${JSON.stringify(dtype)} rather than "F32"`);
-  if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2) throw malformed(file, `the entry of tensor "${name}" is not valid`);
+  if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2)
+    throw malformed(file, `the entry of tensor "${name}" is not valid`);
   const [start, end] = offsets as [number, number];
   if (end - start !== product(shape) * elementSize) {
     throw malformed(file, `tensor "${name}" takes ${end - start} bytes rather than ${product(shape) * elementSize}`);
@@ -170,7 +180,7 @@ function parseEntry(file: string, name: string, entry: unknown, begin: number): 
 }
 
 async function readAll(handle: FileHandle, view: ArrayBufferView, position: number): Promise<void> {
-  for (let done = 0; done < view.byteLength; ) {
+  for (let done = 0; done < view.byteLength;) {
     const { bytesRead } = await handle.read(bytesOf(view, done), { position: position + done });
     if (bytesRead === 0) throw new Error('the file ended early');
     done += bytesRead;

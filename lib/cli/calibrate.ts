@@ -40,7 +40,10 @@ export async function calibrateCommand(args: string[]): Promise<number> {
   for (const target of targets) accessSync(path.dirname(path.resolve(target)), constants.W_OK); // before the work rather than after it
   const result = await calibrate(options.file, options.steps, options.per);
   console.log(table(result.parameters));
-  const contents = [`${JSON.stringify(result.calibration, null, 1)}\n`, calibrationReport(result, path.basename(options.file))];
+  const contents = [
+    `${JSON.stringify(result.calibration, null, 1)}\n`,
+    calibrationReport(result, path.basename(options.file)),
+  ];
   for (const [i, target] of targets.entries()) {
     writeFileSync(`${target}.tmp`, contents[i]!);
     renameSync(`${target}.tmp`, target);
@@ -72,7 +75,8 @@ function parse(args: string[]): Options | string | undefined {
     const [file, ...rest] = positionals;
     if (file === undefined || rest.length > 0) return `Expected one checkpoint, got ${positionals.length}.`;
     const steps = Number(values.steps ?? 5);
-    if (!Number.isInteger(steps) || steps < 1 || steps > 10) return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
+    if (!Number.isInteger(steps) || steps < 1 || steps > 10)
+      return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
     const { out = 'coefficients.json', html } = values;
     const files = [file, out, ...(html === undefined ? [] : [html])].map((one) => path.resolve(one));
     if (new Set(files).size < files.length) return 'Expected the checkpoint, --out and --html to be different files.';
@@ -91,11 +95,31 @@ function table(parameters: readonly CalibratedParameter[]): string {
     ...[errors.best, errors.adaptive, errors.calibrated].map((error) => error.toFixed(5)),
     percent(errors.calibrated, errors.best),
   ]);
-  const mean = (pick: (one: CalibratedParameter) => number) => Math.sqrt(parameters.reduce((sum, one) => sum + pick(one) ** 2, 0) / parameters.length);
-  const [best, adaptive, calibrated] = [mean(({ errors }) => errors.best), mean(({ errors }) => errors.adaptive), mean(({ errors }) => errors.calibrated)];
-  rows.push(['root mean square', '', '', best.toFixed(5), adaptive.toFixed(5), calibrated.toFixed(5), percent(calibrated, best)]);
+  const mean = (pick: (one: CalibratedParameter) => number) =>
+    Math.sqrt(parameters.reduce((sum, one) => sum + pick(one) ** 2, 0) / parameters.length);
+  const [best, adaptive, calibrated] = [
+    mean(({ errors }) => errors.best),
+    mean(({ errors }) => errors.adaptive),
+    mean(({ errors }) => errors.calibrated),
+  ];
+  rows.push([
+    'root mean square',
+    '',
+    '',
+    best.toFixed(5),
+    adaptive.toFixed(5),
+    calibrated.toFixed(5),
+    percent(calibrated, best),
+  ]);
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)));
-  return [head, ...rows].map((row) => row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ').trimEnd()).join('\n');
+  return [head, ...rows]
+    .map((row) =>
+      row
+        .map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }
 
 export function percent(value: number, reference: number): string {

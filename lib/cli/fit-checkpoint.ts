@@ -6,7 +6,14 @@ import { rmsError } from '../coefficients/fit.js';
 import { newtonSchulzCoefficients } from '../coefficients/option.js';
 import type { Preset } from '../coefficients/presets.js';
 import { singularValues } from '../coefficients/singular-values.js';
-import { binned, gaussianSpectrum, measuredSpectrum, mix, mixtureWeights, type Spectrum } from '../coefficients/spectra.js';
+import {
+  binned,
+  gaussianSpectrum,
+  measuredSpectrum,
+  mix,
+  mixtureWeights,
+  type Spectrum,
+} from '../coefficients/spectra.js';
 import type { Triple } from '../coefficients/triple.js';
 import { RootError } from '../errors.js';
 import { checkThreshold } from '../threshold.js';
@@ -52,17 +59,27 @@ const fixedPresets: readonly Preset[] = ['muon', 'paper', 'polar-express', 'cans
  */
 export async function calibrate(path: string, steps: number, by: CalibrateBy): Promise<CalibrationResult> {
   const matrices = await readMatrices(path);
-  const keyOf = ({ name, group, shape }: Matrix) => (by === 'parameter' ? name : by === 'group' ? group : `${Math.min(...shape)}x${Math.max(...shape)}`);
+  const keyOf = ({ name, group, shape }: Matrix) =>
+    by === 'parameter' ? name : by === 'group' ? group : `${Math.min(...shape)}x${Math.max(...shape)}`;
   const units = new Map<string, Matrix[]>();
   for (const matrix of matrices) units.set(keyOf(matrix), [...(units.get(keyOf(matrix)) ?? []), matrix]);
   const fits = new Map([...units].map(([key, members]) => [key, fitUnit(members, steps)]));
   const entries = [...units].map(([key, members]) => {
     const [m, n] = members[0]!.shape;
-    const place = by === 'shape' ? { shape: [Math.min(m, n), Math.max(m, n)] as const } : { names: [...new Set(members.map(({ name }) => name))] };
+    const place =
+      by === 'shape'
+        ? { shape: [Math.min(m, n), Math.max(m, n)] as const }
+        : { names: [...new Set(members.map(({ name }) => name))] };
     return { ...place, coefficients: fits.get(key)! };
   });
   const names = [...new Set(matrices.map(({ name }) => name))];
-  const parameters = names.map((name) => rate(matrices.filter((one) => one.name === name), steps, (matrix) => fits.get(keyOf(matrix))!));
+  const parameters = names.map((name) =>
+    rate(
+      matrices.filter((one) => one.name === name),
+      steps,
+      (matrix) => fits.get(keyOf(matrix))!,
+    ),
+  );
   return { calibration: { format: calibrationFormat, version: 1, steps, entries }, parameters };
 }
 
@@ -81,10 +98,17 @@ function fitUnit(members: readonly Matrix[], steps: number): readonly Triple[] {
 }
 
 /** Several matrices of a parameter count equally. */
-function rate(members: readonly Matrix[], steps: number, coefficientsOf: (matrix: Matrix) => readonly Triple[]): CalibratedParameter {
+function rate(
+  members: readonly Matrix[],
+  steps: number,
+  coefficientsOf: (matrix: Matrix) => readonly Triple[],
+): CalibratedParameter {
   const error = (triplesOf: (matrix: Matrix) => readonly Triple[]) =>
     Math.sqrt(members.reduce((sum, one) => sum + rmsError(triplesOf(one), one.spectrum) ** 2, 0) / members.length);
-  const presets = fixedPresets.map((preset) => ({ preset, error: error(({ shape }) => newtonSchulzCoefficients(shape, preset, steps)) }));
+  const presets = fixedPresets.map((preset) => ({
+    preset,
+    error: error(({ shape }) => newtonSchulzCoefficients(shape, preset, steps)),
+  }));
   const best = presets.reduce((a, b) => (b.error < a.error ? b : a));
   return {
     name: members[0]!.name,
@@ -110,26 +134,39 @@ async function readMatrices(path: string): Promise<Matrix[]> {
       const momentum = await file.read(`${description.name}.momentumBuffer`);
       matrices.push(...matricesIn(path, description, momentum));
     }
-    if (matrices.length === 0) throw new RootError('ERR_CHECKPOINT', `${path} holds no momentum of ROOT or Muon that is not 0`);
+    if (matrices.length === 0)
+      throw new RootError('ERR_CHECKPOINT', `${path} holds no momentum of ROOT or Muon that is not 0`);
     return matrices;
   } finally {
     await file.close();
   }
 }
 
-function matricesIn(path: string, { name, algorithm, settings, matrices }: Description, momentum: Float32Array): Matrix[] {
+function matricesIn(
+  path: string,
+  { name, algorithm, settings, matrices }: Description,
+  momentum: Float32Array,
+): Matrix[] {
   const group = JSON.stringify([algorithm, settings]);
   let offset = 0;
   const found = matrices.flatMap(([rows = 0, columns = 0]): Matrix[] => {
-    const values = clipped(momentum.subarray(offset, offset + rows * columns), algorithm === 'root' ? settings['threshold'] : null);
+    const values = clipped(
+      momentum.subarray(offset, offset + rows * columns),
+      algorithm === 'root' ? settings['threshold'] : null,
+    );
     offset += rows * columns;
-    if (!values.every(Number.isFinite)) throw new RootError('ERR_CHECKPOINT', `Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
+    if (!values.every(Number.isFinite))
+      throw new RootError('ERR_CHECKPOINT', `Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
     if (values.every((value) => value === 0)) return [];
     const { exact, ...decomposed } = singularValues(values, rows, columns);
     const spectrum = measuredSpectrum(decomposed.values, Math.min(rows, columns), decomposed.weights);
     return [{ name, group, shape: [rows, columns], spectrum, exact }];
   });
-  if (offset !== momentum.length) throw new RootError('ERR_CHECKPOINT', `Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`);
+  if (offset !== momentum.length)
+    throw new RootError(
+      'ERR_CHECKPOINT',
+      `Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`,
+    );
   return found;
 }
 

@@ -18,8 +18,10 @@ const packageRoot = path.join(__dirname, '..', '..');
 function main([command, ...args]: string[]): number | Promise<number> {
   switch (command) {
     case 'build':
-      return spawnSync(process.execPath, [path.join(packageRoot, 'scripts', 'build.mjs'), ...args], { stdio: 'inherit' })
-        .status ?? 1;
+      return (
+        spawnSync(process.execPath, [path.join(packageRoot, 'scripts', 'build.mjs'), ...args], { stdio: 'inherit' })
+          .status ?? 1
+      );
     case 'calibrate':
       return calibrateCommand(args);
     case 'devices':

@@ -56,7 +56,11 @@ function after({ spectrum }: CalibratedParameter, preset: readonly Triple[], fit
 
 function maps(preset: readonly Triple[], fit: readonly Triple[]): string {
   const curve = (triples: readonly Triple[], name: string) => {
-    const points = Array.from({ length: 301 }, (_, i) => `${place(i / 300).toFixed(1)},${level(compose(triples, 10 ** ((i / 300 - 1) * decades)) / mostAfter).toFixed(1)}`);
+    const points = Array.from(
+      { length: 301 },
+      (_, i) =>
+        `${place(i / 300).toFixed(1)},${level(compose(triples, 10 ** ((i / 300 - 1) * decades)) / mostAfter).toFixed(1)}`,
+    );
     return `<path class="${name}" d="M${points.join('L')}"/>`;
   };
   const one = `<line class="axis" stroke-dasharray="3" x1="${place(0)}" x2="${place(1)}" y1="${level(1 / mostAfter)}" y2="${level(1 / mostAfter)}"/><text x="20" y="${level(1 / mostAfter) + 4}">1</text>`;
@@ -66,7 +70,8 @@ function maps(preset: readonly Triple[], fit: readonly Triple[]): string {
 /** Shares of 48 bins from 0 to 1; what lies beyond counts with the outermost. */
 function histogram({ values, weights }: CalibratedParameter['spectrum'], at: (value: number) => number): number[] {
   const counts = new Array<number>(48).fill(0);
-  for (const [i, value] of values.entries()) counts[Math.min(Math.max(Math.floor(at(value) * 48), 0), 47)]! += weights[i]!;
+  for (const [i, value] of values.entries())
+    counts[Math.min(Math.max(Math.floor(at(value) * 48), 0), 47)]! += weights[i]!;
   return counts;
 }
 
@@ -74,20 +79,28 @@ function bars(counts: readonly number[], name: string, most: number): string {
   const size = (place(1) - place(0)) / counts.length;
   const shown = counts.map((count, i) => {
     const top = level(count / most);
-    return count === 0 ? '' : `<rect x="${place(i / counts.length).toFixed(1)}" y="${top.toFixed(1)}" width="${(size - 0.5).toFixed(1)}" height="${(level(0) - top).toFixed(1)}"/>`;
+    return count === 0
+      ? ''
+      : `<rect x="${place(i / counts.length).toFixed(1)}" y="${top.toFixed(1)}" width="${(size - 0.5).toFixed(1)}" height="${(level(0) - top).toFixed(1)}"/>`;
   });
   return `<g class="${name} steps">${shown.join('')}</g>`;
 }
 
 function plot(title: string, ticks: readonly [number, string][], content: readonly string[]): string {
-  const labels = ticks.map(([at, label]) => `<text x="${place(at).toFixed(1)}" y="${height - margin.bottom + 14}" text-anchor="middle">${label}</text>`);
+  const labels = ticks.map(
+    ([at, label]) =>
+      `<text x="${place(at).toFixed(1)}" y="${height - margin.bottom + 14}" text-anchor="middle">${label}</text>`,
+  );
   const axis = `<line class="axis" x1="${place(0)}" x2="${place(1)}" y1="${level(0)}" y2="${level(0)}"/>`;
   const caption = `<text x="${place(0.5)}" y="${height - 4}" text-anchor="middle">${title}</text>`;
   return `<svg role="img" aria-label="${title}" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">${axis}${labels.join('')}${caption}${content.join('')}</svg>`;
 }
 
 function logTicks(): [number, string][] {
-  return Array.from({ length: decades / 2 + 1 }, (_, i) => [(2 * i) / decades, i * 2 === decades ? '1' : `10<tspan dy="-4" font-size="8">−${decades - 2 * i}</tspan>`]);
+  return Array.from({ length: decades / 2 + 1 }, (_, i) => [
+    (2 * i) / decades,
+    i * 2 === decades ? '1' : `10<tspan dy="-4" font-size="8">−${decades - 2 * i}</tspan>`,
+  ]);
 }
 
 function place(share: number): number {

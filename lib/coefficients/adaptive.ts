@@ -38,7 +38,13 @@ export function fitAdaptive(rows: number, columns: number, steps: number): reado
 
 /** From every preset, the paper's being that of the nearest shape. */
 export function fitToSpectrum(spectrum: Spectrum, rows: number, columns: number, steps: number): readonly Triple[] {
-  return fitTriples(withTail(spectrum, rows, columns), steps, [muon, polarExpress, cans, quintic, nearestPaper(rows, columns)]);
+  return fitTriples(withTail(spectrum, rows, columns), steps, [
+    muon,
+    polarExpress,
+    cans,
+    quintic,
+    nearestPaper(rows, columns),
+  ]);
 }
 
 function nearestPaper(rows: number, columns: number): readonly Triple[] {
@@ -54,6 +60,7 @@ export function tableKey(m: number, n: number, steps: number): string {
 function fromTable(key: string): readonly Triple[] | undefined {
   const numbers = table[key];
   if (numbers === undefined) return undefined;
-  const triple = (i: number): Triple => Object.freeze([numbers[3 * i]!, numbers[3 * i + 1]!, numbers[3 * i + 2]!] as const);
+  const triple = (i: number): Triple =>
+    Object.freeze([numbers[3 * i]!, numbers[3 * i + 1]!, numbers[3 * i + 2]!] as const);
   return Object.freeze(Array.from({ length: numbers.length / 3 }, (_, i) => triple(i)));
 }

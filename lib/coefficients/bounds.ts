@@ -23,7 +23,9 @@ export function composedBounds(triples: readonly Triple[], perturbation = 0): Bo
   const outwards = 1 + perturbation + rounding;
   let [least, most, intermediate] = [0, outwards, 0];
   for (const [i, triple] of triples.entries()) {
-    const ends = [least, most, ...criticalPoints(triple).flatMap((x) => [x, -x])].filter((x) => x >= least && x <= most);
+    const ends = [least, most, ...criticalPoints(triple).flatMap((x) => [x, -x])].filter(
+      (x) => x >= least && x <= most,
+    );
     const values = ends.map((x) => evaluate(triple, x));
     const size = rounding * magnitude(triple, Math.max(-least, most));
     least = Math.min(0, Math.min(...values) * (1 + perturbation) - size);

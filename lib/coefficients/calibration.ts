@@ -33,7 +33,8 @@ export function isCalibration(coefficients: unknown): coefficients is Calibratio
 export function checkCalibration(value: unknown, name: string): Calibration {
   const { version, steps, entries } = value as Record<string, unknown>;
   if (version !== 1) throw expected(`${name}.version`, '1', version);
-  if (!Number.isInteger(steps) || (steps as number) < 1 || (steps as number) > 100) throw expected(`${name}.steps`, 'an integer in [1, 100]', steps);
+  if (!Number.isInteger(steps) || (steps as number) < 1 || (steps as number) > 100)
+    throw expected(`${name}.steps`, 'an integer in [1, 100]', steps);
   if (!Array.isArray(entries) || entries.length === 0) throw expected(`${name}.entries`, 'a non-empty list', entries);
   const checked = entries.map((entry, i) => checkEntry(entry, steps as number, `${name}.entries[${i}]`));
   return Object.freeze({ format: calibrationFormat, version, steps: steps as number, entries: Object.freeze(checked) });
@@ -42,29 +43,44 @@ export function checkCalibration(value: unknown, name: string): Calibration {
 function checkEntry(entry: unknown, steps: number, name: string): CalibrationEntry {
   if (!isRecord(entry)) throw expected(name, 'an object', entry);
   const { names, shape, coefficients } = entry;
-  if ((names === undefined) === (shape === undefined)) throw expected(name, 'an object with either names or shape', entry);
-  if (!Array.isArray(coefficients) || coefficients.length !== steps) throw expected(`${name}.coefficients`, `a list of ${steps} triples`, coefficients);
+  if ((names === undefined) === (shape === undefined))
+    throw expected(name, 'an object with either names or shape', entry);
+  if (!Array.isArray(coefficients) || coefficients.length !== steps)
+    throw expected(`${name}.coefficients`, `a list of ${steps} triples`, coefficients);
   const triples = checkTriples(coefficients, `${name}.coefficients`);
   if (shape !== undefined) {
     const [rows, columns, ...rest] = checkShape(shape, `${name}.shape`);
-    if (rows === undefined || columns === undefined || rest.length > 0) throw expected(`${name}.shape`, '[rows, columns]', shape);
+    if (rows === undefined || columns === undefined || rest.length > 0)
+      throw expected(`${name}.shape`, '[rows, columns]', shape);
     return Object.freeze({ shape: Object.freeze([rows, columns] as const), coefficients: triples });
   }
   if (!Array.isArray(names) || names.length === 0 || !names.every((one) => typeof one === 'string')) {
     throw expected(`${name}.names`, 'a non-empty list of names', names);
   }
-  return Object.freeze({ names: Object.freeze([...(names)]), coefficients: triples });
+  return Object.freeze({ names: Object.freeze([...names]), coefficients: triples });
 }
 
 /**
  * The entry's triples; undefined where there is none.
  * @throws RootError ERR_INVALID_ARGUMENT where the calibration is for another number of iterations
  */
-export function calibratedTriples(calibration: Calibration, rows: number, columns: number, steps: number, name?: string): readonly Triple[] | undefined {
+export function calibratedTriples(
+  calibration: Calibration,
+  rows: number,
+  columns: number,
+  steps: number,
+  name?: string,
+): readonly Triple[] | undefined {
   checkCalibratedSteps(calibration, steps);
   const { entries } = calibration;
   const byName = name === undefined ? undefined : entries.find(({ names }) => names?.includes(name) === true);
-  const byShape = () => entries.find(({ shape }) => shape !== undefined && Math.min(...shape) === Math.min(rows, columns) && Math.max(...shape) === Math.max(rows, columns));
+  const byShape = () =>
+    entries.find(
+      ({ shape }) =>
+        shape !== undefined &&
+        Math.min(...shape) === Math.min(rows, columns) &&
+        Math.max(...shape) === Math.max(rows, columns),
+    );
   return (byName ?? byShape())?.coefficients;
 }
 
@@ -74,5 +90,8 @@ export function calibratedTriples(calibration: Calibration, rows: number, column
  */
 export function checkCalibratedSteps(coefficients: unknown, steps: number): void {
   if (!isCalibration(coefficients) || coefficients.steps === steps) return;
-  throw new RootError('ERR_INVALID_ARGUMENT', `Expected steps to be ${coefficients.steps}, as its calibration is, got ${describe(steps)}`);
+  throw new RootError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected steps to be ${coefficients.steps}, as its calibration is, got ${describe(steps)}`,
+  );
 }

@@ -25,20 +25,36 @@ const finely = { iterations: 200, tolerance: 1e-9 };
  * composed map needs both.
  * @param starts lists of triples, none empty, shortened or extended by their last triple to `steps`
  */
-export function fitTriples(spectrum: Spectrum, steps: number, starts: readonly (readonly Triple[])[]): readonly Triple[] {
+export function fitTriples(
+  spectrum: Spectrum,
+  steps: number,
+  starts: readonly (readonly Triple[])[],
+): readonly Triple[] {
   const problem = new FitProblem(spectrum, steps);
-  const descend = (start: readonly Triple[], penalties: readonly number[], { iterations, tolerance }: typeof roughly) => {
+  const descend = (
+    start: readonly Triple[],
+    penalties: readonly number[],
+    { iterations, tolerance }: typeof roughly,
+  ) => {
     const unit = Math.max(meanSquareError(start, spectrum), 1e-4);
     const first = Float64Array.from(start.flat());
-    const step = (point: Float64Array, penalty: number) => minimizeSquares(problem.withPenalty(penalty * unit), point, iterations, tolerance);
+    const step = (point: Float64Array, penalty: number) =>
+      minimizeSquares(problem.withPenalty(penalty * unit), point, iterations, tolerance);
     return triplesOf(penalties.reduce(step, first));
   };
-  const given = starts.map((start) => normalized(Array.from({ length: steps }, (_, i) => start[Math.min(i, start.length - 1)]!)));
+  const given = starts.map((start) =>
+    normalized(Array.from({ length: steps }, (_, i) => start[Math.min(i, start.length - 1)]!)),
+  );
   const starting = [...minimaxStarts(spectrum, steps), ...given];
   // Beyond 6 iterations minimax lists alone start close to the best, and a descent costs most.
   const used = steps > 6 ? ladders.slice(0, 1) : ladders;
-  const rough = starting.flatMap((start) => used.map((penalties) => descend(start, penalties, roughly))).filter(hasPeaks);
-  const fine = best(rough.map(bounded), spectrum, 2).flatMap((start) => [start, bounded(descend(start, [1e8], finely))]);
+  const rough = starting
+    .flatMap((start) => used.map((penalties) => descend(start, penalties, roughly)))
+    .filter(hasPeaks);
+  const fine = best(rough.map(bounded), spectrum, 2).flatMap((start) => [
+    start,
+    bounded(descend(start, [1e8], finely)),
+  ]);
   return Object.freeze(best(fine, spectrum, 1)[0]!.map((triple) => Object.freeze(triple)));
 }
 
@@ -75,7 +91,9 @@ function minimaxStarts(spectrum: Spectrum, steps: number): Triple[][] {
   let lists = minimaxLists.get(steps);
   if (lists === undefined) {
     const least = Array.from({ length: 32 }, (_, i) => Math.exp(-0.35 * i - 0.7));
-    lists = [0.01, 0.03, 0.1].flatMap((cushion) => least.map((value) => normalized(minimaxTriples(value, cushion, steps)))).filter(hasPeaks);
+    lists = [0.01, 0.03, 0.1]
+      .flatMap((cushion) => least.map((value) => normalized(minimaxTriples(value, cushion, steps))))
+      .filter(hasPeaks);
     minimaxLists.set(steps, lists);
   }
   return best(lists, spectrum, 3);
@@ -106,7 +124,7 @@ function bounded(triples: readonly Triple[]): Triple[] {
     return rounded;
   });
   const last = result.at(-1)!;
-  for (let factor = 1; ; ) {
+  for (let factor = 1; ;) {
     const exact = composedBounds(result).most / limits.most;
     const perturbed = composedBounds(result, limits.perturbation).most / limits.mostPerturbed;
     if (exact <= 1 && perturbed <= 1) return result;

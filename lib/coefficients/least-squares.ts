@@ -73,7 +73,12 @@ export type LeastSquaresProblem = (point: Float64Array, equations: NormalEquatio
  * Levenberg's and Marquardt's method: the local minimum of a sum of squares that `start` leads to.
  * @param tolerance ends where a step that succeeds lowers the cost by less than this share of it
  */
-export function minimizeSquares(problem: LeastSquaresProblem, start: Float64Array, iterations: number, tolerance: number): Float64Array {
+export function minimizeSquares(
+  problem: LeastSquaresProblem,
+  start: Float64Array,
+  iterations: number,
+  tolerance: number,
+): Float64Array {
   let point = start;
   let here = new NormalEquations(start.length);
   let there = new NormalEquations(start.length);

@@ -42,7 +42,13 @@ export function checkCoefficients(coefficients: unknown, name = 'coefficients'):
  * @param name of the parameter that the matrix is of, for a calibration
  * @throws RootError ERR_INVALID_ARGUMENT where a calibration is for another number of iterations
  */
-export function triplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name?: string): Triple[] {
+export function triplesFor(
+  rows: number,
+  columns: number,
+  coefficients: Coefficients,
+  steps: number,
+  name?: string,
+): Triple[] {
   const list = listFor(rows, columns, coefficients, steps, name);
   return Array.from({ length: steps }, (_, i) => list[Math.min(i, list.length - 1)]!);
 }
@@ -51,9 +57,17 @@ export function triplesFor(rows: number, columns: number, coefficients: Coeffici
  * The same for products of that precision.
  * @throws RootError ERR_INVALID_ARGUMENT as well where the iteration diverges
  */
-export function boundedTriplesFor(rows: number, columns: number, coefficients: Coefficients, steps: number, precision: Precision, name?: string): Triple[] {
+export function boundedTriplesFor(
+  rows: number,
+  columns: number,
+  coefficients: Coefficients,
+  steps: number,
+  precision: Precision,
+  name?: string,
+): Triple[] {
   const triples = triplesFor(rows, columns, coefficients, steps, name);
-  if (typeof coefficients !== 'string' || precision !== 'float32' || coefficients === 'paper') checkBounded(triples, precision);
+  if (typeof coefficients !== 'string' || precision !== 'float32' || coefficients === 'paper')
+    checkBounded(triples, precision);
   return triples;
 }
 
@@ -69,12 +83,22 @@ function checkBounded(triples: readonly Triple[], precision: Precision): void {
   const reach = Math.max(most, -least);
   const got = `ones that take some to ${Number.isFinite(reach) ? reach.toPrecision(3) : 'infinity'} in ${triples.length} iterations`;
   const rounded = precision === 'float32' ? '' : `, rounded to ${precision},`;
-  throw new RootError('ERR_INVALID_ARGUMENT', `Expected coefficients to keep singular values in [0, 1]${rounded} within ${mostGrowth}, got ${got}`);
+  throw new RootError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected coefficients to keep singular values in [0, 1]${rounded} within ${mostGrowth}, got ${got}`,
+  );
 }
 
-function listFor(rows: number, columns: number, coefficients: Coefficients, steps: number, name: string | undefined): readonly Triple[] {
+function listFor(
+  rows: number,
+  columns: number,
+  coefficients: Coefficients,
+  steps: number,
+  name: string | undefined,
+): readonly Triple[] {
   if (typeof coefficients === 'string') return presets[coefficients](rows, columns, steps);
-  if (isCalibration(coefficients)) return calibratedTriples(coefficients, rows, columns, steps, name) ?? adaptiveTriples(rows, columns, steps);
+  if (isCalibration(coefficients))
+    return calibratedTriples(coefficients, rows, columns, steps, name) ?? adaptiveTriples(rows, columns, steps);
   return isList(coefficients) ? coefficients : [coefficients];
 }
 

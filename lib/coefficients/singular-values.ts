@@ -33,7 +33,9 @@ export function gram(x: Float32Array, rows: number, columns: number): Float64Arr
   const m = Math.min(rows, columns);
   const result = Array.from({ length: m }, () => new Float64Array(m));
   const [length, stride, step] = rows <= columns ? [columns, columns, 1] : [rows, 1, columns];
-  const vectors = Array.from({ length: m }, (_, i) => Float64Array.from({ length }, (_, k) => x[i * stride + k * step]!));
+  const vectors = Array.from({ length: m }, (_, i) =>
+    Float64Array.from({ length }, (_, k) => x[i * stride + k * step]!),
+  );
   for (let i = 0; i < m; i++) {
     for (let j = 0; j <= i; j++) result[i]![j] = result[j]![i] = dot(vectors[i]!, vectors[j]!);
   }
@@ -60,7 +62,10 @@ function estimated(x: Float32Array, rows: number, columns: number): SingularValu
 }
 
 /** Gauss' quadrature of the spectral measure of a symmetric operator at `start`; every basis vector is orthogonalised against all before, twice. */
-function lanczos(apply: (vector: Float64Array) => Float64Array, start: Float64Array): [value: number, weight: number][] {
+function lanczos(
+  apply: (vector: Float64Array) => Float64Array,
+  start: Float64Array,
+): [value: number, weight: number][] {
   const basis: Float64Array[] = [];
   const diagonal: number[] = [];
   const beside: number[] = [];

@@ -78,7 +78,7 @@ export function decayingSpectrum(rows: number, columns: number): Spectrum {
 /** [the middle, the size] of each: single indices as long as they are few, then runs that lengthen in proportion. */
 function geometricGroups(count: number): readonly (readonly [number, number])[] {
   const groups: [number, number][] = [];
-  for (let first = 1; first <= count; ) {
+  for (let first = 1; first <= count;) {
     const size = Math.min(Math.max(1, count <= nodeCount ? 1 : Math.floor(first / 8)), count - first + 1);
     groups.push([first + (size - 1) / 2, size]);
     first += size;
@@ -97,7 +97,12 @@ function powers(groups: readonly (readonly [number, number])[], p: number): Spec
 export function binned({ values, weights }: Spectrum): Spectrum {
   const greatest = values.reduce((a, b) => Math.max(a, b));
   const most = Math.log(greatest);
-  const least = Math.log(Math.max(greatest * 1e-7, values.reduce((a, b) => Math.min(a, b))));
+  const least = Math.log(
+    Math.max(
+      greatest * 1e-7,
+      values.reduce((a, b) => Math.min(a, b)),
+    ),
+  );
   const sums = Array.from({ length: nodeCount }, () => ({ weight: 0, square: 0 }));
   for (const [i, value] of values.entries()) {
     const place = most > least && value > 0 ? Math.max(0, (Math.log(value) - least) / (most - least)) : 0;
@@ -106,7 +111,10 @@ export function binned({ values, weights }: Spectrum): Spectrum {
     bin.square += weights[i]! * value * value;
   }
   const filled = sums.filter(({ weight }) => weight > 0);
-  return { values: filled.map(({ weight, square }) => Math.sqrt(square / weight)), weights: filled.map(({ weight }) => weight) };
+  return {
+    values: filled.map(({ weight, square }) => Math.sqrt(square / weight)),
+    weights: filled.map(({ weight }) => weight),
+  };
 }
 
 /** What `adaptive` is fitted to: Gaussian at weight 3, decaying at weight 1. At most 128 nodes. */
@@ -153,7 +161,11 @@ export function mix(parts: readonly (readonly [weight: number, spectrum: Spectru
  * @param weights how much of the spectrum each stands for; equal ones if absent
  * @throws RootError ERR_INVALID_ARGUMENT
  */
-export function measuredSpectrum(values: readonly number[], rows: number, weights: readonly number[] = values.map(() => 1)): Spectrum {
+export function measuredSpectrum(
+  values: readonly number[],
+  rows: number,
+  weights: readonly number[] = values.map(() => 1),
+): Spectrum {
   const valid = (one: unknown) => typeof one === 'number' && one >= 0 && Number.isFinite(one);
   if (values.length === 0 || !values.every(valid) || !values.some((one) => one > 0)) {
     throw expected('the singular values', 'finite, not negative and not all 0', values);

@@ -49,10 +49,14 @@ function checkApart(parameters: readonly Parameter[], { data, gradients }: Array
     for (const extent of sharers) {
       const before = extent.written ? furthest : furthestWritten;
       if (before !== undefined && before.end > extent.start) {
-        throw new RootError('ERR_INVALID_ARGUMENT', `Expected arrays that share no memory, got ${before.owner} and ${extent.owner} that do`);
+        throw new RootError(
+          'ERR_INVALID_ARGUMENT',
+          `Expected arrays that share no memory, got ${before.owner} and ${extent.owner} that do`,
+        );
       }
       if (furthest === undefined || extent.end > furthest.end) furthest = extent;
-      if (extent.written && (furthestWritten === undefined || extent.end > furthestWritten.end)) furthestWritten = extent;
+      if (extent.written && (furthestWritten === undefined || extent.end > furthestWritten.end))
+        furthestWritten = extent;
     }
   }
 }

@@ -140,7 +140,10 @@ export abstract class Optimizer {
     this.#checkLive();
     const index = this.#indexOf(parameter);
     if (this.device.name === 'cpu') {
-      throw new RootError('ERR_DEVICE_UNAVAILABLE', `Expected an optimizer on a CUDA device, got one on the CPU (${this.device.reason})`);
+      throw new RootError(
+        'ERR_DEVICE_UNAVAILABLE',
+        `Expected an optimizer on a CUDA device, got one on the CPU (${this.device.reason})`,
+      );
     }
     return guard(() => this.#native.deviceMemory(index));
   }
@@ -236,14 +239,21 @@ export abstract class Optimizer {
     }
     const names = rejected.map((index) => this.#parameters[index]!.name);
     if (this.#nonFinite === 'skip') return { step: this.#step, applied: false, nonFinite: names };
-    const found = (this.#manual ? [] : rejected).map((index) => firstNonFinite(gradients[index]!)).find((one) => one !== undefined);
+    const found = (this.#manual ? [] : rejected)
+      .map((index) => firstNonFinite(gradients[index]!))
+      .find((one) => one !== undefined);
     const got = found ?? `values ${this.#manual ? 'not finite or ' : ''}too large for the optimizer's state`;
-    throw new RootError('ERR_NON_FINITE', `Expected finite gradients, got ${got} in ${enumerate(names)}; nothing was changed`);
+    throw new RootError(
+      'ERR_NON_FINITE',
+      `Expected finite gradients, got ${got} in ${enumerate(names)}; nothing was changed`,
+    );
   }
 
   /** What the device holds, without touching what the host's arrays do. */
   async #copyFromDevice(): Promise<ReadonlyMap<Parameter, Float32Array>> {
-    const copies = new Map(this.#parameters.map((one) => [one, allocate(one.size, `a copy of parameter "${one.name}"`)]));
+    const copies = new Map(
+      this.#parameters.map((one) => [one, allocate(one.size, `a copy of parameter "${one.name}"`)]),
+    );
     await guardAsync(() => this.#native.readParameters([...copies.values()]));
     return copies;
   }
@@ -275,7 +285,7 @@ export abstract class Optimizer {
     const index = this.#parameters.indexOf(parameter);
     if (index < 0) {
       const name = (parameter as Partial<Parameter> | null | undefined)?.name;
-      throw expected('the parameter', 'one of this optimizer\'s', name ?? parameter);
+      throw expected('the parameter', "one of this optimizer's", name ?? parameter);
     }
     return index;
   }
@@ -294,9 +304,11 @@ export abstract class Optimizer {
 
   #checkIdle(): void {
     this.#checkLive();
-    if (this.#running !== undefined) throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
+    if (this.#running !== undefined)
+      throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
     const shared = this.#parameters.find((parameter) => inUse.has(parameter));
-    if (shared !== undefined) throw new RootError('ERR_BUSY', `Expected another optimizer to have ended what it does with "${shared.name}"`);
+    if (shared !== undefined)
+      throw new RootError('ERR_BUSY', `Expected another optimizer to have ended what it does with "${shared.name}"`);
   }
 
   #checkLive(): void {

@@ -3,7 +3,15 @@ import { type Coefficients, defaultSteps } from '../coefficients/option.js';
 import { enumerate, expected, RootError } from '../errors.js';
 import { Parameter } from '../parameter.js';
 import { checkKeys, checkObject, oneOf, unknownOption } from '../validate.js';
-import { type AdamWSettings, type Algorithm, type Defaults, type Given, type MuonSettings, type RootSettings, rules } from './options.js';
+import {
+  type AdamWSettings,
+  type Algorithm,
+  type Defaults,
+  type Given,
+  type MuonSettings,
+  type RootSettings,
+  rules,
+} from './options.js';
 
 interface GroupOf<A extends Algorithm> {
   readonly params: readonly Parameter[];
@@ -37,11 +45,14 @@ const algorithmRule = oneOf('root', 'muon', 'adamw');
  * fewer than two dimensions. A flat list is one group.
  */
 export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: Defaults): readonly ParamGroup[] {
-  if (!Array.isArray(params) || params.length === 0) throw expected('the parameters', 'a non-empty list of Parameters or of groups', params);
+  if (!Array.isArray(params) || params.length === 0)
+    throw expected('the parameters', 'a non-empty list of Parameters or of groups', params);
   const flat = params.filter((one) => one instanceof Parameter).length;
   if (flat !== 0 && flat !== params.length) throw expected('the parameters', 'all Parameters or all groups', 'both');
   const given = flat === 0 ? (params as unknown[]) : [{ params }];
-  const resolved = given.map((group, i) => resolveGroup(algorithm, group, defaults, flat === 0 ? `group ${i}` : 'the list'));
+  const resolved = given.map((group, i) =>
+    resolveGroup(algorithm, group, defaults, flat === 0 ? `group ${i}` : 'the list'),
+  );
   const groups = [...resolved.map(([group]) => group), ...resolved.flatMap(([, vectors]) => vectors ?? [])];
   checkNames(groups.flatMap((group) => group.params));
   return Object.freeze(groups);
@@ -49,20 +60,27 @@ export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: D
 
 function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, label: string): [ParamGroup, ParamGroup?] {
   const { params, algorithm: asked, ...settings } = checkObject(options, label);
-  if (!Array.isArray(params) || params.length === 0) throw expected(`params of ${label}`, 'a non-empty list of Parameters', params);
-  for (const one of params) if (!(one instanceof Parameter)) throw expected(`params of ${label}`, 'a list of Parameters', one);
+  if (!Array.isArray(params) || params.length === 0)
+    throw expected(`params of ${label}`, 'a non-empty list of Parameters', params);
+  for (const one of params)
+    if (!(one instanceof Parameter)) throw expected(`params of ${label}`, 'a list of Parameters', one);
   const vectors = (params as Parameter[]).filter((one) => one.shape.length < 2);
   const matrices = (params as Parameter[]).filter((one) => one.shape.length >= 2);
   if (asked !== undefined) {
     const algorithm = algorithmRule(asked, `algorithm of ${label}`);
-    if (own === 'adamw' && algorithm !== 'adamw') throw expected(`algorithm of ${label} in AdamW`, '"adamw"', algorithm);
+    if (own === 'adamw' && algorithm !== 'adamw')
+      throw expected(`algorithm of ${label} in AdamW`, '"adamw"', algorithm);
     if (algorithm !== 'adamw' && vectors[0] !== undefined) {
       const names = enumerate(vectors.map((one) => one.name));
-      throw new RootError('ERR_INVALID_ARGUMENT', `Expected parameters of at least 2 dimensions for ${algorithm} in ${label}, got ${names}`);
+      throw new RootError(
+        'ERR_INVALID_ARGUMENT',
+        `Expected parameters of at least 2 dimensions for ${algorithm} in ${label}, got ${names}`,
+      );
     }
     return [makeGroup(algorithm, params as Parameter[], settings, defaults, label)];
   }
-  if (own === 'adamw' || matrices.length === 0) return [makeGroup('adamw', params as Parameter[], settings, defaults, label)];
+  if (own === 'adamw' || matrices.length === 0)
+    return [makeGroup('adamw', params as Parameter[], settings, defaults, label)];
   const group = makeGroup(own, matrices, settings, defaults, label);
   if (vectors.length === 0) return [group];
   const { weightDecay } = group;
@@ -70,13 +88,20 @@ function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, labe
   return [group, makeGroup('adamw', vectors, inherited, defaults, label)];
 }
 
-function makeGroup(algorithm: Algorithm, params: Parameter[], given: Record<string, unknown>, defaults: Defaults, label: string): ParamGroup {
+function makeGroup(
+  algorithm: Algorithm,
+  params: Parameter[],
+  given: Record<string, unknown>,
+  defaults: Defaults,
+  label: string,
+): ParamGroup {
   const known = rules[algorithm];
   checkKeys(given, Object.keys(known), `of ${label} (${algorithm})`);
   const settings: Record<string, unknown> = {};
   for (const [key, rule] of Object.entries(known)) {
     const chosen = given[key] === undefined ? defaults[algorithm][key] : given[key];
-    const value = key === 'steps' && chosen === undefined ? defaultSteps(settings['coefficients'] as Coefficients) : chosen;
+    const value =
+      key === 'steps' && chosen === undefined ? defaultSteps(settings['coefficients'] as Coefficients) : chosen;
     settings[key] = rule(value, `${key} of ${label}`);
   }
   if (algorithm !== 'adamw') checkCalibratedSteps(settings['coefficients'], settings['steps'] as number);
@@ -89,7 +114,8 @@ function live(algorithm: Algorithm, params: Parameter[], settings: Record<string
   const target = Object.seal({ params: Object.freeze([...params]), algorithm, ...settings }) as Record<string, unknown>;
   return new Proxy(target, {
     set(_, key, value) {
-      if (key === 'params' || key === 'algorithm') throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${key} of a group to stay as it is`);
+      if (key === 'params' || key === 'algorithm')
+        throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${key} of a group to stay as it is`);
       const rule = Object.hasOwn(known, key) ? known[key as string] : undefined;
       if (rule === undefined) throw unknownOption(String(key), Object.keys(known), `of a group (${algorithm})`);
       target[key as string] = rule(value, key as string);

@@ -99,7 +99,10 @@ const muonRules: { [K in keyof MuonSettings]: Rule<MuonSettings[K]> } = {
   lrScale: oneOf('rms', 'spectral', 'none'),
 };
 
-const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = { ...muonRules, threshold: checkThresholdOption };
+const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = {
+  ...muonRules,
+  threshold: checkThresholdOption,
+};
 
 const adamwRules: { [K in keyof AdamWSettings]: Rule<AdamWSettings[K]> } = {
   lr: nonNegative,
@@ -151,10 +154,12 @@ export interface ResolvedOptions {
 export function resolveOptions(algorithm: Algorithm, options: unknown): ResolvedOptions {
   const given = checkObject(options, 'the options');
   const own = rules[algorithm];
-  const further = algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision };
+  const further =
+    algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision };
   const checked = checkAll(given, { ...own, ...further });
   const matrices = { ...rootDefaults, ...pick(checked, own) };
-  const { lr, weightDecay } = algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay: matrices.weightDecay };
+  const { lr, weightDecay } =
+    algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay: matrices.weightDecay };
   const vectors = algorithm === 'adamw' ? pick(checked, own) : (checked['adamw'] as object | undefined);
   return {
     defaults: { root: matrices, muon: matrices, adamw: { lr, weightDecay, ...adamwDefaults, ...vectors } },
@@ -166,9 +171,14 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
   };
 }
 
-const nestedAdamW: Rule<Record<string, unknown>> = (value, name) => checkAll(checkObject(value, name), adamwRules, `${name}.`);
+const nestedAdamW: Rule<Record<string, unknown>> = (value, name) =>
+  checkAll(checkObject(value, name), adamwRules, `${name}.`);
 
-function checkAll(given: Record<string, unknown>, known: Readonly<Record<string, Rule<unknown>>>, prefix = ''): Record<string, unknown> {
+function checkAll(
+  given: Record<string, unknown>,
+  known: Readonly<Record<string, Rule<unknown>>>,
+  prefix = '',
+): Record<string, unknown> {
   checkKeys(given, Object.keys(known), prefix === '' ? '' : `of ${prefix.slice(0, -1)}`);
   const checked: Record<string, unknown> = {};
   for (const [key, rule] of Object.entries(known)) {

@@ -38,7 +38,9 @@ export class StepSettings {
     const { lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale } = group;
     const made = this.#made;
     if (made?.coefficients !== coefficients || made.steps !== steps || made.lrScale !== lrScale) {
-      this.#matrices = group.params.map(({ name, matrices }) => matrices.map((matrix) => matrixSettings(matrix, group, name, this.#precision)));
+      this.#matrices = group.params.map(({ name, matrices }) =>
+        matrices.map((matrix) => matrixSettings(matrix, group, name, this.#precision)),
+      );
       this.#made = { coefficients, steps, lrScale };
     }
     const threshold = group.algorithm === 'root' ? group.threshold : null;
@@ -46,7 +48,12 @@ export class StepSettings {
   }
 }
 
-function matrixSettings(matrix: MatrixLayout, { coefficients, steps, lrScale }: MuonGroup | RootGroup, name: string, precision: Precision): MatrixSettings[number] {
+function matrixSettings(
+  matrix: MatrixLayout,
+  { coefficients, steps, lrScale }: MuonGroup | RootGroup,
+  name: string,
+  precision: Precision,
+): MatrixSettings[number] {
   const triples = boundedTriplesFor(matrix.rows, matrix.columns, coefficients, steps, precision, name);
   return { updateScale: scaleFactors[lrScale](matrix), coefficients: Float64Array.from(triples.flat()) };
 }

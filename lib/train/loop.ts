@@ -25,7 +25,8 @@ const inTraining = new WeakSet<Optimizer>();
 export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainResult> {
   const run = prepareTraining(options);
   const { optimizer } = run;
-  if (inTraining.has(optimizer)) throw new RootError('ERR_BUSY', 'Expected the train that is running with this optimizer to be awaited first');
+  if (inTraining.has(optimizer))
+    throw new RootError('ERR_BUSY', 'Expected the train that is running with this optimizer to be awaited first');
   inTraining.add(optimizer);
   const cleanups: CleanUp[] = [];
   const training = takeSteps(run, options, cleanups);
@@ -42,7 +43,11 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
 }
 
 /** @param cleanups filled with what is to be done however it ends */
-async function takeSteps<Batch>(run: Training<Batch>, options: TrainOptions<Batch>, cleanups: CleanUp[]): Promise<TrainResult> {
+async function takeSteps<Batch>(
+  run: Training<Batch>,
+  options: TrainOptions<Batch>,
+  cleanups: CleanUp[],
+): Promise<TrainResult> {
   const { steps, optimizer, schedule, evaluate, signal } = run;
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   if (schedule !== undefined) cleanups.push(() => optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]!)));
@@ -55,7 +60,8 @@ async function takeSteps<Batch>(run: Training<Batch>, options: TrainOptions<Batc
 
   const history: StepMetrics[] = [];
   const aborted = (): boolean => signal?.aborted === true;
-  const runEvaluation = async (step: number): Promise<number> => checkNumber(await evaluate?.run(step), 'what evaluate.run returns');
+  const runEvaluation = async (step: number): Promise<number> =>
+    checkNumber(await evaluate?.run(step), 'what evaluate.run returns');
   const finish = async (ended: TrainResult['ended']): Promise<TrainResult> => {
     const last = history.at(-1);
     if (evaluate !== undefined && last !== undefined && last.evaluation === undefined) {
@@ -68,7 +74,11 @@ async function takeSteps<Batch>(run: Training<Batch>, options: TrainOptions<Batc
     const started = performance.now();
     const loss = await fillGradients(run, batches);
     if (loss === undefined) {
-      if (step === 1) throw new RootError('ERR_INVALID_ARGUMENT', `Expected batches to be at least the ${run.accumulation} of a step, got fewer`);
+      if (step === 1)
+        throw new RootError(
+          'ERR_INVALID_ARGUMENT',
+          `Expected batches to be at least the ${run.accumulation} of a step, got fewer`,
+        );
       return finish('batches');
     }
     if (schedule !== undefined) {
@@ -101,7 +111,10 @@ async function takeSteps<Batch>(run: Training<Batch>, options: TrainOptions<Batc
 }
 
 /** @returns the mean loss, or undefined where there are not enough batches left for a step */
-async function fillGradients<Batch>({ model, stepped, accumulation, sum }: Training<Batch>, batches: BatchReader<Batch>): Promise<number | undefined> {
+async function fillGradients<Batch>(
+  { model, stepped, accumulation, sum }: Training<Batch>,
+  batches: BatchReader<Batch>,
+): Promise<number | undefined> {
   let total = 0;
   for (let i = 0; i < accumulation; i++) {
     const next = await batches.next();

@@ -73,5 +73,9 @@ class StreamMetrics implements MetricsWriter {
 
 function unwritable(target: string, cause: unknown): RootError {
   const reason = (cause as { message?: string }).message ?? String(cause);
-  return new RootError('ERR_INVALID_ARGUMENT', `Expected metrics to be a file or stream that can be written to, got ${target}: ${reason}`, { cause });
+  return new RootError(
+    'ERR_INVALID_ARGUMENT',
+    `Expected metrics to be a file or stream that can be written to, got ${target}: ${reason}`,
+    { cause },
+  );
 }

@@ -25,7 +25,18 @@ export interface Training<Batch> {
 }
 
 const known = [
-  ...['model', 'optimizer', 'batches', 'steps', 'schedule', 'accumulation', 'clipNorm', 'evaluate', 'progress', 'metrics'],
+  ...[
+    'model',
+    'optimizer',
+    'batches',
+    'steps',
+    'schedule',
+    'accumulation',
+    'clipNorm',
+    'evaluate',
+    'progress',
+    'metrics',
+  ],
   ...['labels', 'signal', 'onStep'],
 ];
 const metricNames: readonly (keyof StepMetrics)[] = [
@@ -47,7 +58,8 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     throw expected('metrics', 'the name of a file or a writable stream', metrics);
   }
   if (labels !== undefined) checkLabels(labels);
-  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal)) throw expected('signal', 'an AbortSignal', signal);
+  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal))
+    throw expected('signal', 'an AbortSignal', signal);
   if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);
   const accumulation = count(options.accumulation ?? 1, 'accumulation');
   return {
@@ -86,15 +98,20 @@ function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] 
   const stepped = optimizer.paramGroups.flatMap((group) => group.params);
   const strangers = stepped.filter((one) => !parameters.includes(one)).map(({ name }) => name);
   if (strangers.length > 0) {
-    throw new RootError('ERR_INVALID_ARGUMENT', `Expected the optimizer's parameters to be the model's, got ${enumerate(strangers)} besides`);
+    throw new RootError(
+      'ERR_INVALID_ARGUMENT',
+      `Expected the optimizer's parameters to be the model's, got ${enumerate(strangers)} besides`,
+    );
   }
   return stepped;
 }
 
 function checkLabels(labels: unknown): void {
   for (const [name, value] of Object.entries(checkObject(labels, 'labels'))) {
-    if (metricNames.some((metric) => metric === name)) throw expected('the names of labels', `other than ${metricNames.join(', ')}`, name);
-    if (!['string', 'number', 'boolean'].includes(typeof value)) throw expected(`labels.${name}`, 'a string, a number, true or false', value);
+    if (metricNames.some((metric) => metric === name))
+      throw expected('the names of labels', `other than ${metricNames.join(', ')}`, name);
+    if (!['string', 'number', 'boolean'].includes(typeof value))
+      throw expected(`labels.${name}`, 'a string, a number, true or false', value);
   }
 }
 
@@ -119,7 +136,8 @@ function resolveProgress(progress: unknown): ProgressOptions | undefined {
   checkKeys(options, ['label', 'stream', 'interval'], 'of progress');
   const { label, stream, interval: between } = options as Record<keyof ProgressOptions, unknown>;
   if (label !== undefined && typeof label !== 'string') throw expected('progress.label', 'a string', label);
-  if (stream !== undefined && !(stream instanceof Writable)) throw expected('progress.stream', 'a writable stream', stream);
+  if (stream !== undefined && !(stream instanceof Writable))
+    throw expected('progress.stream', 'a writable stream', stream);
   if (between !== undefined) interval('[0, ∞)')(between, 'progress.interval');
   return options;
 }

@@ -22,7 +22,9 @@ export interface Progress {
 
 export function startProgress(steps: number, options: ProgressOptions): Progress {
   const { label = 'training', stream = process.stderr, interval = 10_000 } = options;
-  return (stream as { isTTY?: boolean }).isTTY === true ? drawBar(steps, label, stream) : printLines(steps, label, stream, interval);
+  return (stream as { isTTY?: boolean }).isTTY === true
+    ? drawBar(steps, label, stream)
+    : printLines(steps, label, stream, interval);
 }
 
 function drawBar(steps: number, label: string, stream: Writable): Progress {
@@ -36,7 +38,8 @@ function drawBar(steps: number, label: string, stream: Writable): Progress {
   const left = remaining(steps);
   bar.start(steps, 0, { loss: '–', lr: '–', left: '–' });
   return {
-    update: (step, { loss, lr }) => bar.update(step, { loss: loss.toFixed(4), lr: lr.toExponential(1), left: left(step) }),
+    update: (step, { loss, lr }) =>
+      bar.update(step, { loss: loss.toFixed(4), lr: lr.toExponential(1), left: left(step) }),
     stop: () => bar.stop(),
   };
 }
@@ -49,7 +52,9 @@ function printLines(steps: number, label: string, stream: Writable, interval: nu
       const now = performance.now();
       if (step < steps && now - last < interval) return;
       last = now;
-      stream.write(`${label}: step ${step} of ${steps}, loss ${loss.toFixed(4)}, lr ${lr.toExponential(1)}, ${left(step)} left\n`);
+      stream.write(
+        `${label}: step ${step} of ${steps}, loss ${loss.toFixed(4)}, lr ${lr.toExponential(1)}, ${left(step)} left\n`,
+      );
     },
     stop: () => undefined,
   };

@@ -22,7 +22,9 @@ function newtonSchulz(input: Matrix): Matrix {
   return tall ? x.transpose() : x;
 }
 
-console.log(JSON.stringify({ name: 'ml-matrix in JavaScript', tasks: ['orthogonalize'], threads: [1], mostElements: 256 * 512 }));
+console.log(
+  JSON.stringify({ name: 'ml-matrix in JavaScript', tasks: ['orthogonalize'], threads: [1], mostElements: 256 * 512 }),
+);
 createInterface({ input: process.stdin }).on('line', (line) => {
   const { rows, columns, repeats } = JSON.parse(line) as Request;
   const x = Matrix.random(rows, columns);

@@ -97,7 +97,10 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
   if (task === 'orthogonalize') {
     const x = gaussian(rows * columns);
     const out = new Float32Array(x.length);
-    return { run: () => orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu', out }), dispose: () => undefined };
+    return {
+      run: () => orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu', out }),
+      dispose: () => undefined,
+    };
   }
   const parameter = new Parameter({ name: 'w', shape, data: gaussian(rows * columns), grad: gaussian(rows * columns) });
   const Optimizer = task === 'root' ? Root : Muon;
@@ -130,21 +133,31 @@ function median(samples: readonly number[]): number {
 }
 
 function gaussian(size: number): Float32Array {
-  return Float32Array.from({ length: size }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()),
+  );
 }
 
 async function main(): Promise<void> {
   const text = { type: 'string' } as const;
-  const { values } = parseArgs({ options: { shapes: text, threads: text, rounds: text, python: text, json: text, help: { type: 'boolean' } } });
-  if (values.help) { console.log(HELP); return; }
+  const { values } = parseArgs({
+    options: { shapes: text, threads: text, rounds: text, python: text, json: text, help: { type: 'boolean' } },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
   const shapes = (values.shapes ?? SHAPES).split(',').map((one) => {
     const [rows = NaN, columns = NaN, ...rest] = one.split('x').map(Number);
-    if (!(rows >= 1 && columns >= 1) || rest.length > 0) throw new Error(`Expected a shape such as 256x1024, got "${one}"`);
+    if (!(rows >= 1 && columns >= 1) || rest.length > 0)
+      throw new Error(`Expected a shape such as 256x1024, got "${one}"`);
     return [rows, columns] as const;
   });
   const threads = values.threads?.split(',').map(Number) ?? [...new Set([1, devices().cpu.physicalCores])];
   const rounds = Number(values.rounds ?? 5);
-  if (![...threads, rounds].every((one) => Number.isInteger(one) && one > 0)) throw new Error('Expected --threads and --rounds to be positive whole numbers');
+  if (![...threads, rounds].every((one) => Number.isInteger(one) && one > 0))
+    throw new Error('Expected --threads and --rounds to be positive whole numbers');
 
   const file = (name: string) => path.join(__dirname, name);
   const python = values.python ?? 'python3';
@@ -156,7 +169,9 @@ async function main(): Promise<void> {
   ];
   const peers = started.filter((peer) => peer !== undefined);
   const { cpu } = devices();
-  console.log(`\n${cpu.description}, ${cpu.instructionSet}, Node ${process.version}; milliseconds here, and times faster than each\n`);
+  console.log(
+    `\n${cpu.description}, ${cpu.instructionSet}, Node ${process.version}; milliseconds here, and times faster than each\n`,
+  );
 
   const names = peers.map((peer) => peer.introduction.name);
   console.log(['task'.padEnd(14), 'shape'.padStart(10), 'threads', '    here', ...names].join('  '));
@@ -173,12 +188,21 @@ async function main(): Promise<void> {
           const theirs = figure.peers[name];
           return (theirs === undefined ? '' : (theirs / figure.oursMs).toFixed(2)).padStart(name.length);
         });
-        console.log([task.padEnd(14), figure.shape.padStart(10), String(count).padStart(7), figure.oursMs.toFixed(2).padStart(8), ...cells].join('  '));
+        console.log(
+          [
+            task.padEnd(14),
+            figure.shape.padStart(10),
+            String(count).padStart(7),
+            figure.oursMs.toFixed(2).padStart(8),
+            ...cells,
+          ].join('  '),
+        );
       }
     }
   }
   for (const peer of peers) peer.stop();
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), cpu, figures }, null, 2)}\n`);
+  if (values.json !== undefined)
+    writeFileSync(values.json, `${JSON.stringify({ date: new Date().toISOString(), cpu, figures }, null, 2)}\n`);
 }
 
 main().catch((error: unknown) => {

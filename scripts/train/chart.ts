@@ -42,7 +42,13 @@ export async function draw(chart: TopLevelSpec, label: string): Promise<string> 
 export const decades = { values: [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1], format: '~g' };
 
 export function stepAxis(steps: number) {
-  return { field: 'step', type: 'quantitative', title: 'optimizer step', axis: { format: 'd', tickMinStep: 1 }, scale: { domain: [0, steps] as number[], nice: false } } as const;
+  return {
+    field: 'step',
+    type: 'quantitative',
+    title: 'optimizer step',
+    axis: { format: 'd', tickMinStep: 1 },
+    scale: { domain: [0, steps] as number[], nice: false },
+  } as const;
 }
 
 /** Every chart gives an optimizer the same colour, and its legend names those that have points in it. */

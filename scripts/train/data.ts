@@ -34,13 +34,15 @@ export function loadCorpus(from: string | undefined, context: number): Corpus {
   // A file that is named is read whatever is in it.
   const texts = files.map(read).filter((text) => files[0] === from || !text.includes(0));
   const all = Buffer.concat(texts);
-  const name = from ?? 'TypeScript\'s lib.*.d.ts';
+  const name = from ?? "TypeScript's lib.*.d.ts";
   if (all.length === 0) throw new DataError(`Expected text in ${name}, got nothing`);
   const splits = texts.map((text) => Math.ceil(text.length * 0.9));
   const training = Buffer.concat(texts.map((text, i) => text.subarray(0, splits[i])));
   const validation = Buffer.concat(texts.map((text, i) => text.subarray(splits[i])));
   if (validation.length <= context) {
-    throw new DataError(`Expected the last tenth of the text in ${name}, which is held out, to be more than ${context} bytes, got ${validation.length}`);
+    throw new DataError(
+      `Expected the last tenth of the text in ${name}, which is held out, to be more than ${context} bytes, got ${validation.length}`,
+    );
   }
   const counts = new Float64Array(256);
   for (const byte of all) counts[byte]!++;
@@ -91,8 +93,18 @@ function unreadable(cause: unknown): DataError {
 }
 
 /** Endless batches of windows at random places. */
-export function* trainingBatches(text: Uint8Array, rows: number, context: number, random: Random): Generator<Batch, never> {
-  for (;;) yield windows(text, context, Array.from({ length: rows }, () => Math.floor(random() * (text.length - context))));
+export function* trainingBatches(
+  text: Uint8Array,
+  rows: number,
+  context: number,
+  random: Random,
+): Generator<Batch, never> {
+  for (;;)
+    yield windows(
+      text,
+      context,
+      Array.from({ length: rows }, () => Math.floor(random() * (text.length - context))),
+    );
 }
 
 /** `count` batches of windows at even distances, the same each time. */

@@ -12,7 +12,11 @@ interface Point {
 }
 
 /** @param unigramEntropy drawn as a line */
-export async function drawLossCurves(results: readonly TrialResult[], steps: number, unigramEntropy: number): Promise<string> {
+export async function drawLossCurves(
+  results: readonly TrialResult[],
+  steps: number,
+  unigramEntropy: number,
+): Promise<string> {
   const points = results.flatMap(pointsOf).filter((point) => Number.isFinite(point.loss));
   return draw(lossChart(results, points, steps, unigramEntropy), 'Loss of each optimizer by step');
 }
@@ -23,11 +27,18 @@ function pointsOf({ trial: { label, seed }, history }: TrialResult): Point[] {
     average = 0.8 * average + 0.2 * loss;
     weight = 0.8 * weight + 0.2;
     const training: Point = { label, seed, curve: 'training, smoothed', step, loss: average / weight };
-    return evaluation === undefined ? [training] : [training, { label, seed, curve: 'validation', step, loss: evaluation }];
+    return evaluation === undefined
+      ? [training]
+      : [training, { label, seed, curve: 'validation', step, loss: evaluation }];
   });
 }
 
-function lossChart(results: readonly TrialResult[], points: Point[], steps: number, unigramEntropy: number): TopLevelSpec {
+function lossChart(
+  results: readonly TrialResult[],
+  points: Point[],
+  steps: number,
+  unigramEntropy: number,
+): TopLevelSpec {
   const validation = points.filter((point) => point.curve === 'validation').map((point) => point.loss);
   const top = Math.max(unigramEntropy, ...validation);
   const bottom = Math.min(unigramEntropy, ...points.map((point) => point.loss));
@@ -39,7 +50,11 @@ function lossChart(results: readonly TrialResult[], points: Point[], steps: numb
     data: { values: points },
     encoding: {
       x: stepAxis(steps),
-      y: { type: 'quantitative', scale: { domain: [bottom - margin, top + margin], nice: false, zero: false }, title: 'loss (nats per byte)' },
+      y: {
+        type: 'quantitative',
+        scale: { domain: [bottom - margin, top + margin], nice: false, zero: false },
+        title: 'loss (nats per byte)',
+      },
     },
     layer: [
       {
@@ -50,7 +65,13 @@ function lossChart(results: readonly TrialResult[], points: Point[], steps: numb
           color: optimizerColor(results, points),
           strokeDash: {
             field: 'curve',
-            scale: { domain: ['validation', 'training, smoothed'], range: [[1, 0], [2, 3]] },
+            scale: {
+              domain: ['validation', 'training, smoothed'],
+              range: [
+                [1, 0],
+                [2, 3],
+              ],
+            },
             legend: { title: 'curve', symbolStrokeColor: ink, symbolSize: 250, labelLimit: 200 },
           },
           strokeWidth: { condition: { test: 'datum.curve === "validation"', value: 2.5 }, value: 1.2 },
@@ -68,7 +89,14 @@ function lossChart(results: readonly TrialResult[], points: Point[], steps: numb
       },
       {
         data: { values: [{ entropy: unigramEntropy, step: steps }] },
-        mark: { type: 'text', align: 'right', baseline: 'top', dy: 5, color: ink, text: `unigram entropy ${unigramEntropy.toFixed(2)}` },
+        mark: {
+          type: 'text',
+          align: 'right',
+          baseline: 'top',
+          dy: 5,
+          color: ink,
+          text: `unigram entropy ${unigramEntropy.toFixed(2)}`,
+        },
         encoding: { y: { field: 'entropy' } },
       },
     ],

@@ -26,8 +26,12 @@ export class Gpt implements Model<Batch> {
   readonly parameters: readonly Parameter[];
   /** The matrices between embedding and head: what ROOT and Muon are for. */
   readonly hidden: readonly Parameter[];
-  readonly #lossAndGradients = jit(valueAndGrad((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets)));
-  readonly #loss = jit((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets));
+  readonly #lossAndGradients = jit(
+    valueAndGrad((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets)),
+  );
+  readonly #loss = jit((weights: Arrays, inputs: np.Array, targets: np.Array) =>
+    this.#lossOf(weights, inputs, targets),
+  );
   readonly #logits = jit((weights: Arrays, inputs: np.Array) => this.#forward(weights, inputs));
 
   /** Starts jax-js, whose WebAssembly backend a model computes on. */
@@ -89,7 +93,9 @@ export class Gpt implements Model<Batch> {
   }
 
   #weights(): Arrays {
-    return Object.fromEntries(this.parameters.map(({ name, shape, data }) => [name, np.array(data).reshape([...shape])]));
+    return Object.fromEntries(
+      this.parameters.map(({ name, shape, data }) => [name, np.array(data).reshape([...shape])]),
+    );
   }
 
   #tokens({ rows, inputs, targets }: Batch): [np.Array, np.Array] {
@@ -129,7 +135,8 @@ export class Gpt implements Model<Batch> {
   #attention(qkv: np.Array): np.Array {
     const { context, width, heads } = this.shape;
     const [rows] = qkv.shape as [number, number, number];
-    const perHead = (x: np.Array): np.Array => np.transpose(x.reshape([rows, context, heads, width / heads]), [0, 2, 1, 3]);
+    const perHead = (x: np.Array): np.Array =>
+      np.transpose(x.reshape([rows, context, heads, width / heads]), [0, 2, 1, 3]);
     const [query, key, value] = np.split(qkv, 3, -1).map(perHead) as [np.Array, np.Array, np.Array];
     const scores = np.matmul(query, np.matrixTranspose(key)).mul((width / heads) ** -0.5);
     const causal = scores.add(np.tri(context).sub(1).mul(1e9));

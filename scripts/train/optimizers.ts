@@ -14,7 +14,12 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
 };
 
 /** @param lr of the hidden matrices; with AdamW of all parameters */
-export function makeOptimizer(name: OptimizerName, model: Gpt, lr: number, options: Pick<RootOptions, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>): Optimizer {
+export function makeOptimizer(
+  name: OptimizerName,
+  model: Gpt,
+  lr: number,
+  options: Pick<RootOptions, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>,
+): Optimizer {
   const { coefficients, threshold, device, precision, threads } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
   const groups = [

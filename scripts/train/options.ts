@@ -113,7 +113,8 @@ function wholeNumber(flag: string, text: string, least: number, most = 1e9): num
 
 function parseLr(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !(value > 0 && value <= 10)) throw new UsageError(`Expected --lr to be numbers in (0, 10], got "${text}"`);
+  if (text.trim() === '' || !(value > 0 && value <= 10))
+    throw new UsageError(`Expected --lr to be numbers in (0, 10], got "${text}"`);
   return value;
 }
 
@@ -123,7 +124,9 @@ function parseCoefficients(text: string): Coefficients {
     return checkCoefficients(JSON.parse(readFileSync(text, 'utf8')));
   } catch (cause) {
     const choices = `one of ${presetNames.join(', ')} or a file that root-optimizer calibrate wrote`;
-    throw new UsageError(`Expected --coefficients to be ${choices}, got "${text}": ${(cause as Error).message}`, { cause });
+    throw new UsageError(`Expected --coefficients to be ${choices}, got "${text}": ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
 
@@ -149,6 +152,7 @@ function parseOptimizers(text: string): OptimizerName[] {
 }
 
 function parseDevice(text: string): Options['device'] {
-  if (!/^(auto|cpu|cuda|cuda:\d+)$/.test(text)) throw new UsageError(`Expected --device to be auto, cpu, cuda or cuda:N, got "${text}"`);
+  if (!/^(auto|cpu|cuda|cuda:\d+)$/.test(text))
+    throw new UsageError(`Expected --device to be auto, cpu, cuda or cuda:N, got "${text}"`);
   return text as Options['device'];
 }

@@ -17,7 +17,11 @@ export interface Orthogonality {
  * @param parameter one matrix
  * @returns undefined where AdamW updates it
  */
-export async function measureOrthogonality(optimizer: Optimizer, parameter: Parameter, withSpectra: boolean): Promise<Orthogonality | undefined> {
+export async function measureOrthogonality(
+  optimizer: Optimizer,
+  parameter: Parameter,
+  withSpectra: boolean,
+): Promise<Orthogonality | undefined> {
   const group = optimizer.paramGroups.find(({ params }) => params.includes(parameter));
   const state = optimizer.stateOf(parameter);
   if (group === undefined || group.algorithm === 'adamw' || !('momentumBuffer' in state)) return undefined;
@@ -26,9 +30,16 @@ export async function measureOrthogonality(optimizer: Optimizer, parameter: Para
   const { rows, columns } = parameter.matrices[0]!;
   const { momentum, nesterov, steps } = group;
   const most = threshold === null || threshold === 0 ? Infinity : threshold;
-  const base = momentumBuffer.map((value, i) => Math.min(Math.max(nesterov ? grad[i]! + momentum * value : value, -most), most));
+  const base = momentumBuffer.map((value, i) =>
+    Math.min(Math.max(nesterov ? grad[i]! + momentum * value : value, -most), most),
+  );
   const coefficients = triplesFor(rows, columns, group.coefficients, steps, name);
-  const result = await orthogonalize(base, [rows, columns], { coefficients, steps, device: optimizer.device.name, precision: optimizer.precision });
+  const result = await orthogonalize(base, [rows, columns], {
+    coefficients,
+    steps,
+    device: optimizer.device.name,
+    precision: optimizer.precision,
+  });
   const error = orthogonalityError(result, [rows, columns]).polar;
   if (!withSpectra) return { step, matrix: name, error };
   const norm = Math.sqrt(base.reduce((sum, value) => sum + value * value, 0));

@@ -23,13 +23,23 @@ pre b { color: var(--muted); font-weight: 400; } h3 { font-size: .95rem; margin:
 export type RunState = { state: 'running' | 'ended' | 'stopped' } | { state: 'failed'; error: unknown };
 
 /** Writes report.html: one file that loads nothing, replaced whole each time. */
-export async function writeReport(results: readonly TrialResult[], setup: Setup, config: object, state: RunState): Promise<void> {
+export async function writeReport(
+  results: readonly TrialResult[],
+  setup: Setup,
+  config: object,
+  state: RunState,
+): Promise<void> {
   const file = path.join(setup.folder, 'report.html');
   await writeFile(`${file}.tmp`, await renderReport(results, setup, config, state));
   await rename(`${file}.tmp`, file);
 }
 
-async function renderReport(results: readonly TrialResult[], { options, corpus, prompt }: Setup, config: object, state: RunState): Promise<string> {
+async function renderReport(
+  results: readonly TrialResult[],
+  { options, corpus, prompt }: Setup,
+  config: object,
+  state: RunState,
+): Promise<string> {
   const chart = await drawLossCurves(results, options.steps, corpus.unigramEntropy);
   const noise = options.noise === 'spikes' ? ', with spikes in the gradients of hidden matrices' : '';
   const samples = results.flatMap(({ trial, sample }) => {
@@ -84,7 +94,8 @@ function describeState(run: RunState): string {
 }
 
 function htmlTable([head, ...rows]: string[][]): string {
-  const line = (cells: string[], tag: string): string => `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join('')}</tr>`;
+  const line = (cells: string[], tag: string): string =>
+    `<tr>${cells.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join('')}</tr>`;
   return `<table>\n${[line(head!, 'th'), ...rows.map((row) => line(row, 'td'))].join('\n')}\n</table>`;
 }
 
@@ -92,7 +103,10 @@ function htmlTable([head, ...rows]: string[][]): string {
 export function decode(tokens: ArrayLike<number>, vocabulary: Uint8Array): string {
   const bytes = Uint8Array.from(tokens, (token) => vocabulary[token]!);
   // eslint-disable-next-line no-control-regex -- those are what is looked for
-  return new TextDecoder().decode(bytes).replace(/\r\n?/g, '\n').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, '·');
+  return new TextDecoder()
+    .decode(bytes)
+    .replace(/\r\n?/g, '\n')
+    .replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, '·');
 }
 
 function escape(text: string): string {

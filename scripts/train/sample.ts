@@ -6,7 +6,13 @@ import type { Random } from './random.js';
  * @param prompt tokens, at most `context` of them
  * @param temperature below 1 favours what is likely
  */
-export async function sample(model: Gpt, prompt: ArrayLike<number>, length: number, temperature: number, random: Random): Promise<number[]> {
+export async function sample(
+  model: Gpt,
+  prompt: ArrayLike<number>,
+  length: number,
+  temperature: number,
+  random: Random,
+): Promise<number[]> {
   const { context, vocabulary } = model.shape;
   const tokens = Array.from(prompt);
   while (tokens.length < prompt.length + length) {

@@ -35,7 +35,13 @@ function lastLoss({ history }: TrialResult): number | undefined {
 /** The cells of the table, for terminal and report alike; the first row is the head. */
 export function tableCells(rows: readonly SummaryRow[]): string[][] {
   const several = rows.some((row) => row.losses.length > 1);
-  const head = ['optimizer', 'learning rate', several ? 'validation loss, mean ± deviation' : 'validation loss', 'time a step', 'in the optimizer'];
+  const head = [
+    'optimizer',
+    'learning rate',
+    several ? 'validation loss, mean ± deviation' : 'validation loss',
+    'time a step',
+    'in the optimizer',
+  ];
   return [
     head,
     ...rows.map(({ label, lr, losses, stepMilliseconds, optimizerMilliseconds }) => [
@@ -50,7 +56,9 @@ export function tableCells(rows: readonly SummaryRow[]): string[][] {
 
 export function formatTable(cells: readonly string[][]): string {
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
-  return cells.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('   ')).join('\n');
+  return cells
+    .map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('   '))
+    .join('\n');
 }
 
 function mean(values: readonly number[]): number {

@@ -68,7 +68,11 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
         if (metrics.step === 1 || metrics.evaluation !== undefined) {
           // A square matrix and a tall one, which iterations serve differently; measuring all would take a tenth of the time.
           for (const [i, parameter] of model.hidden.slice(-3, -1).entries()) {
-            const measured = await measureOrthogonality(optimizer, parameter, i === 0 && withSpectra.includes(metrics.step));
+            const measured = await measureOrthogonality(
+              optimizer,
+              parameter,
+              i === 0 && withSpectra.includes(metrics.step),
+            );
             if (measured !== undefined) result.orthogonality.push(measured);
           }
         }

@@ -1,8 +1,27 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, Muon, type Optimizer, type OrthogonalState, Parameter, Root, type RootGroup, type RootOptions } from '../../lib/index.js';
+import {
+  AdamW,
+  Muon,
+  type Optimizer,
+  type OrthogonalState,
+  Parameter,
+  Root,
+  type RootGroup,
+  type RootOptions,
+} from '../../lib/index.js';
 import { bits, devicesUnderTest, expectError, gaussian } from '../support.js';
 
 let folder: string;
@@ -11,7 +30,9 @@ beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-'));
   file = path.join(folder, 'run.safetensors');
 });
-afterEach(() => { rmSync(folder, { recursive: true, force: true }); });
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
 
 const shapes: Record<string, number[]> = { 'mlp.up': [6, 9], conv: [4, 3, 2, 2], bias: [5], scalar: [] };
 
@@ -25,7 +46,9 @@ function model(): Parameter[] {
 
 function run(optimizer: Optimizer, params: Parameter[], from: number, to: number): string[] {
   for (let step = from; step < to; step++) {
-    params.forEach((one, i) => { one.grad.set(gaussian(one.size, 100 * step + i)); });
+    params.forEach((one, i) => {
+      one.grad.set(gaussian(one.size, 100 * step + i));
+    });
     optimizer.stepSync();
   }
   return params.map((one) => bits(one.data)).concat(JSON.stringify(params.map((one) => optimizer.stateOf(one))));
@@ -35,7 +58,9 @@ type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [nu
 
 function readHeader(from = file): Header & { __metadata__: Record<string, string> } {
   const bytes = readFileSync(from);
-  return JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE(0))).toString()) as ReturnType<typeof readHeader>;
+  return JSON.parse(bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE(0))).toString()) as ReturnType<
+    typeof readHeader
+  >;
 }
 
 /** Rewrites the header; the tensors' bytes stay. */
@@ -49,7 +74,11 @@ function rewriteHeader(change: (header: Header & { __metadata__: Record<string, 
 }
 
 describe.each(devicesUnderTest())('on %s', (device) => {
-  test.each([['Root', Root], ['Muon', Muon], ['AdamW', AdamW]] as const)('%s goes on bit for bit', async (_, Kind) => {
+  test.each([
+    ['Root', Root],
+    ['Muon', Muon],
+    ['AdamW', AdamW],
+  ] as const)('%s goes on bit for bit', async (_, Kind) => {
     const [uninterrupted, before, after] = [model(), model(), model()];
     using whole = new Kind(uninterrupted, { device });
     using first = new Kind(before, { device });
@@ -81,21 +110,37 @@ test('the file is a safetensors file with everything in it', async () => {
   await optimizer.save(file);
   const { __metadata__: metadata, ...tensors } = readHeader();
   expect(Object.keys(tensors)).toEqual([
-    'mlp.up.data', 'mlp.up.momentumBuffer', 'conv.data', 'conv.momentumBuffer',
-    'bias.data', 'bias.expAvg', 'bias.expAvgSq', 'scalar.data', 'scalar.expAvg', 'scalar.expAvgSq',
+    'mlp.up.data',
+    'mlp.up.momentumBuffer',
+    'conv.data',
+    'conv.momentumBuffer',
+    'bias.data',
+    'bias.expAvg',
+    'bias.expAvgSq',
+    'scalar.data',
+    'scalar.expAvg',
+    'scalar.expAvgSq',
   ]);
   expect(tensors['conv.data']).toMatchObject({ dtype: 'F32', shape: [4, 3, 2, 2] });
   expect(metadata).toMatchObject({ format: 'root-optimizer', version: '1', step: '2' });
   const parameters = JSON.parse(metadata['parameters']!) as object[];
   const { thresholds } = optimizer.stateOf(params[0]!) as OrthogonalState;
-  expect(parameters[0]).toMatchObject({ name: 'mlp.up', algorithm: 'root', matrices: [[6, 9]], thresholds, settings: { lr: 0.02, coefficients: 'adaptive' } });
+  expect(parameters[0]).toMatchObject({
+    name: 'mlp.up',
+    algorithm: 'root',
+    matrices: [[6, 9]],
+    thresholds,
+    settings: { lr: 0.02, coefficients: 'adaptive' },
+  });
   expect(parameters[2]).toMatchObject({ name: 'bias', algorithm: 'adamw', settings: { betas: [0.9, 0.95] } });
 
   const bytes = readFileSync(file);
   const begin = 8 + Number(bytes.readBigUInt64LE(0));
   expect(begin % 8).toBe(0);
   const [from, to] = tensors['mlp.up.data']!.data_offsets;
-  expect(new Float32Array(bytes.buffer.slice(bytes.byteOffset + begin + from, bytes.byteOffset + begin + to))).toEqual(params[0]!.data);
+  expect(new Float32Array(bytes.buffer.slice(bytes.byteOffset + begin + from, bytes.byteOffset + begin + to))).toEqual(
+    params[0]!.data,
+  );
   expect(readdirSync(folder)).toEqual(['run.safetensors']);
 });
 
@@ -106,7 +151,10 @@ test('before the first step, and over an older file behind a link', async () => 
   using optimizer = new Root(model());
   await optimizer.save(link);
   expect(await optimizer.load(file)).toEqual({ step: 0 });
-  expect(optimizer.paramGroups[0]!.params.map((one) => optimizer.stateOf(one))).toMatchObject([{ threshold: null }, { threshold: null }]);
+  expect(optimizer.paramGroups[0]!.params.map((one) => optimizer.stateOf(one))).toMatchObject([
+    { threshold: null },
+    { threshold: null },
+  ]);
   expect(readdirSync(folder).sort()).toEqual(['latest', 'run.safetensors']);
 });
 
@@ -120,14 +168,34 @@ describe('load compares', () => {
   }
 
   test.each<[string, () => Parameter[], RootOptions, string[]]>([
-    ['settings', model, { momentum: 0.9, threshold: null, adamw: { betas: [0.8, 0.9] } }, [
-      '- "mlp.up": momentum 0.95 in the file, 0.9 here',
-      '- "mlp.up": threshold {"quantile":0.9,"scale":1} in the file, null here',
-      '- "bias": betas [0.9,0.95] in the file, [0.8,0.9] here',
-    ]],
-    ['shapes', () => [new Parameter({ name: 'mlp.up', shape: [9, 6] }), ...model().slice(1)], {}, ['- "mlp.up": shape [6,9] in the file, [9,6] here']],
-    ['splits', () => [new Parameter({ name: 'mlp.up', shape: [6, 9], split: 2 }), ...model().slice(1)], {}, ['- "mlp.up": matrices [[6,9]] in the file, [[3,9],[3,9]] here']],
-    ['names', () => [new Parameter({ name: 'mlp.down', shape: [6, 9] }), ...model().slice(1)], {}, ['- "mlp.down" is not in the file', '- "mlp.up" is in the file only']],
+    [
+      'settings',
+      model,
+      { momentum: 0.9, threshold: null, adamw: { betas: [0.8, 0.9] } },
+      [
+        '- "mlp.up": momentum 0.95 in the file, 0.9 here',
+        '- "mlp.up": threshold {"quantile":0.9,"scale":1} in the file, null here',
+        '- "bias": betas [0.9,0.95] in the file, [0.8,0.9] here',
+      ],
+    ],
+    [
+      'shapes',
+      () => [new Parameter({ name: 'mlp.up', shape: [9, 6] }), ...model().slice(1)],
+      {},
+      ['- "mlp.up": shape [6,9] in the file, [9,6] here'],
+    ],
+    [
+      'splits',
+      () => [new Parameter({ name: 'mlp.up', shape: [6, 9], split: 2 }), ...model().slice(1)],
+      {},
+      ['- "mlp.up": matrices [[6,9]] in the file, [[3,9],[3,9]] here'],
+    ],
+    [
+      'names',
+      () => [new Parameter({ name: 'mlp.down', shape: [6, 9] }), ...model().slice(1)],
+      {},
+      ['- "mlp.down" is not in the file', '- "mlp.up" is in the file only'],
+    ],
   ])('%s', async (_, make, options, lines) => {
     using optimizer = await differ(make(), options);
     for (const line of lines) await expectError(() => optimizer.load(file), 'ERR_CHECKPOINT', line);
@@ -137,7 +205,11 @@ describe('load compares', () => {
     using saved = new Root(model());
     await saved.save(file);
     using optimizer = new AdamW(model());
-    await expectError(() => optimizer.load(file, { options: 'ignore' }), 'ERR_CHECKPOINT', '- "mlp.up": algorithm "root" in the file, "adamw" here');
+    await expectError(
+      () => optimizer.load(file, { options: 'ignore' }),
+      'ERR_CHECKPOINT',
+      '- "mlp.up": algorithm "root" in the file, "adamw" here',
+    );
   });
 
   test('not the learning rate, and no settings where they are to be ignored', async () => {
@@ -159,35 +231,216 @@ describe('load compares', () => {
 });
 
 describe('a file that is not sound leaves everything as it is', () => {
-  const cut = (length: number) => () => { writeFileSync(file, readFileSync(file).subarray(0, length)); };
+  const cut = (length: number) => () => {
+    writeFileSync(file, readFileSync(file).subarray(0, length));
+  };
   const data = (name: string) => (header: Header) => header[name]!;
   test.each<[string, () => unknown, string | RegExp]>([
-    ['none', () => { rmSync(file); }, /^Cannot read .*ENOENT/],
-    ['a folder', () => { rmSync(file); mkdirSync(file); }, /^Cannot read |not a valid safetensors/],
+    [
+      'none',
+      () => {
+        rmSync(file);
+      },
+      /^Cannot read .*ENOENT/,
+    ],
+    [
+      'a folder',
+      () => {
+        rmSync(file);
+        mkdirSync(file);
+      },
+      /^Cannot read |not a valid safetensors/,
+    ],
     ['empty', cut(0), 'it is 0 bytes long'],
     ['cut in the header', cut(100), 'does not fit into 100'],
-    ['cut in the tensors', () => { cut(readFileSync(file).length - 4)(); }, /it is \d+ bytes long rather than \d+$/],
-    ['too long', () => { writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(4)])); }, /it is \d+ bytes long rather than \d+$/],
-    ['text', () => { writeFileSync(file, 'hello, this is no checkpoint'); }, 'does not fit into 28'],
-    ['a header that is not JSON', () => { const bytes = readFileSync(file); bytes[9] = 1; writeFileSync(file, bytes); }, 'its header is not JSON'],
-    ['a header that is not UTF-8', () => { const bytes = readFileSync(file); bytes[10] = 0xff; writeFileSync(file, bytes); }, 'its header is not JSON'],
-    ['a header that is a list', () => { rewriteHeader(() => []); }, 'its header is not an object'],
-    ['another dtype', () => { rewriteHeader((header) => { data('bias.data')(header).dtype = 'F16'; }); }, 'tensor "bias.data" is "F16" rather than "F32"'],
-    ['offsets that overlap', () => { rewriteHeader((header) => { data('conv.data')(header).data_offsets = data('conv.momentumBuffer')(header).data_offsets; }); }, /begins at byte \d+ rather than \d+/],
-    ['a tensor inside another', () => { rewriteHeader((header) => { header['further'] = header['bias.data']; }); }, /tensor "further" begins at byte \d+ rather than \d+/],
-    ['offsets beyond the end', () => { rewriteHeader((header) => { data('scalar.expAvgSq')(header).data_offsets = [1e12, 1e12 + 4]; }); }, /begins at byte \d+ rather than \d+/],
-    ['negative offsets', () => { rewriteHeader((header) => { data('bias.data')(header).data_offsets = [-4, 16]; }); }, 'the entry of tensor "bias.data" is not valid'],
-    ['a shape of another size', () => { rewriteHeader((header) => { data('bias.data')(header).shape = [6]; }); }, 'tensor "bias.data" takes 20 bytes rather than 24'],
-    ['another shape of that size', () => { rewriteHeader((header) => { data('mlp.up.momentumBuffer')(header).shape = [9, 6]; }); }, 'Expected tensor "mlp.up.momentumBuffer"'],
-    ['a missing tensor', () => { rewriteHeader((header) => JSON.parse(JSON.stringify(header).replace('bias.expAvgSq', 'bias.renamed')) as object); }, 'Expected tensor "bias.expAvgSq"'],
-    ['another program\'s', () => { rewriteHeader((header) => { header.__metadata__ = { format: 'pt' }; }); }, 'is not a checkpoint of root-optimizer'],
-    ['no metadata', () => { rewriteHeader(({ __metadata__: _, ...header }) => header); }, 'is not a checkpoint of root-optimizer'],
-    ['a later version', () => { rewriteHeader((header) => { header.__metadata__['version'] = '2'; }); }, 'to be a checkpoint of version 1, got version "2"'],
-    ['a bad step', () => { rewriteHeader((header) => { header.__metadata__['step'] = '-1'; }); }, 'are not those of a checkpoint'],
-    ['parameters that are not JSON', () => { rewriteHeader((header) => { header.__metadata__['parameters'] = '['; }); }, 'are not JSON'],
-    ['parameters of another form', () => { rewriteHeader((header) => { header.__metadata__['parameters'] = '[{}]'; }); }, 'are not those of a checkpoint'],
-    ['a state that is not finite', () => { const bytes = readFileSync(file); bytes.writeFloatLE(NaN, bytes.length - 4); writeFileSync(file, bytes); }, 'Expected tensor "scalar.expAvgSq"'],
-    ['a negative second moment', () => { const bytes = readFileSync(file); bytes.writeFloatLE(-1, bytes.length - 4); writeFileSync(file, bytes); }, 'to be finite and at least 0'],
+    [
+      'cut in the tensors',
+      () => {
+        cut(readFileSync(file).length - 4)();
+      },
+      /it is \d+ bytes long rather than \d+$/,
+    ],
+    [
+      'too long',
+      () => {
+        writeFileSync(file, Buffer.concat([readFileSync(file), Buffer.alloc(4)]));
+      },
+      /it is \d+ bytes long rather than \d+$/,
+    ],
+    [
+      'text',
+      () => {
+        writeFileSync(file, 'hello, this is no checkpoint');
+      },
+      'does not fit into 28',
+    ],
+    [
+      'a header that is not JSON',
+      () => {
+        const bytes = readFileSync(file);
+        bytes[9] = 1;
+        writeFileSync(file, bytes);
+      },
+      'its header is not JSON',
+    ],
+    [
+      'a header that is not UTF-8',
+      () => {
+        const bytes = readFileSync(file);
+        bytes[10] = 0xff;
+        writeFileSync(file, bytes);
+      },
+      'its header is not JSON',
+    ],
+    [
+      'a header that is a list',
+      () => {
+        rewriteHeader(() => []);
+      },
+      'its header is not an object',
+    ],
+    [
+      'another dtype',
+      () => {
+        rewriteHeader((header) => {
+          data('bias.data')(header).dtype = 'F16';
+        });
+      },
+      'tensor "bias.data" is "F16" rather than "F32"',
+    ],
+    [
+      'offsets that overlap',
+      () => {
+        rewriteHeader((header) => {
+          data('conv.data')(header).data_offsets = data('conv.momentumBuffer')(header).data_offsets;
+        });
+      },
+      /begins at byte \d+ rather than \d+/,
+    ],
+    [
+      'a tensor inside another',
+      () => {
+        rewriteHeader((header) => {
+          header['further'] = header['bias.data'];
+        });
+      },
+      /tensor "further" begins at byte \d+ rather than \d+/,
+    ],
+    [
+      'offsets beyond the end',
+      () => {
+        rewriteHeader((header) => {
+          data('scalar.expAvgSq')(header).data_offsets = [1e12, 1e12 + 4];
+        });
+      },
+      /begins at byte \d+ rather than \d+/,
+    ],
+    [
+      'negative offsets',
+      () => {
+        rewriteHeader((header) => {
+          data('bias.data')(header).data_offsets = [-4, 16];
+        });
+      },
+      'the entry of tensor "bias.data" is not valid',
+    ],
+    [
+      'a shape of another size',
+      () => {
+        rewriteHeader((header) => {
+          data('bias.data')(header).shape = [6];
+        });
+      },
+      'tensor "bias.data" takes 20 bytes rather than 24',
+    ],
+    [
+      'another shape of that size',
+      () => {
+        rewriteHeader((header) => {
+          data('mlp.up.momentumBuffer')(header).shape = [9, 6];
+        });
+      },
+      'Expected tensor "mlp.up.momentumBuffer"',
+    ],
+    [
+      'a missing tensor',
+      () => {
+        rewriteHeader(
+          (header) => JSON.parse(JSON.stringify(header).replace('bias.expAvgSq', 'bias.renamed')) as object,
+        );
+      },
+      'Expected tensor "bias.expAvgSq"',
+    ],
+    [
+      "another program's",
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__ = { format: 'pt' };
+        });
+      },
+      'is not a checkpoint of root-optimizer',
+    ],
+    [
+      'no metadata',
+      () => {
+        rewriteHeader(({ __metadata__: _, ...header }) => header);
+      },
+      'is not a checkpoint of root-optimizer',
+    ],
+    [
+      'a later version',
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__['version'] = '2';
+        });
+      },
+      'to be a checkpoint of version 1, got version "2"',
+    ],
+    [
+      'a bad step',
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__['step'] = '-1';
+        });
+      },
+      'are not those of a checkpoint',
+    ],
+    [
+      'parameters that are not JSON',
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__['parameters'] = '[';
+        });
+      },
+      'are not JSON',
+    ],
+    [
+      'parameters of another form',
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__['parameters'] = '[{}]';
+        });
+      },
+      'are not those of a checkpoint',
+    ],
+    [
+      'a state that is not finite',
+      () => {
+        const bytes = readFileSync(file);
+        bytes.writeFloatLE(NaN, bytes.length - 4);
+        writeFileSync(file, bytes);
+      },
+      'Expected tensor "scalar.expAvgSq"',
+    ],
+    [
+      'a negative second moment',
+      () => {
+        const bytes = readFileSync(file);
+        bytes.writeFloatLE(-1, bytes.length - 4);
+        writeFileSync(file, bytes);
+      },
+      'to be finite and at least 0',
+    ],
   ])('%s', async (_, damage, message) => {
     const params = model();
     using optimizer = new Root(params);
@@ -261,7 +514,9 @@ test('one thing at a time', async () => {
 });
 
 test('data that is detached while a save runs', async () => {
-  const [a, b] = [1, 2].map((seed) => new Parameter({ name: `w${seed}`, shape: [500, 500], data: gaussian(250_000, seed) }));
+  const [a, b] = [1, 2].map(
+    (seed) => new Parameter({ name: `w${seed}`, shape: [500, 500], data: gaussian(250_000, seed) }),
+  );
   using optimizer = new Root([a!, b!]);
   const file = path.join(folder, 'detached.safetensors');
   await optimizer.save(file);
@@ -295,12 +550,28 @@ test('disposed meanwhile', async () => {
 
 test.each([[undefined], [''], [3]])('refuses %p for a path', async (name) => {
   using optimizer = new Root(model());
-  await expectError(() => optimizer.save(name as string), 'ERR_INVALID_ARGUMENT', 'Expected path to be the name of a file');
-  await expectError(() => optimizer.load(name as string), 'ERR_INVALID_ARGUMENT', 'Expected path to be the name of a file');
+  await expectError(
+    () => optimizer.save(name as string),
+    'ERR_INVALID_ARGUMENT',
+    'Expected path to be the name of a file',
+  );
+  await expectError(
+    () => optimizer.load(name as string),
+    'ERR_INVALID_ARGUMENT',
+    'Expected path to be the name of a file',
+  );
 });
 
 test('refuses unknown options', async () => {
   using optimizer = new Root(model());
-  await expectError(() => optimizer.load(file, { option: 'ignore' } as object), 'ERR_INVALID_ARGUMENT', 'Unknown option "option" of load; did you mean "options"?');
-  await expectError(() => optimizer.load(file, { options: 'no' } as object), 'ERR_INVALID_ARGUMENT', 'Expected options to be one of "check", "ignore", got "no"');
+  await expectError(
+    () => optimizer.load(file, { option: 'ignore' } as object),
+    'ERR_INVALID_ARGUMENT',
+    'Unknown option "option" of load; did you mean "options"?',
+  );
+  await expectError(
+    () => optimizer.load(file, { options: 'no' } as object),
+    'ERR_INVALID_ARGUMENT',
+    'Expected options to be one of "check", "ignore", got "no"',
+  );
 });

@@ -2,7 +2,16 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { calibrateCommand } from '../../lib/cli/calibrate.js';
-import { type Calibration, type Coefficients, Muon, newtonSchulzCoefficients, orthogonalityError, orthogonalize, Parameter, Root } from '../../lib/index.js';
+import {
+  type Calibration,
+  type Coefficients,
+  Muon,
+  newtonSchulzCoefficients,
+  orthogonalityError,
+  orthogonalize,
+  Parameter,
+  Root,
+} from '../../lib/index.js';
 import { expectError, gaussian } from '../support.js';
 
 let folder: string;
@@ -14,16 +23,29 @@ beforeAll(async () => {
   await optimizer.step();
   await optimizer.save(file);
 });
-afterAll(() => { rmSync(folder, { recursive: true, force: true }); });
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
 
 /** Gradients whose singular values fall by a factor of 100. */
 function model(): Parameter[] {
-  const shapes: [string, number[]][] = [['qkv', [48, 24]], ['up', [24, 64]], ['down', [64, 24]], ['bias', [24]]];
+  const shapes: [string, number[]][] = [
+    ['qkv', [48, 24]],
+    ['up', [24, 64]],
+    ['down', [64, 24]],
+    ['bias', [24]],
+  ];
   return shapes.map(([name, shape], i) => {
     const parameter = new Parameter({ name, shape, ...(name === 'qkv' ? { split: 3 } : {}) });
     const columns = shape[1] ?? 1;
     const noise = gaussian(parameter.size, i + 1);
-    parameter.grad.set(noise.map((value, j) => value * 10 ** (-2 * (shape.length > 1 && columns <= 24 ? (j % columns) / columns : Math.floor(j / columns) / 24))));
+    parameter.grad.set(
+      noise.map(
+        (value, j) =>
+          value *
+          10 ** (-2 * (shape.length > 1 && columns <= 24 ? (j % columns) / columns : Math.floor(j / columns) / 24)),
+      ),
+    );
     return parameter;
   });
 }
@@ -60,7 +82,10 @@ test('prints errors that are those of the momentum, and writes what coefficients
   expect(Number(own)).toBeLessThan(Number(best));
   const up = model().find(({ name }) => name === 'up')!;
   const triples = coefficients.entries[1]!.coefficients;
-  expect(orthogonalityError(await orthogonalize(up.grad, up.shape, { coefficients: triples, device: 'cpu' }), up.shape).polar).toBeCloseTo(Number(own), 3);
+  expect(
+    orthogonalityError(await orthogonalize(up.grad, up.shape, { coefficients: triples, device: 'cpu' }), up.shape)
+      .polar,
+  ).toBeCloseTo(Number(own), 3);
 
   const page = readFileSync(html, 'utf8');
   expect(page.match(/<svg/g)).toHaveLength(9);
@@ -69,7 +94,11 @@ test('prints errors that are those of the momentum, and writes what coefficients
 });
 
 test('by shape, by parameter and by group, in an optimizer', async () => {
-  for (const [per, count] of [['shape', 2], ['parameter', 3], ['group', 1]] as const) {
+  for (const [per, count] of [
+    ['shape', 2],
+    ['parameter', 3],
+    ['group', 1],
+  ] as const) {
     const coefficients = await calibrated('--per', per, '--steps', '4');
     expect(coefficients).toMatchObject({ format: 'root-optimizer-coefficients', version: 1, steps: 4 });
     expect(coefficients.entries).toHaveLength(count);
@@ -77,7 +106,16 @@ test('by shape, by parameter and by group, in an optimizer', async () => {
     const [plain, fitted] = [model(), model()];
     using a = new Muon([{ params: fitted, coefficients }], { device: 'cpu', lr: 1 });
     expect(a.paramGroups[0]).toMatchObject({ steps: 4 });
-    using b = new Muon(plain.map((one) => ({ params: [one], ...(one.name === 'bias' ? {} : { coefficients: entryFor(coefficients, one) }), steps: 4 })).filter(({ params }) => params[0]!.name !== 'bias'), { device: 'cpu', lr: 1 });
+    using b = new Muon(
+      plain
+        .map((one) => ({
+          params: [one],
+          ...(one.name === 'bias' ? {} : { coefficients: entryFor(coefficients, one) }),
+          steps: 4,
+        }))
+        .filter(({ params }) => params[0]!.name !== 'bias'),
+      { device: 'cpu', lr: 1 },
+    );
     await a.step();
     await b.step();
     for (let i = 0; i < 3; i++) expect(fitted[i]!.data).toEqual(plain[i]!.data);
@@ -86,7 +124,11 @@ test('by shape, by parameter and by group, in an optimizer', async () => {
 
 function entryFor({ entries }: Calibration, { name, matrices }: Parameter): Coefficients {
   const { rows, columns } = matrices[0]!;
-  return entries.find((one) => one.names?.includes(name) ?? (one.shape![0] === Math.min(rows, columns) && one.shape![1] === Math.max(rows, columns)))!.coefficients;
+  return entries.find(
+    (one) =>
+      one.names?.includes(name) ??
+      (one.shape![0] === Math.min(rows, columns) && one.shape![1] === Math.max(rows, columns)),
+  )!.coefficients;
 }
 
 test('what a calibration does not hold is adaptive; it is taken and saved like other coefficients', async () => {
@@ -109,17 +151,37 @@ test('refuses calibrations that are none', async () => {
     [{ version: 2 }, 'Expected coefficients.version to be 1, got 2'],
     [{ steps: 0 }, 'coefficients.steps to be an integer in [1, 100], got 0'],
     [{ entries: [] }, 'coefficients.entries to be a non-empty list'],
-    [{ entries: [{ coefficients: good.entries[0]!.coefficients }] }, 'coefficients.entries[0] to be an object with either names or shape'],
+    [
+      { entries: [{ coefficients: good.entries[0]!.coefficients }] },
+      'coefficients.entries[0] to be an object with either names or shape',
+    ],
     [{ entries: [{ shape: [3], coefficients: good.entries[0]!.coefficients }] }, '[rows, columns], got [3]'],
-    [{ entries: [{ names: [1], coefficients: good.entries[0]!.coefficients }] }, 'coefficients.entries[0].names to be a non-empty list of names'],
-    [{ entries: [{ names: ['w'], coefficients: [[1, 2, 3]] }] }, 'coefficients.entries[0].coefficients to be a list of 5 triples'],
-    [{ entries: [{ names: ['w'], coefficients: [1, 2, 3, 4, 5].map(() => [1, 2, '3']) }] }, 'coefficients.entries[0].coefficients[0] to be three finite numbers'],
+    [
+      { entries: [{ names: [1], coefficients: good.entries[0]!.coefficients }] },
+      'coefficients.entries[0].names to be a non-empty list of names',
+    ],
+    [
+      { entries: [{ names: ['w'], coefficients: [[1, 2, 3]] }] },
+      'coefficients.entries[0].coefficients to be a list of 5 triples',
+    ],
+    [
+      { entries: [{ names: ['w'], coefficients: [1, 2, 3, 4, 5].map(() => [1, 2, '3']) }] },
+      'coefficients.entries[0].coefficients[0] to be three finite numbers',
+    ],
   ];
   for (const [change, message] of cases) {
     await expectError(() => newtonSchulzCoefficients([2, 3], { ...good, ...change }), 'ERR_INVALID_ARGUMENT', message);
   }
-  await expectError(() => newtonSchulzCoefficients([2, 3], good, 6), 'ERR_INVALID_ARGUMENT', 'Expected steps to be 5, as its calibration is, got 6');
-  await expectError(() => new Muon(model(), { coefficients: good, steps: 6, device: 'cpu' }), 'ERR_INVALID_ARGUMENT', 'Expected steps to be 5');
+  await expectError(
+    () => newtonSchulzCoefficients([2, 3], good, 6),
+    'ERR_INVALID_ARGUMENT',
+    'Expected steps to be 5, as its calibration is, got 6',
+  );
+  await expectError(
+    () => new Muon(model(), { coefficients: good, steps: 6, device: 'cpu' }),
+    'ERR_INVALID_ARGUMENT',
+    'Expected steps to be 5',
+  );
 });
 
 test('refuses arguments and files', async () => {
@@ -138,7 +200,9 @@ test('refuses arguments and files', async () => {
     expect(stderr).toContain(message);
   }
   const out = path.join(folder, 'unwritten.json');
-  await expect(run(file, '--out', out, '--html', path.join(folder, 'none', 'report.html'))).rejects.toThrow(/ENOENT.*none/);
+  await expect(run(file, '--out', out, '--html', path.join(folder, 'none', 'report.html'))).rejects.toThrow(
+    /ENOENT.*none/,
+  );
   expect(existsSync(out)).toBe(false);
   const bad = path.join(folder, 'bad.safetensors');
   writeFileSync(bad, 'none');

@@ -15,7 +15,11 @@ const shapes = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384].flatMap((
 const shipped = Object.entries(adaptiveTable).map(([key, numbers]) => ({ key, triples: listOf(numbers) }));
 
 function listOf(numbers: readonly number[]): Triple[] {
-  return Array.from({ length: numbers.length / 3 }, (_, i) => [numbers[3 * i]!, numbers[3 * i + 1]!, numbers[3 * i + 2]!]);
+  return Array.from({ length: numbers.length / 3 }, (_, i) => [
+    numbers[3 * i]!,
+    numbers[3 * i + 1]!,
+    numbers[3 * i + 2]!,
+  ]);
 }
 
 /** The composed map stays within its limits: in exact arithmetic, and with every value moved by a bfloat16 rounding. */
@@ -32,8 +36,12 @@ function expectBounded(triples: readonly Triple[]): void {
 }
 
 /** √(mean of (σ − 1)²) over all singular values: Gaussian ones by the Marchenko-Pastur law, decaying ones counted one by one. */
-function exactErrors([m, n]: readonly [number, number], triples: readonly Triple[]): { mixture: number; gaussian: number; decaying: number } {
-  const error = (x: number) => (triples.reduce((value, [a, b, c]) => a * value + b * value ** 3 + c * value ** 5, x) - 1) ** 2;
+function exactErrors(
+  [m, n]: readonly [number, number],
+  triples: readonly Triple[],
+): { mixture: number; gaussian: number; decaying: number } {
+  const error = (x: number) =>
+    (triples.reduce((value, [a, b, c]) => a * value + b * value ** 3 + c * value ** 5, x) - 1) ** 2;
   const q = m / n;
   const [least, most] = [1 - Math.sqrt(q), 1 + Math.sqrt(q)];
   let [gaussian, total] = [0, 0];
@@ -50,7 +58,11 @@ function exactErrors([m, n]: readonly [number, number], triples: readonly Triple
     decaying += sumOf(m, (i) => error(i ** -p / norm)) / m / exponents.length;
   }
   gaussian /= total;
-  return { mixture: Math.sqrt((3 * gaussian + decaying) / 4), gaussian: Math.sqrt(gaussian), decaying: Math.sqrt(decaying) };
+  return {
+    mixture: Math.sqrt((3 * gaussian + decaying) / 4),
+    gaussian: Math.sqrt(gaussian),
+    decaying: Math.sqrt(decaying),
+  };
 }
 
 const exponents = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1];
@@ -58,7 +70,7 @@ const exponents = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1];
 /** Terms beyond the 200th in runs that grow by 1 %. */
 function sumOf(count: number, term: (i: number) => number): number {
   let sum = 0;
-  for (let i = 1; i <= count; ) {
+  for (let i = 1; i <= count;) {
     const size = Math.min(i <= 200 ? 1 : Math.floor(i / 100), count - i + 1);
     sum += size * term(i + (size - 1) / 2);
     i += size;
@@ -113,7 +125,9 @@ test('any shape and 1 to 10 iterations: bounded, and better than truncated prese
     const triples = adaptiveTriples(m, n, steps);
     expect(triples).toHaveLength(steps);
     expectBounded(triples);
-    const bounded = presets.map((preset) => newtonSchulzCoefficients([m, n], preset, steps)).filter((one) => composedBounds(one, 2 ** -8).most <= 1.3);
+    const bounded = presets
+      .map((preset) => newtonSchulzCoefficients([m, n], preset, steps))
+      .filter((one) => composedBounds(one, 2 ** -8).most <= 1.3);
     const shape = [Math.min(m, n), Math.max(m, n)] as const;
     // Few singular values are fitted by their quantiles, which is not the law that the test integrates.
     if (shape[0] <= 64) continue;
@@ -122,11 +136,19 @@ test('any shape and 1 to 10 iterations: bounded, and better than truncated prese
   }
 });
 
-test.each([[1, 1], [1, 7], [7, 1], [1, 100_000], [2, 2], [3, 1_000_000]])('%i × %i', (m, n) => {
+test.each([
+  [1, 1],
+  [1, 7],
+  [7, 1],
+  [1, 100_000],
+  [2, 2],
+  [3, 1_000_000],
+])('%i × %i', (m, n) => {
   for (const steps of [1, 2, 3, 5, 10]) {
     const triples = adaptiveTriples(m, n, steps);
     expectBounded(triples);
-    if (m === 1 || n === 1) expect(triples.reduce((x, [a, b, c]) => a * x + b * x ** 3 + c * x ** 5, 1)).toBeCloseTo(1, 3);
+    if (m === 1 || n === 1)
+      expect(triples.reduce((x, [a, b, c]) => a * x + b * x ** 3 + c * x ** 5, 1)).toBeCloseTo(1, 3);
   }
 });
 
@@ -153,5 +175,6 @@ test('fits the spectrum of a user', () => {
   const mixed = mixedWithRandom(real, 96, 384);
   const triples = fitToSpectrum(mixed, 96, 384, 5);
   expectBounded(triples);
-  for (const preset of presets) expect(rmsError(triples, mixed)).toBeLessThan(rmsError(newtonSchulzCoefficients([96, 384], preset, 5), mixed));
+  for (const preset of presets)
+    expect(rmsError(triples, mixed)).toBeLessThan(rmsError(newtonSchulzCoefficients([96, 384], preset, 5), mixed));
 });

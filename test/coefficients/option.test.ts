@@ -24,7 +24,12 @@ test.each(bounded)('%s maps [0, 1] into [0, 1.25] at 5 or more iterations', (pre
   }
 });
 
-test.each<[Preset, number]>([['muon', 1.21], ['polar-express', 2], ['cans', 2], ['quintic', 1.28]])('%s overshoots to at most %f on the way', (preset, limit) => {
+test.each<[Preset, number]>([
+  ['muon', 1.21],
+  ['polar-express', 2],
+  ['cans', 2],
+  ['quintic', 1.28],
+])('%s overshoots to at most %f on the way', (preset, limit) => {
   for (const steps of [1, 2, 3, 4]) {
     const [least, most] = range(newtonSchulzCoefficients([512, 2048], preset, steps));
     expect(least).toBeGreaterThanOrEqual(0);
@@ -37,15 +42,60 @@ test('the published 2048 × 2048 triple is not bounded', () => {
 });
 
 test.each<[number[], Preset, number, number | undefined, Triple[]]>([
-  [[2048, 2048], 'paper', 2, undefined, [[3.4916, -4.8224, 2.1095], [3.4916, -4.8224, 2.1095]]],
+  [
+    [2048, 2048],
+    'paper',
+    2,
+    undefined,
+    [
+      [3.4916, -4.8224, 2.1095],
+      [3.4916, -4.8224, 2.1095],
+    ],
+  ],
   [[3072, 2048], 'paper', 1, undefined, [[3.4509, -4.579, 1.9325]]],
   [[2048, 8192], 'paper', 1, undefined, [[2.9794, -3.6674, 1.6207]]],
   [[16384, 2048], 'paper', 1, undefined, [[3.1943, -3.8221, 1.5322]]],
   [[64, 64], 'paper', 1, undefined, [[3.4445, -4.775, 2.0315]]],
-  [[8, 9], 'muon', 2, undefined, [[3.4445, -4.775, 2.0315], [3.4445, -4.775, 2.0315]]],
-  [[8, 9], 'cans', 6, 4, [[2.2737, -1.6447, 0.4162], [2.2737, -1.6447, 0.4162]]],
-  [[8, 9], 'quintic', 5, 3, [[2.8769, -3.1427, 1.2046], [2.8366, -3.0525, 1.2012]]],
-  [[8, 9], 'polar-express', 8, 6, [[1.875 / 1.01, -1.25 / 1.01 ** 3, 0.375 / 1.01 ** 5], [1.875 / 1.01, -1.25 / 1.01 ** 3, 0.375 / 1.01 ** 5]]],
+  [
+    [8, 9],
+    'muon',
+    2,
+    undefined,
+    [
+      [3.4445, -4.775, 2.0315],
+      [3.4445, -4.775, 2.0315],
+    ],
+  ],
+  [
+    [8, 9],
+    'cans',
+    6,
+    4,
+    [
+      [2.2737, -1.6447, 0.4162],
+      [2.2737, -1.6447, 0.4162],
+    ],
+  ],
+  [
+    [8, 9],
+    'quintic',
+    5,
+    3,
+    [
+      [2.8769, -3.1427, 1.2046],
+      [2.8366, -3.0525, 1.2012],
+    ],
+  ],
+  [
+    [8, 9],
+    'polar-express',
+    8,
+    6,
+    [
+      [1.875 / 1.01, -1.25 / 1.01 ** 3, 0.375 / 1.01 ** 5],
+      [1.875 / 1.01, -1.25 / 1.01 ** 3, 0.375 / 1.01 ** 5],
+    ],
+  ],
 ])('%j %s, %i iterations', (shape, preset, steps, from, expected) => {
   const triples = newtonSchulzCoefficients(shape, preset, steps);
   expect(triples).toHaveLength(steps);
@@ -53,8 +103,16 @@ test.each<[number[], Preset, number, number | undefined, Triple[]]>([
 });
 
 test('a list is cut or its last triple repeated; alone it runs in full, at least 5 times', () => {
-  const list: Triple[] = [[1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [5, 0, 0], [6, 0, 0]];
-  const firsts = (coefficients: Coefficients, steps?: number) => newtonSchulzCoefficients([2, 3], coefficients, steps).map(([a]) => a);
+  const list: Triple[] = [
+    [1, 0, 0],
+    [2, 0, 0],
+    [3, 0, 0],
+    [4, 0, 0],
+    [5, 0, 0],
+    [6, 0, 0],
+  ];
+  const firsts = (coefficients: Coefficients, steps?: number) =>
+    newtonSchulzCoefficients([2, 3], coefficients, steps).map(([a]) => a);
   expect(firsts(list)).toEqual([1, 2, 3, 4, 5, 6]);
   expect(firsts(list, 2)).toEqual([1, 2]);
   expect(firsts(list.slice(0, 3))).toEqual([1, 2, 3, 3, 3]);
@@ -73,11 +131,24 @@ test.each<[unknown, unknown, unknown, string]>([
   [[8], 'muon', 5, 'Expected shape to be of at least 2 dimensions, got [8]'],
   [[8, 1.5], 'muon', 5, 'Expected shape to be a list of positive integers, got [8, 1.5]'],
   ['8x9', 'muon', 5, 'got "8x9"'],
-  [[8, 9], 'Muon', 5, 'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], a list of [a, b, c] or a calibration, got "Muon"'],
+  [
+    [8, 9],
+    'Muon',
+    5,
+    'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], a list of [a, b, c] or a calibration, got "Muon"',
+  ],
   [[8, 9], 'toString', 5, 'got "toString"'],
   [[8, 9], [], 5, 'got []'],
   [[8, 9], [1, 2], 5, 'Expected coefficients to be three finite numbers [a, b, c], got [1, 2]'],
-  [[8, 9], [[1, 2, 3], [1, 2, NaN]], 5, 'Expected coefficients[1] to be three finite numbers [a, b, c], got [1, 2, NaN]'],
+  [
+    [8, 9],
+    [
+      [1, 2, 3],
+      [1, 2, NaN],
+    ],
+    5,
+    'Expected coefficients[1] to be three finite numbers [a, b, c], got [1, 2, NaN]',
+  ],
   [[8, 9], [1, 2, 1e39], 5, 'got [1, 2, 1e+39]'],
   [[8, 9], [1, 2, '3'], 5, 'got an array of length 3'],
   [[8, 9], { a: 1 }, 5, 'got an Object'],

@@ -1,16 +1,35 @@
-import { devices, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, type Preset, Root } from '../../lib/index.js';
+import {
+  devices,
+  newtonSchulzCoefficients,
+  orthogonalizeSync,
+  Parameter,
+  type Precision,
+  type Preset,
+  Root,
+} from '../../lib/index.js';
 import { iterated, matrixOf, spectra } from '../../scripts/spectra.js';
 import * as reference from '../reference.js';
 import { devicesUnderTest, isEmulated, relativeError } from '../support.js';
 
-test.each([[8, 32], [32, 8], [16, 16]])('a %i × %i matrix has the singular values and the image that it was made for', (rows, columns) => {
+test.each([
+  [8, 32],
+  [32, 8],
+  [16, 16],
+])('a %i × %i matrix has the singular values and the image that it was made for', (rows, columns) => {
   for (const spectrum of Object.values(spectra)) {
     const values = spectrum(8, 4);
     const x = matrixOf(values, rows, columns);
     const found = reference.singularValues(x, rows, columns);
-    values.forEach((value, i) => { expect(found[i]).toBeCloseTo(value, 10); });
+    values.forEach((value, i) => {
+      expect(found[i]).toBeCloseTo(value, 10);
+    });
     const coefficients = newtonSchulzCoefficients([rows, columns], 'polar-express');
-    expect(relativeError(reference.newtonSchulz(x, rows, columns, coefficients), matrixOf(iterated(values, coefficients), rows, columns))).toBeLessThan(1e-10);
+    expect(
+      relativeError(
+        reference.newtonSchulz(x, rows, columns, coefficients),
+        matrixOf(iterated(values, coefficients), rows, columns),
+      ),
+    ).toBeLessThan(1e-10);
   }
 });
 
@@ -33,31 +52,69 @@ const presets: Preset[] = ['adaptive', 'muon', 'polar-express', 'cans', 'quintic
 
 describe.each(devicesUnderTest())('on %s', (device) => {
   const precisions: Precision[] = device === 'cpu' ? devices().cpu.precisions : ['float32', 'float16', 'bfloat16'];
-  const small: [number, number][] = [[64, 64], [128, 32], [64, 256]];
-  const large: [number, number][] = [[128, 128], [128, 512], [1024, 128], [256, 1024], [512, 512]];
+  const small: [number, number][] = [
+    [64, 64],
+    [128, 32],
+    [64, 256],
+  ];
+  const large: [number, number][] = [
+    [128, 128],
+    [128, 512],
+    [1024, 128],
+    [256, 1024],
+    [512, 512],
+  ];
   const shapes = isEmulated(device) ? small : large;
-  test.each(shapes.flatMap(([rows, columns]) => Object.keys(spectra).map((name) => [name, rows, columns] as const)))('%s, %i × %i', (name, rows, columns) => {
-    const values = spectra[name]!(Math.min(rows, columns), Math.max(rows, columns) / Math.min(rows, columns));
-    const x = Float32Array.from(matrixOf(values, rows, columns));
-    for (const coefficients of presets) {
-      const expected = matrixOf(iterated(values, newtonSchulzCoefficients([rows, columns], coefficients)), rows, columns);
-      for (const precision of precisions) {
-        // It takes some values to within a rounding of where the next iterations take them ever further.
-        if (coefficients === 'cans' && precision !== 'float32') continue;
-        const error = relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }), expected);
-        const { usual, preset } = (/deficient|condition/.test(name) ? deficient : limits)[precision];
-        expect({ coefficients, precision, error: error < (coefficients === 'adaptive' ? usual : preset) ? 'small' : error }).toEqual({ coefficients, precision, error: 'small' });
+  test.each(shapes.flatMap(([rows, columns]) => Object.keys(spectra).map((name) => [name, rows, columns] as const)))(
+    '%s, %i × %i',
+    (name, rows, columns) => {
+      const values = spectra[name]!(Math.min(rows, columns), Math.max(rows, columns) / Math.min(rows, columns));
+      const x = Float32Array.from(matrixOf(values, rows, columns));
+      for (const coefficients of presets) {
+        const expected = matrixOf(
+          iterated(values, newtonSchulzCoefficients([rows, columns], coefficients)),
+          rows,
+          columns,
+        );
+        for (const precision of precisions) {
+          // It takes some values to within a rounding of where the next iterations take them ever further.
+          if (coefficients === 'cans' && precision !== 'float32') continue;
+          const error = relativeError(
+            orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }),
+            expected,
+          );
+          const { usual, preset } = (/deficient|condition/.test(name) ? deficient : limits)[precision];
+          expect({
+            coefficients,
+            precision,
+            error: error < (coefficients === 'adaptive' ? usual : preset) ? 'small' : error,
+          }).toEqual({ coefficients, precision, error: 'small' });
+        }
       }
-    }
-  });
+    },
+  );
 
   test('refuses coefficients that the rounding of the products can send astray', () => {
     const x = Float32Array.of(1, 2, 3, 4);
     for (const precision of precisions) {
-      const calls = [() => orthogonalizeSync(x, [2, 2], { coefficients: 'cans', device, precision }), () => { new Root([new Parameter({ name: 'w', shape: [2, 2] })], { coefficients: 'cans', device, precision }).dispose(); }];
+      const calls = [
+        () => orthogonalizeSync(x, [2, 2], { coefficients: 'cans', device, precision }),
+        () => {
+          new Root([new Parameter({ name: 'w', shape: [2, 2] })], {
+            coefficients: 'cans',
+            device,
+            precision,
+          }).dispose();
+        },
+      ];
       for (const call of calls) {
         if (precision === 'float32') call();
-        else expect(call).toThrow(new RegExp(`^Expected coefficients to keep singular values in \\[0, 1\\], rounded to ${precision}, within 10, got ones that take some to`));
+        else
+          expect(call).toThrow(
+            new RegExp(
+              `^Expected coefficients to keep singular values in \\[0, 1\\], rounded to ${precision}, within 10, got ones that take some to`,
+            ),
+          );
       }
     }
   });
@@ -70,7 +127,9 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         const expected = matrixOf(iterated(values, newtonSchulzCoefficients([2048, columns])), 2048, columns);
         for (const precision of precisions) {
           const { usual } = (name === 'Gaussian' ? limits : deficient)[precision];
-          expect(relativeError(orthogonalizeSync(x, [2048, columns], { device, precision }), expected)).toBeLessThan(usual);
+          expect(relativeError(orthogonalizeSync(x, [2048, columns], { device, precision }), expected)).toBeLessThan(
+            usual,
+          );
         }
       }
     }

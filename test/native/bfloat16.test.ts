@@ -1,5 +1,13 @@
 import { addon } from '../../lib/binding.js';
-import { devices, Muon, newtonSchulzCoefficients, orthogonalizeSync, Parameter, type Precision, Root } from '../../lib/index.js';
+import {
+  devices,
+  Muon,
+  newtonSchulzCoefficients,
+  orthogonalizeSync,
+  Parameter,
+  type Precision,
+  Root,
+} from '../../lib/index.js';
 import { iterated, matrixOf } from '../../scripts/spectra.js';
 import * as reference from '../reference.js';
 import { bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
@@ -16,7 +24,11 @@ function used(precision: Precision): Precision {
 }
 
 test('an optimizer tells what it computes in: float32 where the CPU lacks what was asked for', () => {
-  expect((['float16', 'bfloat16', 'float32'] as const).map(used)).toEqual(['float32', available ? 'bfloat16' : 'float32', 'float32']);
+  expect((['float16', 'bfloat16', 'float32'] as const).map(used)).toEqual([
+    'float32',
+    available ? 'bfloat16' : 'float32',
+    'float32',
+  ]);
 });
 
 test('the addon refuses what the processor does not multiply, before anything else', () => {
@@ -27,12 +39,28 @@ test('the addon refuses what the processor does not multiply, before anything el
     const calls = [
       () => new Optimizer(device, 1, precision, []),
       () => cpuPeak(precision),
-      () => native(device, 1, precision, Float32Array.of(1, 2, 3, 4), out, [{ offset: 0, rows: 2, columns: 2 }], [Float64Array.of(1, 0, 0)]),
+      () =>
+        native(
+          device,
+          1,
+          precision,
+          Float32Array.of(1, 2, 3, 4),
+          out,
+          [{ offset: 0, rows: 2, columns: 2 }],
+          [Float64Array.of(1, 0, 0)],
+        ),
     ];
     for (const call of calls) {
       let error: unknown;
-      try { call(); } catch (thrown) { error = thrown; }
-      expect(error).toMatchObject({ code: 'ERR_INVALID_ARGUMENT', message: expect.stringMatching(/^Expected a precision that \w+ multiplies$/) as string });
+      try {
+        call();
+      } catch (thrown) {
+        error = thrown;
+      }
+      expect(error).toMatchObject({
+        code: 'ERR_INVALID_ARGUMENT',
+        message: expect.stringMatching(/^Expected a precision that \w+ multiplies$/) as string,
+      });
     }
     expect(out).toEqual(new Float32Array(4));
   }
@@ -40,12 +68,28 @@ test('the addon refuses what the processor does not multiply, before anything el
 
 test('the plan: the standard form near squares, else the Gram form, whose squares are float32, after single iterations', () => {
   const plan = (rows: number, columns: number, preset: 'muon' | 'adaptive' | 'polar-express', steps = 5) =>
-    addon().newtonSchulzPlan(device, 'bfloat16', rows, columns, Float64Array.from(newtonSchulzCoefficients([rows, columns], preset, steps).flat()));
-  expect(plan(512, 1024, 'muon')).toEqual({ form: 'standard', legs: [], flops: 5 * (3 * 2 + 1) * 512 ** 3, float32Flops: 0 });
+    addon().newtonSchulzPlan(
+      device,
+      'bfloat16',
+      rows,
+      columns,
+      Float64Array.from(newtonSchulzCoefficients([rows, columns], preset, steps).flat()),
+    );
+  expect(plan(512, 1024, 'muon')).toEqual({
+    form: 'standard',
+    legs: [],
+    flops: 5 * (3 * 2 + 1) * 512 ** 3,
+    float32Flops: 0,
+  });
   for (const preset of ['muon', 'adaptive', 'polar-express'] as const) {
     const { form, legs, flops, float32Flops } = plan(256, 1024, preset);
     const [single, leg] = [3 * 4 + 1, { bfloat16: 3 * 4, float32: 4 * 3 - 3 }];
-    const expected = { form: 'gram', legs: [1, 1, 3], flops: (2 * single + leg.bfloat16 + leg.float32) * 256 ** 3, float32Flops: leg.float32 * 256 ** 3 };
+    const expected = {
+      form: 'gram',
+      legs: [1, 1, 3],
+      flops: (2 * single + leg.bfloat16 + leg.float32) * 256 ** 3,
+      float32Flops: leg.float32 * 256 ** 3,
+    };
     expect({ form, legs, flops, float32Flops }).toEqual(expected);
   }
   expect(plan(64, 1024, 'polar-express', 10).legs).toEqual([1, 1, 1, 1, 1, 5]);
@@ -54,14 +98,42 @@ test('the plan: the standard form near squares, else the Gram form, whose square
 whereAvailable('products in bfloat16', () => {
   // Odd lengths, whose last word is half empty, and edges of tiles (8), vectors (16), panels (48) and blocks (96, 192); both forms.
   const shapes = [
-    [1, 1], [1, 2], [3, 3], [1, 129], [129, 1], [3, 50], [50, 3], [7, 9], [8, 8], [15, 17], [16, 48], [17, 47], [47, 49], [49, 121], [96, 97], [97, 95],
-    [191, 193], [193, 191], [200, 203], [104, 401], [401, 104], [385, 387], [49, 1201],
+    [1, 1],
+    [1, 2],
+    [3, 3],
+    [1, 129],
+    [129, 1],
+    [3, 50],
+    [50, 3],
+    [7, 9],
+    [8, 8],
+    [15, 17],
+    [16, 48],
+    [17, 47],
+    [47, 49],
+    [49, 121],
+    [96, 97],
+    [97, 95],
+    [191, 193],
+    [193, 191],
+    [200, 203],
+    [104, 401],
+    [401, 104],
+    [385, 387],
+    [49, 1201],
   ] as const;
   test.each(shapes)('%i × %i agrees with float64, on any number of threads to the bit', (rows, columns) => {
     for (const coefficients of ['muon', 'adaptive'] as const) {
       const x = gaussian(rows * columns, rows + columns);
-      const expected = reference.newtonSchulz(Float64Array.from(x), rows, columns, newtonSchulzCoefficients([rows, columns], coefficients));
-      const results = [1, 2, 3].map((threads) => orthogonalizeSync(x, [rows, columns], { coefficients, device, threads, precision: 'bfloat16' }));
+      const expected = reference.newtonSchulz(
+        Float64Array.from(x),
+        rows,
+        columns,
+        newtonSchulzCoefficients([rows, columns], coefficients),
+      );
+      const results = [1, 2, 3].map((threads) =>
+        orthogonalizeSync(x, [rows, columns], { coefficients, device, threads, precision: 'bfloat16' }),
+      );
       // Of few directions one that is small can be all the difference.
       expect(relativeError(results[0]!, expected)).toBeLessThan(x.length < 64 ? 5e-2 : 2e-2);
       for (const result of results) expect(bits(result)).toBe(bits(results[0]!));
@@ -75,15 +147,39 @@ whereAvailable('products in bfloat16', () => {
     const result = (precision: Precision) => bits(orthogonalizeSync(x, [60, 70], { device, threads: 2, precision }));
     const [half, full] = [result('bfloat16'), result('float32')];
     expect(half).not.toBe(full);
-    for (let i = 0; i < 3; i++) expect([result('bfloat16'), result('float32'), result('float32'), result('bfloat16')]).toEqual([half, full, full, half]);
+    for (let i = 0; i < 3; i++)
+      expect([result('bfloat16'), result('float32'), result('float32'), result('bfloat16')]).toEqual([
+        half,
+        full,
+        full,
+        half,
+      ]);
   });
 
   test('more iterations take restarts, and stay as near', () => {
-    for (const [rows, columns] of [[64, 64], [48, 300]] as const) {
+    for (const [rows, columns] of [
+      [64, 64],
+      [48, 300],
+    ] as const) {
       const x = gaussian(rows * columns, 3);
       for (const steps of [6, 8, 10, 20]) {
-        const expected = reference.newtonSchulz(Float64Array.from(x), rows, columns, newtonSchulzCoefficients([rows, columns], 'polar-express', steps));
-        expect(relativeError(orthogonalizeSync(x, [rows, columns], { coefficients: 'polar-express', steps, device, precision: 'bfloat16' }), expected)).toBeLessThan(3e-2);
+        const expected = reference.newtonSchulz(
+          Float64Array.from(x),
+          rows,
+          columns,
+          newtonSchulzCoefficients([rows, columns], 'polar-express', steps),
+        );
+        expect(
+          relativeError(
+            orthogonalizeSync(x, [rows, columns], {
+              coefficients: 'polar-express',
+              steps,
+              device,
+              precision: 'bfloat16',
+            }),
+            expected,
+          ),
+        ).toBeLessThan(3e-2);
       }
     }
   });
@@ -98,16 +194,34 @@ whereAvailable('products in bfloat16', () => {
     'condition 1e6': (length) => Array.from({ length }, (_, i) => 10 ** ((-6 * i) / Math.max(1, length - 1))),
   };
   test.each(Object.keys(lowRank))('%s stays bounded, however many iterations', (name) => {
-    for (const [rows, columns] of [[1, 64], [2, 64], [8, 256], [64, 512], [512, 64], [64, 64]] as const) {
+    for (const [rows, columns] of [
+      [1, 64],
+      [2, 64],
+      [8, 256],
+      [64, 512],
+      [512, 64],
+      [64, 64],
+    ] as const) {
       const least = Math.min(rows, columns);
       const values = lowRank[name]!(least);
       for (const coefficients of ['adaptive', 'muon', 'polar-express', 'quintic'] as const) {
         for (const steps of [5, 6, 7, 8, 10, 20]) {
           for (const seed of [1, 2]) {
             const x = Float32Array.from(matrixOf(values, rows, columns, seed));
-            const result = orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision: 'bfloat16' });
+            const result = orthogonalizeSync(x, [rows, columns], {
+              coefficients,
+              steps,
+              device,
+              precision: 'bfloat16',
+            });
             const norm = Math.hypot(...result) / Math.sqrt(least);
-            expect({ rows, columns, coefficients, steps, norm: norm < 1.3 ? 'bounded' : norm }).toEqual({ rows, columns, coefficients, steps, norm: 'bounded' });
+            expect({ rows, columns, coefficients, steps, norm: norm < 1.3 ? 'bounded' : norm }).toEqual({
+              rows,
+              columns,
+              coefficients,
+              steps,
+              norm: 'bounded',
+            });
           }
         }
       }
@@ -115,14 +229,31 @@ whereAvailable('products in bfloat16', () => {
   });
 
   test.each(['rank 1', 'rank 4', 'rank 16'])('of %s the directions that there are come out as in float64', (name) => {
-    for (const [rows, columns] of [[64, 512], [128, 1024], [64, 64]] as const) {
+    for (const [rows, columns] of [
+      [64, 512],
+      [128, 1024],
+      [64, 64],
+    ] as const) {
       const values = lowRank[name]!(Math.min(rows, columns));
       for (const coefficients of ['adaptive', 'muon', 'polar-express'] as const) {
-        const expected = matrixOf(iterated(values, newtonSchulzCoefficients([rows, columns], coefficients)), rows, columns);
-        const result = orthogonalizeSync(Float32Array.from(matrixOf(values, rows, columns)), [rows, columns], { coefficients, device, precision: 'bfloat16' });
+        const expected = matrixOf(
+          iterated(values, newtonSchulzCoefficients([rows, columns], coefficients)),
+          rows,
+          columns,
+        );
+        const result = orthogonalizeSync(Float32Array.from(matrixOf(values, rows, columns)), [rows, columns], {
+          coefficients,
+          device,
+          precision: 'bfloat16',
+        });
         const along = (x: ArrayLike<number>) => expected.reduce((sum, value, i) => sum + value * x[i]!, 0);
         const share = along(result) / along(expected);
-        expect({ rows, columns, coefficients, share: Math.abs(share - 1) < 0.1 ? 'near 1' : share }).toEqual({ rows, columns, coefficients, share: 'near 1' });
+        expect({ rows, columns, coefficients, share: Math.abs(share - 1) < 0.1 ? 'near 1' : share }).toEqual({
+          rows,
+          columns,
+          coefficients,
+          share: 'near 1',
+        });
       }
     }
   });
@@ -130,7 +261,11 @@ whereAvailable('products in bfloat16', () => {
   // Rounding is the same for equal parts, and does not average out where there are few.
   test.each([1, 2, 4, 16])('directions along %i coordinates each stay bounded, however many iterations', (along) => {
     const next = random(along);
-    for (const [rows, columns] of [[64, 512], [512, 64], [64, 72]] as const) {
+    for (const [rows, columns] of [
+      [64, 512],
+      [512, 64],
+      [64, 72],
+    ] as const) {
       for (const coefficients of ['adaptive', 'muon', 'polar-express', 'quintic'] as const) {
         for (const steps of [5, 6, 8, 20]) {
           for (let count = 1; count <= Math.min(8, 64 / along); count++) {
@@ -138,10 +273,22 @@ whereAvailable('products in bfloat16', () => {
               const x = new Float32Array(rows * columns);
               for (let i = 0; i < count; i++) {
                 const value = trial === 0 ? 1 : Math.exp(-trial * next());
-                for (let q = i * along; q < (i + 1) * along; q++) x[rows < columns ? q * columns + i : i * columns + q] = next() < 0.5 ? value : -value;
+                for (let q = i * along; q < (i + 1) * along; q++)
+                  x[rows < columns ? q * columns + i : i * columns + q] = next() < 0.5 ? value : -value;
               }
-              const norm = Math.hypot(...orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision: 'bfloat16' })) / Math.sqrt(count);
-              const norms = { rows, columns, coefficients, steps, count, trial, norm: norm > 0.5 && norm < 1.35 ? 'bounded' : norm };
+              const norm =
+                Math.hypot(
+                  ...orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision: 'bfloat16' }),
+                ) / Math.sqrt(count);
+              const norms = {
+                rows,
+                columns,
+                coefficients,
+                steps,
+                count,
+                trial,
+                norm: norm > 0.5 && norm < 1.35 ? 'bounded' : norm,
+              };
               expect(norms).toEqual({ ...norms, norm: 'bounded' });
             }
           }
@@ -157,27 +304,53 @@ whereAvailable('products in bfloat16', () => {
       const x = new Float32Array(64 * 512);
       for (let i = 0; i < count; i++) x.set(gaussian(512, 8 * seed + i), Math.floor(64 * next()) * 512);
       for (const steps of [5, 8, 10]) {
-        const norm = Math.hypot(...orthogonalizeSync(x, [64, 512], { steps, device, precision: 'bfloat16' })) / Math.sqrt(count);
-        expect({ seed, steps, norm: norm > 0.5 && norm < 1.35 ? 'bounded' : norm }).toEqual({ seed, steps, norm: 'bounded' });
+        const norm =
+          Math.hypot(...orthogonalizeSync(x, [64, 512], { steps, device, precision: 'bfloat16' })) / Math.sqrt(count);
+        expect({ seed, steps, norm: norm > 0.5 && norm < 1.35 ? 'bounded' : norm }).toEqual({
+          seed,
+          steps,
+          norm: 'bounded',
+        });
       }
     }
   });
 
   test('zero stays zero, and size does not matter', () => {
-    for (const shape of [[30, 31], [20, 120]] as const) {
+    for (const shape of [
+      [30, 31],
+      [20, 120],
+    ] as const) {
       const x = gaussian(shape[0] * shape[1]);
       const options = { device, precision: 'bfloat16' } as const;
       expect(orthogonalizeSync(new Float32Array(x.length), shape, options)).toEqual(new Float32Array(x.length));
       const result = orthogonalizeSync(x, shape, options);
-      for (const factor of [1e-2, 1e30]) expect(relativeError(orthogonalizeSync(x.map((value) => value * factor), shape, options), result)).toBeLessThan(1e-2);
+      for (const factor of [1e-2, 1e30])
+        expect(
+          relativeError(
+            orthogonalizeSync(
+              x.map((value) => value * factor),
+              shape,
+              options,
+            ),
+            result,
+          ),
+        ).toBeLessThan(1e-2);
     }
   });
 
   test('a matrix and its transpose are orthogonalised alike', () => {
-    for (const [rows, columns] of [[60, 90], [40, 200]] as const) {
+    for (const [rows, columns] of [
+      [60, 90],
+      [40, 200],
+    ] as const) {
       const x = gaussian(rows * columns);
-      const [result, transposed] = [orthogonalizeSync(x, [rows, columns], { device, precision: 'bfloat16' }),
-        orthogonalizeSync(Float32Array.from(reference.transpose(x, rows, columns)), [columns, rows], { device, precision: 'bfloat16' })];
+      const [result, transposed] = [
+        orthogonalizeSync(x, [rows, columns], { device, precision: 'bfloat16' }),
+        orthogonalizeSync(Float32Array.from(reference.transpose(x, rows, columns)), [columns, rows], {
+          device,
+          precision: 'bfloat16',
+        }),
+      ];
       expect(bits(transposed)).toBe(bits(Float32Array.from(reference.transpose(result, rows, columns))));
     }
   });
@@ -204,6 +377,8 @@ whereAvailable('products in bfloat16', () => {
   });
 
   test('coefficients that its rounding can send astray are refused', () => {
-    expect(() => orthogonalizeSync(gaussian(4), [2, 2], { coefficients: 'cans', device, precision: 'bfloat16' })).toThrow(/rounded to bfloat16, within 10/);
+    expect(() =>
+      orthogonalizeSync(gaussian(4), [2, 2], { coefficients: 'cans', device, precision: 'bfloat16' }),
+    ).toThrow(/rounded to bfloat16, within 10/);
   });
 });

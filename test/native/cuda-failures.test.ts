@@ -9,7 +9,11 @@ const lib = JSON.stringify(path.join(__dirname, '../../lib/index.ts'));
 /** Runs a script on an emulator of its own and returns what it printed as JSON. */
 function run<T>(script: string, env: Record<string, string>): T {
   const code = `require('tsx/cjs'); const { AdamW, Muon, Parameter, Root, devices, orthogonalizeSync } = require(${lib}); (async () => {${script}})()`;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..', '..'), env: { ...process.env, ...env } });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {
+    encoding: 'utf8',
+    cwd: path.join(__dirname, '..', '..'),
+    env: { ...process.env, ...env },
+  });
   if (status !== 0) throw new Error(`exit status ${status}: ${stderr}`);
   return JSON.parse(stdout) as T;
 }
@@ -22,10 +26,21 @@ onEmulator('what there is instead of a device', () => {
     [{ EMULATOR_DRIVER: '0' }, 0, 'no NVIDIA driver is installed'],
     [{ EMULATOR_DRIVER: '12080' }, 0, 'the NVIDIA driver is too old: it supports CUDA 12.8, this build needs 13.0'],
     [{ EMULATOR_DEVICES: '0' }, 0, 'there is no NVIDIA GPU'],
-    [{ EMULATOR_CAPABILITY: '7.5', EMULATOR_DEVICES: '1' }, 0, 'cuda:0: Emulated GPU is too old: it has compute capability 7.5, this build needs 8.0'],
+    [
+      { EMULATOR_CAPABILITY: '7.5', EMULATOR_DEVICES: '1' },
+      0,
+      'cuda:0: Emulated GPU is too old: it has compute capability 7.5, this build needs 8.0',
+    ],
     [{ EMULATOR_MEMORY: '30000000', EMULATOR_DEVICES: '1' }, 1, 'cuda:0: its memory is taken: 28 MiB are free of 28'],
     [{ EMULATOR_FAIL: 'cudaGetDeviceCount:1=cudaErrorUnknown' }, 0, 'cudaGetDeviceCount failed: cudaErrorUnknown'],
-    [{ EMULATOR_FAIL: 'cudaMemGetInfo:1=cudaErrorMemoryAllocation,cudaMemGetInfo:2=cudaErrorMemoryAllocation', EMULATOR_DEVICES: '1' }, 1, 'cuda:0: its memory is taken: cudaMemGetInfo failed: cudaErrorMemoryAllocation'],
+    [
+      {
+        EMULATOR_FAIL: 'cudaMemGetInfo:1=cudaErrorMemoryAllocation,cudaMemGetInfo:2=cudaErrorMemoryAllocation',
+        EMULATOR_DEVICES: '1',
+      },
+      1,
+      'cuda:0: its memory is taken: cudaMemGetInfo failed: cudaErrorMemoryAllocation',
+    ],
   ])('%j', (env, found, reason) => {
     const result = run<{ found: number; reason: string | null; auto: string; cuda: string }>(look, env);
     expect(result).toMatchObject({ found, reason: found === 0 ? reason : null });
@@ -56,25 +71,48 @@ interface Outcome {
 onEmulator('a call that fails', () => {
   let expected: string;
   beforeAll(() => {
-    expected = JSON.stringify(run(`${trial}
+    expected = JSON.stringify(
+      run(
+        `${trial}
       const model = make();
       const optimizer = new Root(model, { device: 'cuda:0' });
       const expected = [[dataOf(model), stateOf(optimizer, model)]];
       for (let step = 1; step <= steps; step++) { fill(model, step); optimizer.stepSync(); expected.push([dataOf(model), stateOf(optimizer, model)]); }
-      console.log(JSON.stringify(expected));`, {}));
+      console.log(JSON.stringify(expected));`,
+        {},
+      ),
+    );
   });
 
   const calls = [
-    'cudaMallocFromPoolAsync', 'cudaMallocHost', 'cudaMemPoolCreate', 'cudaStreamCreateWithFlags', 'cudaEventCreateWithFlags', 'cudaSetDevice', 'cudaGetDevice',
-    'cudaMemsetAsync', 'cudaMemcpyAsync', 'cudaLaunchKernel', 'cudaFuncSetAttribute', 'cudaDeviceGetAttribute', 'cudaFuncGetAttributes',
-    'cudaStreamBeginCapture', 'cudaStreamEndCapture', 'cudaGraphInstantiate', 'cudaGraphUpload', 'cudaGraphLaunch',
-    'cudaEventRecord', 'cudaEventSynchronize', 'cudaStreamWaitEvent',
+    'cudaMallocFromPoolAsync',
+    'cudaMallocHost',
+    'cudaMemPoolCreate',
+    'cudaStreamCreateWithFlags',
+    'cudaEventCreateWithFlags',
+    'cudaSetDevice',
+    'cudaGetDevice',
+    'cudaMemsetAsync',
+    'cudaMemcpyAsync',
+    'cudaLaunchKernel',
+    'cudaFuncSetAttribute',
+    'cudaDeviceGetAttribute',
+    'cudaFuncGetAttributes',
+    'cudaStreamBeginCapture',
+    'cudaStreamEndCapture',
+    'cudaGraphInstantiate',
+    'cudaGraphUpload',
+    'cudaGraphLaunch',
+    'cudaEventRecord',
+    'cudaEventSynchronize',
+    'cudaStreamWaitEvent',
   ];
   test.each(calls)('%s', (call) => {
     const error = /Malloc|Pool/.test(call) ? 'cudaErrorMemoryAllocation' : 'cudaErrorUnknown';
     // Further and further apart, and so at another place of each trial.
     const failures = Array.from({ length: 120 }, (_, i) => `${call}:${(i * (i + 3)) / 2 + 1}=${error}`).join();
-    const outcome = run<Outcome>(`${trial}
+    const outcome = run<Outcome>(
+      `${trial}
       const expected = ${expected};
       const outcome = { errors: [], wrong: [], lost: 0, finished: 0 };
       for (let trial = 0; trial < 300 && outcome.finished + outcome.lost < 16; trial++) {
@@ -109,13 +147,18 @@ onEmulator('a call that fails', () => {
         try { optimizer.dispose(); } catch (error) { outcome.wrong.push('dispose: ' + error.message); }
       }
       console.log(JSON.stringify(outcome));`,
-    // Little more than one optimizer needs: what a failure leaks would soon be missed.
-    { EMULATOR_FAIL: failures, EMULATOR_MEMORY: String(72 << 20) });
+      // Little more than one optimizer needs: what a failure leaks would soon be missed.
+      { EMULATOR_FAIL: failures, EMULATOR_MEMORY: String(72 << 20) },
+    );
     expect(outcome.wrong).toEqual([]);
     expect(outcome.errors.length).toBeGreaterThan(0);
     for (const [code] of outcome.errors) expect(code).toMatch(/^ERR_(CUDA|OUT_OF_MEMORY|DEVICE_UNAVAILABLE)$/);
     // A launch is called by its kernel's name.
-    expect(outcome.errors.filter(([, , message]) => !message.includes(call === 'cudaLaunchKernel' ? ' failed: cudaErrorUnknown' : call))).toEqual([]);
+    expect(
+      outcome.errors.filter(
+        ([, , message]) => !message.includes(call === 'cudaLaunchKernel' ? ' failed: cudaErrorUnknown' : call),
+      ),
+    ).toEqual([]);
     expect(outcome.finished + outcome.lost).toBe(16);
     expect(outcome.finished).toBeGreaterThan(0);
     // Only these are made after the first update has been launched, where what has been done cannot be told any more.
@@ -124,7 +167,8 @@ onEmulator('a call that fails', () => {
 
   test('between two parts of the updates loses the optimizer, and every call says so', () => {
     // More than AdamW updates at once, and more than 32 MB: two graphs of updates behind the one of the checks.
-    const outcome = run<{ errors: [string, string][]; disposed: string }>(`
+    const outcome = run<{ errors: [string, string][]; disposed: string }>(
+      `
       const model = Array.from({ length: 65 }, (_, i) => new Parameter({ name: 'w' + i, shape: [132000], data: new Float32Array(132000).fill(1), grad: new Float32Array(132000).fill(1) }));
       const optimizer = new AdamW(model, { device: 'cuda:0' });
       const errors = [];
@@ -133,9 +177,13 @@ onEmulator('a call that fails', () => {
       optimizer.dispose();
       const again = new AdamW(model, { device: 'cuda:0' });
       console.log(JSON.stringify({ errors, disposed: String(again.stepSync().applied) }));`,
-    { EMULATOR_FAIL: 'cudaGraphLaunch:3=cudaErrorMemoryAllocation' });
+      { EMULATOR_FAIL: 'cudaGraphLaunch:3=cudaErrorMemoryAllocation' },
+    );
     expect(outcome.errors.map(([code]) => code)).toEqual(['ERR_OUT_OF_MEMORY', 'ERR_CUDA', 'ERR_CUDA', 'ERR_CUDA']);
-    for (const [, message] of outcome.errors) expect(message).toMatch(/cudaGraphLaunch of the updates failed: .* while a step was being applied: what the optimizer held is lost/);
+    for (const [, message] of outcome.errors)
+      expect(message).toMatch(
+        /cudaGraphLaunch of the updates failed: .* while a step was being applied: what the optimizer held is lost/,
+      );
     expect(outcome.disposed).toBe('true');
   });
 });

@@ -4,13 +4,23 @@ import path from 'node:path';
 import koffi from 'koffi';
 import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../../lib/index.js';
 import { deviceMemory } from '../../scripts/device-memory.js';
-import { bits, devicesUnderTest, expectError, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';
+import {
+  bits,
+  devicesUnderTest,
+  expectError,
+  fillGradients,
+  gaussian,
+  isEmulated,
+  parameters,
+  relativeError,
+  snapshot,
+} from '../support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
 const emulated = isEmulated(device);
 const onCuda = devicesUnderTest().includes(device) ? describe : describe.skip;
 
-onCuda('a thread\'s CUDA context', () => {
+onCuda("a thread's CUDA context", () => {
   test('is after every call what it was before, none to begin with', async () => {
     const driver = koffi.load(emulated ? process.env['ROOT_OPTIMIZER_ADDON']! : 'libcuda.so.1');
     const get = driver.func('int cuCtxGetCurrent(_Out_ void** context)') as (out: unknown[]) => number;
@@ -24,7 +34,11 @@ onCuda('a thread\'s CUDA context', () => {
     const optimizer = new Root(model, { device });
     expect(current()).toEqual(before);
     await optimizer.step();
-    const calls: (() => unknown)[] = [() => optimizer.stepSync(), () => optimizer.stateOf(model[0]!), () => orthogonalizeSync(gaussian(6), [2, 3], { device })];
+    const calls: (() => unknown)[] = [
+      () => optimizer.stepSync(),
+      () => optimizer.stateOf(model[0]!),
+      () => orthogonalizeSync(gaussian(6), [2, 3], { device }),
+    ];
     for (const call of calls) {
       call();
       expect(current()).toEqual(before);
@@ -46,7 +60,12 @@ onCuda('transfers', () => {
     model.forEach((one, i) => {
       expect(bits(one.data)).toBe(bits(before[i]!));
       const { expAvg } = optimizer.stateOf(one) as { expAvg: Float32Array };
-      expect(relativeError(expAvg, one.grad.map((value) => value * 0.1))).toBeLessThan(1e-6);
+      expect(
+        relativeError(
+          expAvg,
+          one.grad.map((value) => value * 0.1),
+        ),
+      ).toBeLessThan(1e-6);
     });
   });
 
@@ -62,7 +81,9 @@ onCuda('transfers', () => {
       }
       onDevice.stepSync();
       onHost.stepSync();
-      there.forEach((one, i) => { expect(relativeError(one.data, here[i]!.data)).toBeLessThan(1e-5); });
+      there.forEach((one, i) => {
+        expect(relativeError(one.data, here[i]!.data)).toBeLessThan(1e-5);
+      });
     }
   });
 
@@ -78,7 +99,10 @@ onCuda('transfers', () => {
       fillGradients(1, first);
       onDevice.stepSync();
       await onDevice.save(file);
-      for (const [optimizer, model] of [[onHost, second], [manual, third]] as const) {
+      for (const [optimizer, model] of [
+        [onHost, second],
+        [manual, third],
+      ] as const) {
         await optimizer.load(file);
         expect(snapshot(optimizer, model)).toEqual(snapshot(onDevice, first));
       }
@@ -101,11 +125,15 @@ onCuda('hostSync: manual', () => {
     using usual = new Root(twin, { device });
     const copies = deviceMemory(emulated);
     const memory = there.map((one) => manual.deviceMemory(one));
-    expect(memory.every(({ data, grad }) => data > 0n && grad > 0n && data % 256n === 0n && grad % 256n === 0n)).toBe(true);
+    expect(memory.every(({ data, grad }) => data > 0n && grad > 0n && data % 256n === 0n && grad % 256n === 0n)).toBe(
+      true,
+    );
     expect(new Set(memory.map(({ stream }) => stream)).size).toBe(1);
     for (let step = 1; step <= 3; step++) {
       fillGradients(step, twin);
-      twin.forEach((one, i) => { copies.write(memory[i]!.grad, one.grad); });
+      twin.forEach((one, i) => {
+        copies.write(memory[i]!.grad, one.grad);
+      });
       if (step === 2) await manual.step();
       else manual.stepSync();
       usual.stepSync();
@@ -131,7 +159,9 @@ onCuda('hostSync: manual', () => {
     optimizer.stepSync();
     model.forEach((one) => one.data.fill(0));
     await optimizer.readParameters();
-    model.forEach((one) => { expect(one.data.every((value) => value === 4)).toBe(true); });
+    model.forEach((one) => {
+      expect(one.data.every((value) => value === 4)).toBe(true);
+    });
   });
 
   test('zeroGrad reaches the device, and NaN there is found', async () => {
@@ -141,7 +171,11 @@ onCuda('hostSync: manual', () => {
     const { grad } = optimizer.deviceMemory(model[1]!);
     copies.write(grad, Float32Array.of(1, NaN, 1, 1, 1));
     const before = snapshot(optimizer, model);
-    await expectError(() => optimizer.step(), 'ERR_NON_FINITE', 'got values not finite or too large for the optimizer\'s state in "w1"; nothing was changed');
+    await expectError(
+      () => optimizer.step(),
+      'ERR_NON_FINITE',
+      'got values not finite or too large for the optimizer\'s state in "w1"; nothing was changed',
+    );
     expect(snapshot(optimizer, model)).toEqual(before);
     optimizer.zeroGrad();
     const data = model.map((one) => bits(one.data));
@@ -153,7 +187,11 @@ onCuda('hostSync: manual', () => {
   test('the CPU has no device memory, and copies nothing', async () => {
     const model = parameters('w', [[6, 4]]);
     using optimizer = new Root(model, { device: 'cpu', hostSync: 'manual' });
-    await expectError(() => optimizer.deviceMemory(model[0]!), 'ERR_DEVICE_UNAVAILABLE', 'Expected an optimizer on a CUDA device, got one on the CPU (asked for)');
+    await expectError(
+      () => optimizer.deviceMemory(model[0]!),
+      'ERR_DEVICE_UNAVAILABLE',
+      'Expected an optimizer on a CUDA device, got one on the CPU (asked for)',
+    );
     const before = bits(model[0]!.data);
     await optimizer.readParameters();
     await optimizer.writeParameters();
@@ -163,7 +201,11 @@ onCuda('hostSync: manual', () => {
   test('strangers, busy and disposed optimizers are refused', async () => {
     const model = parameters('w', [[6, 4]]);
     const optimizer = new Root(model, options);
-    await expectError(() => optimizer.deviceMemory(parameters('x', [[2, 2]])[0]!), 'ERR_INVALID_ARGUMENT', 'one of this optimizer\'s, got "x0"');
+    await expectError(
+      () => optimizer.deviceMemory(parameters('x', [[2, 2]])[0]!),
+      'ERR_INVALID_ARGUMENT',
+      'one of this optimizer\'s, got "x0"',
+    );
     const running = optimizer.step();
     await expectError(() => optimizer.readParameters(), 'ERR_BUSY', 'the step that is running');
     await running;

@@ -1,6 +1,26 @@
 import { totalmem } from 'node:os';
-import { type Device, devices, Muon, orthogonalizeSync, type OrthogonalState, Parameter, type Precision, Root, type RootGroup, softThresholdSync } from '../../lib/index.js';
-import { bits, devicesUnderTest, fillGradients, gaussian, isEmulated, parameters, relativeError, snapshot } from '../support.js';
+import {
+  type Device,
+  devices,
+  Muon,
+  orthogonalizeSync,
+  type OrthogonalState,
+  Parameter,
+  type Precision,
+  Root,
+  type RootGroup,
+  softThresholdSync,
+} from '../../lib/index.js';
+import {
+  bits,
+  devicesUnderTest,
+  fillGradients,
+  gaussian,
+  isEmulated,
+  parameters,
+  relativeError,
+  snapshot,
+} from '../support.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
 const emulated = isEmulated(device);
@@ -21,7 +41,12 @@ const spectra: Record<string, Fill> = {
       return sum;
     });
   },
-  decaying: (rows, columns) => reflected(gaussian(rows * columns, 8).map((value, i) => value * (Math.floor(i / columns) + 1) ** -0.8), rows, columns),
+  decaying: (rows, columns) =>
+    reflected(
+      gaussian(rows * columns, 8).map((value, i) => value * (Math.floor(i / columns) + 1) ** -0.8),
+      rows,
+      columns,
+    ),
 };
 
 /** (I − 2vvᵀ)·X, which mixes the rows and keeps the singular values. */
@@ -34,13 +59,28 @@ function reflected(x: Float32Array, rows: number, columns: number): Float32Array
 }
 
 /** Relative to the CPU's result, in the Frobenius norm. */
-const limits: [Precision, number][] = [['float32', 1e-5], ['float16', 5e-3], ['bfloat16', 3e-2]];
+const limits: [Precision, number][] = [
+  ['float32', 1e-5],
+  ['float16', 5e-3],
+  ['bfloat16', 3e-2],
+];
 
-const small: [number, number][] = [[1, 1], [1, 33], [72, 72], [65, 200], [200, 65], [129, 257]];
+const small: [number, number][] = [
+  [1, 1],
+  [1, 33],
+  [72, 72],
+  [65, 200],
+  [200, 65],
+  [129, 257],
+];
 const large: [number, number][] = [...small, [1000, 1000], [768, 3072], [3072, 768], [2048, 2048], [2049, 8191]];
 
 onCuda('the CUDA backend and the CPU', () => {
-  test.each((emulated ? small : large).flatMap(([rows, columns]) => Object.keys(spectra).map((name) => [name, rows, columns] as const)))('orthogonalise alike: %s, %i × %i', (name, rows, columns) => {
+  test.each(
+    (emulated ? small : large).flatMap(([rows, columns]) =>
+      Object.keys(spectra).map((name) => [name, rows, columns] as const),
+    ),
+  )('orthogonalise alike: %s, %i × %i', (name, rows, columns) => {
     const x = spectra[name]!(rows, columns);
     const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu' });
     for (const [precision, limit] of limits) {
@@ -50,7 +90,21 @@ onCuda('the CUDA backend and the CPU', () => {
   });
 
   test.each([0, 0.3, 0.5, 0.9, 0.99, 1])('find the same thresholds to the bit at quantile %f', (quantile) => {
-    const shapes = emulated ? [[1, 1], [3, 5], [64, 65], [130, 31]] : [[1, 1], [3, 5], [64, 65], [130, 31], [1023, 1025], [5000, 5000]];
+    const shapes = emulated
+      ? [
+          [1, 1],
+          [3, 5],
+          [64, 65],
+          [130, 31],
+        ]
+      : [
+          [1, 1],
+          [3, 5],
+          [64, 65],
+          [130, 31],
+          [1023, 1025],
+          [5000, 5000],
+        ];
     for (const nesterov of [true, false]) {
       const [there, here] = [parameters('w', shapes), parameters('w', shapes)];
       using onDevice = new Root(there, { device, nesterov, threshold: { quantile, scale: 1.5 } });
@@ -74,13 +128,23 @@ onCuda('the CUDA backend and the CPU', () => {
     ties: Float32Array.from({ length: 5000 }, (_, i) => ((i * 7) % 11) - 5),
     denormals: Float32Array.from({ length: 3000 }, (_, i) => (i - 1500) * 1e-43),
     'denormals among others': gaussian(3000).map((value, i) => (i % 2 === 0 ? value : value * 1e-40)),
-    'neighbouring floats': Float32Array.from(new Uint32Array(3000).map((_, i) => 0x3f7ff000 + 3 * i).reduce<number[]>((list, word) => list.concat(new Float32Array(Uint32Array.of(word).buffer)[0]!), [])),
+    'neighbouring floats': Float32Array.from(
+      new Uint32Array(3000)
+        .map((_, i) => 0x3f7ff000 + 3 * i)
+        .reduce<number[]>((list, word) => list.concat(new Float32Array(Uint32Array.of(word).buffer)[0]!), []),
+    ),
     'the whole range': Float32Array.from({ length: 4001 }, (_, i) => (i % 2 === 0 ? 1 : -1) * 2 ** ((i - 2200) / 18)),
   };
   test.each(Object.entries(awkward))('split alike to the bit: %s', (_, x) => {
     for (const quantile of [0, 0.1, 0.5, 0.77, 0.999, 1]) {
-      const [there, here] = [device, 'cpu' as const].map((where) => softThresholdSync(x, { quantile, scale: 0.75, device: where }));
-      expect([there!.threshold, bits(there!.base), bits(there!.outliers)]).toEqual([here!.threshold, bits(here!.base), bits(here!.outliers)]);
+      const [there, here] = [device, 'cpu' as const].map((where) =>
+        softThresholdSync(x, { quantile, scale: 0.75, device: where }),
+      );
+      expect([there!.threshold, bits(there!.base), bits(there!.outliers)]).toEqual([
+        here!.threshold,
+        bits(here!.base),
+        bits(here!.outliers),
+      ]);
     }
   });
 
@@ -94,7 +158,9 @@ onCuda('the CUDA backend and the CPU', () => {
       onDevice.stepSync();
       onHost.stepSync();
     }
-    there.forEach((one, i) => { expect(relativeError(one.data, here[i]!.data)).toBeLessThan(limit); });
+    there.forEach((one, i) => {
+      expect(relativeError(one.data, here[i]!.data)).toBeLessThan(limit);
+    });
   });
 });
 
@@ -174,62 +240,98 @@ two('two devices', () => {
       await Promise.all(optimizers.map((optimizer) => optimizer.step()));
     }
     expect(new Set(models.map((model, i) => snapshot(optimizers[i]!, model).join())).size).toBe(1);
-    optimizers.forEach((optimizer) => { optimizer.dispose(); });
+    optimizers.forEach((optimizer) => {
+      optimizer.dispose();
+    });
   });
 });
 
-onGpu('on a GPU, at sizes out of the emulator\'s reach', () => {
+onGpu("on a GPU, at sizes out of the emulator's reach", () => {
   const minutes = 60_000;
 
-  test('4096 × 14336', () => {
-    for (const fill of Object.values(spectra)) {
-      const x = fill(4096, 14336);
-      const expected = orthogonalizeSync(x, [4096, 14336], { device: 'cpu' });
-      for (const [precision, limit] of limits) expect(relativeError(orthogonalizeSync(x, [4096, 14336], { device, precision }), expected)).toBeLessThan(limit);
-    }
-  }, 30 * minutes);
+  test(
+    '4096 × 14336',
+    () => {
+      for (const fill of Object.values(spectra)) {
+        const x = fill(4096, 14336);
+        const expected = orthogonalizeSync(x, [4096, 14336], { device: 'cpu' });
+        for (const [precision, limit] of limits)
+          expect(relativeError(orthogonalizeSync(x, [4096, 14336], { device, precision }), expected)).toBeLessThan(
+            limit,
+          );
+      }
+    },
+    30 * minutes,
+  );
 
-  test('a batch of 2048 × 8192', () => {
-    const shapes = Array.from({ length: 12 }, () => [2048, 8192]);
-    const model = parameters('w', shapes);
-    const twin = new Parameter({ name: 'twin', shape: [2048, 8192], data: model[7]!.data.slice() });
-    using together = new Root(model, { device });
-    using alone = new Root([twin], { device });
-    using onHost = new Root([new Parameter({ name: 'host', shape: [2048, 8192], data: model[7]!.data.slice() })], { device: 'cpu' });
-    fillGradients(1, model);
-    twin.grad.set(model[7]!.grad);
-    onHost.paramGroups[0]!.params[0]!.grad.set(twin.grad);
-    together.stepSync();
-    alone.stepSync();
-    onHost.stepSync();
-    expect(bits(model[7]!.data)).toBe(bits(twin.data));
-    const { data } = onHost.paramGroups[0]!.params[0]!;
-    expect(relativeError(twin.data, data)).toBeLessThan(5e-3);
-    expect(together.stateOf(model[7]!)).toMatchObject({ thresholds: (onHost.stateOf(onHost.paramGroups[0]!.params[0]!) as OrthogonalState).thresholds });
-  }, 10 * minutes);
+  test(
+    'a batch of 2048 × 8192',
+    () => {
+      const shapes = Array.from({ length: 12 }, () => [2048, 8192]);
+      const model = parameters('w', shapes);
+      const twin = new Parameter({ name: 'twin', shape: [2048, 8192], data: model[7]!.data.slice() });
+      using together = new Root(model, { device });
+      using alone = new Root([twin], { device });
+      using onHost = new Root([new Parameter({ name: 'host', shape: [2048, 8192], data: model[7]!.data.slice() })], {
+        device: 'cpu',
+      });
+      fillGradients(1, model);
+      twin.grad.set(model[7]!.grad);
+      onHost.paramGroups[0]!.params[0]!.grad.set(twin.grad);
+      together.stepSync();
+      alone.stepSync();
+      onHost.stepSync();
+      expect(bits(model[7]!.data)).toBe(bits(twin.data));
+      const { data } = onHost.paramGroups[0]!.params[0]!;
+      expect(relativeError(twin.data, data)).toBeLessThan(5e-3);
+      expect(together.stateOf(model[7]!)).toMatchObject({
+        thresholds: (onHost.stateOf(onHost.paramGroups[0]!.params[0]!) as OrthogonalState).thresholds,
+      });
+    },
+    10 * minutes,
+  );
 
   // Data, gradients and momentum of 2.2e9 elements, here and there.
   const roomy = (devices().cuda.devices[0]?.memoryBytes ?? 0) > 36e9 && totalmem() > 36e9;
-  (roomy ? test : test.skip)('more than 2^31 elements in all', () => {
-    const shape = [4096, 14336];
-    const grad = gaussian(4096 * 14336);
-    // Gradients may share memory, data may not.
-    const model = Array.from({ length: 37 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad }));
-    using optimizer = new Root(model, { device, weightDecay: 0 });
-    optimizer.stepSync();
-    const [first] = model.map((one) => bits(one.data));
-    for (const one of model) expect(bits(one.data)).toBe(first);
-    const expected = orthogonalizeSync(softThresholdSync(grad, { device: 'cpu' }).base, shape, { device: 'cpu' });
-    const rate = -0.02 * 0.2 * Math.sqrt(14336);
-    expect(relativeError(model[36]!.data, expected.map((value) => rate * value))).toBeLessThan(5e-3);
-  }, 30 * minutes);
+  (roomy ? test : test.skip)(
+    'more than 2^31 elements in all',
+    () => {
+      const shape = [4096, 14336];
+      const grad = gaussian(4096 * 14336);
+      // Gradients may share memory, data may not.
+      const model = Array.from({ length: 37 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad }));
+      using optimizer = new Root(model, { device, weightDecay: 0 });
+      optimizer.stepSync();
+      const [first] = model.map((one) => bits(one.data));
+      for (const one of model) expect(bits(one.data)).toBe(first);
+      const expected = orthogonalizeSync(softThresholdSync(grad, { device: 'cpu' }).base, shape, { device: 'cpu' });
+      const rate = -0.02 * 0.2 * Math.sqrt(14336);
+      expect(
+        relativeError(
+          model[36]!.data,
+          expected.map((value) => rate * value),
+        ),
+      ).toBeLessThan(5e-3);
+    },
+    30 * minutes,
+  );
 
-  test('more than 2^24 elements in a matrix of few rows, and in one of few columns', () => {
-    for (const [rows, columns] of [[3, 7_000_001], [7_000_001, 3]] as const) {
-      const x = gaussian(rows * columns);
-      const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu' });
-      for (const [precision, limit] of limits) expect(relativeError(orthogonalizeSync(x, [rows, columns], { device, precision }), expected)).toBeLessThan(limit);
-      expect(softThresholdSync(x, { device }).threshold).toBe(softThresholdSync(x, { device: 'cpu' }).threshold);
-    }
-  }, 10 * minutes);
+  test(
+    'more than 2^24 elements in a matrix of few rows, and in one of few columns',
+    () => {
+      for (const [rows, columns] of [
+        [3, 7_000_001],
+        [7_000_001, 3],
+      ] as const) {
+        const x = gaussian(rows * columns);
+        const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu' });
+        for (const [precision, limit] of limits)
+          expect(relativeError(orthogonalizeSync(x, [rows, columns], { device, precision }), expected)).toBeLessThan(
+            limit,
+          );
+        expect(softThresholdSync(x, { device }).threshold).toBe(softThresholdSync(x, { device: 'cpu' }).threshold);
+      }
+    },
+    10 * minutes,
+  );
 });

@@ -25,7 +25,10 @@ function run(program: string, args: string[], env: Record<string, string> = {}):
 }
 
 function reports(names: string[], env?: Record<string, string>): Report[] {
-  return run(faults, names, env).trim().split('\n').map((line) => JSON.parse(line) as Report);
+  return run(faults, names, env)
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Report);
 }
 
 const platforms = process.platform === 'linux' ? describe : describe.skip;
@@ -50,7 +53,10 @@ platforms('the CUDA emulator, which is for Linux', () => {
   test.each([
     ['a barrier that all threads reach', /cudaErrorLaunchFailure, kernel wait, block \(0, 0, 0\): divergent barrier/],
     ['all lanes in a shuffle', /lanes 0x000fffff of 0xffffffff have come to __shfl_xor_sync at blocks\.cu/],
-    ['stores inside a shared array', /cudaErrorIllegalAddress, .*past the 400 bytes of shared in shared memory, at byte 400/],
+    [
+      'stores inside a shared array',
+      /cudaErrorIllegalAddress, .*past the 400 bytes of shared in shared memory, at byte 400/,
+    ],
     ['stores inside a global array', /cudaErrorIllegalAddress, .*past the 400 bytes of global memory/],
     ['memory used before it is freed', /a store to freed memory/],
     ['aligned copies', /thread \(\d+, 0, 0\): cp\.async with an address that is no multiple of 16/],
@@ -69,7 +75,10 @@ platforms('the CUDA emulator, which is for Linux', () => {
     [{ EMULATOR_DRIVER: '12080' }, 'cudaMalloc: cudaErrorInsufficientDriver'],
     [{ EMULATOR_DEVICES: '0' }, 'cudaMalloc: cudaErrorNoDevice'],
     [{ EMULATOR_MEMORY: '100' }, 'cudaMalloc: cudaErrorMemoryAllocation'],
-    [{ EMULATOR_FAIL: 'cudaFree:1=cudaErrorUnknown,cudaMemcpy:2=cudaErrorNotSupported' }, 'cudaMemcpy: cudaErrorNotSupported'],
+    [
+      { EMULATOR_FAIL: 'cudaFree:1=cudaErrorUnknown,cudaMemcpy:2=cudaErrorNotSupported' },
+      'cudaMemcpy: cudaErrorNotSupported',
+    ],
     [{ EMULATOR_FAIL: 'cudaLaunchKernel:1=cudaErrorNoKernelImageForDevice' }, 'sum: cudaErrorNoKernelImageForDevice'],
   ])('does as %j says', (env, how) => {
     expect(reports(['all lanes in a shuffle'], env)[0]).toMatchObject({ broken: false, caught: 8, how });

@@ -39,15 +39,38 @@ interface Output {
 }
 
 // Tile, panel and block edges of every set: rows of 4 and 8, panels of 12, 24 and 48, blocks of 192.
-const shapes = [[1, 1], [3, 50], [50, 3], [12, 25], [47, 49], [96, 97], [129, 130], [193, 191], [65, 261], [200, 410], [410, 200]] as const;
-const inputs = shapes.map(([rows, columns], i) => ({ rows, columns, input: Array.from(gaussian(rows * columns, i + 1)) }));
+const shapes = [
+  [1, 1],
+  [3, 50],
+  [50, 3],
+  [12, 25],
+  [47, 49],
+  [96, 97],
+  [129, 130],
+  [193, 191],
+  [65, 261],
+  [200, 410],
+  [410, 200],
+] as const;
+const inputs = shapes.map(([rows, columns], i) => ({
+  rows,
+  columns,
+  input: Array.from(gaussian(rows * columns, i + 1)),
+}));
 const triples = newtonSchulzCoefficients([1, 1], 'polar-express');
 
 function run(set: string): Output {
-  const addon = path.resolve(process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(__dirname, '..', '..', 'build', 'Release', 'root_optimizer.node'));
+  const addon = path.resolve(
+    process.env['ROOT_OPTIMIZER_ADDON'] ?? path.join(__dirname, '..', '..', 'build', 'Release', 'root_optimizer.node'),
+  );
   const input = JSON.stringify({ addon, shapes: inputs, coefficients: triples.flat() });
   const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };
-  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], { input, env, encoding: 'utf8', maxBuffer: 1 << 28 });
+  const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], {
+    input,
+    env,
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
   if (stdout === '') throw new Error(stderr);
   return JSON.parse(stdout) as Output;
 }

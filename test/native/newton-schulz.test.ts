@@ -4,26 +4,39 @@ import { gaussian } from '../support.js';
 
 const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
 
-function plan(rows: number, columns: number, preset: Preset, steps: number, precision: Precision = 'float32', device = precision === 'float32' ? 'cpu' : 'cuda:0') {
+function plan(
+  rows: number,
+  columns: number,
+  preset: Preset,
+  steps: number,
+  precision: Precision = 'float32',
+  device = precision === 'float32' ? 'cpu' : 'cuda:0',
+) {
   const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
   return { triples, ...addon().newtonSchulzPlan(device, precision, rows, columns, Float64Array.from(triples.flat())) };
 }
 
-const limits = [['float32', 2 ** 11], ['float16', 2 ** 8]] as const;
-test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset, precision, limit] as const)))('the legs of %s in %s cover all iterations, and none lets rounding errors grow beyond %i', (preset, precision, limit) => {
-  for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
-    const { form, legs, triples } = plan(64, 1024, preset, steps, precision);
-    // Two or three iterations that are a leg each are no cheaper than the standard form.
-    if (precision === 'float16' && steps <= 3 && form === 'standard') continue;
-    expect({ steps, form }).toEqual({ steps, form: 'gram' });
-    expect(legs.reduce((a, b) => a + b, 0)).toBe(steps);
-    let start = 0;
-    for (const leg of legs) {
-      const growth = triples.slice(start, (start += leg)).reduce((product, [a]) => product * Math.max(1, a * a), 1);
-      expect(leg === 1 || growth <= limit).toBe(true);
+const limits = [
+  ['float32', 2 ** 11],
+  ['float16', 2 ** 8],
+] as const;
+test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset, precision, limit] as const)))(
+  'the legs of %s in %s cover all iterations, and none lets rounding errors grow beyond %i',
+  (preset, precision, limit) => {
+    for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
+      const { form, legs, triples } = plan(64, 1024, preset, steps, precision);
+      // Two or three iterations that are a leg each are no cheaper than the standard form.
+      if (precision === 'float16' && steps <= 3 && form === 'standard') continue;
+      expect({ steps, form }).toEqual({ steps, form: 'gram' });
+      expect(legs.reduce((a, b) => a + b, 0)).toBe(steps);
+      let start = 0;
+      for (const leg of legs) {
+        const growth = triples.slice(start, (start += leg)).reduce((product, [a]) => product * Math.max(1, a * a), 1);
+        expect(leg === 1 || growth <= limit).toBe(true);
+      }
     }
-  }
-});
+  },
+);
 
 test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifteenth of that of 3 + 2', () => {
   expect(plan(64, 1024, 'polar-express', 5).legs).toEqual([2, 3]);
@@ -32,7 +45,8 @@ test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifte
 });
 
 test('bfloat16 takes the standard form, which errs less', () => {
-  for (const preset of presets) expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [] });
+  for (const preset of presets)
+    expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [] });
 });
 
 test('square matrices take the standard form, and coefficients that rounding can send astray take it at any shape', () => {
@@ -48,6 +62,9 @@ test('the count of operations is that of the form: symmetric products by halves'
 });
 
 test('a hundred iterations are no more trouble than five', () => {
-  using optimizer = new Root([new Parameter({ name: 'w', shape: [16, 64], grad: gaussian(16 * 64) })], { coefficients: 'muon', steps: 100 });
+  using optimizer = new Root([new Parameter({ name: 'w', shape: [16, 64], grad: gaussian(16 * 64) })], {
+    coefficients: 'muon',
+    steps: 100,
+  });
   expect(optimizer.stepSync().applied).toBe(true);
 });

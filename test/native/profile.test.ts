@@ -4,10 +4,23 @@ import { gaussian } from '../support.js';
 const [rows, columns] = [40, 60];
 const size = rows * columns;
 const matrices = [{ offset: 0, rows, columns }];
-const root = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 }, matrices: [{ updateScale: 1, coefficients: Float64Array.of(2, -1.5, 0.5) }] };
+const root = {
+  lr: 0.1,
+  momentum: 0.9,
+  nesterov: true,
+  weightDecay: 0,
+  threshold: { quantile: 0.9, scale: 1 },
+  matrices: [{ updateScale: 1, coefficients: Float64Array.of(2, -1.5, 0.5) }],
+};
 const adamw = { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: 1 };
 
-function make(profile?: boolean, layout = [{ size, matrices }, { size, matrices: [] }] as { size: number; matrices: typeof matrices }[]) {
+function make(
+  profile?: boolean,
+  layout = [
+    { size, matrices },
+    { size, matrices: [] },
+  ] as { size: number; matrices: typeof matrices }[],
+) {
   return new (addon().Optimizer)('cpu', 1, 'float32', layout, profile);
 }
 
@@ -28,7 +41,9 @@ test('tells what the parts of the last step took, and computes the same', () => 
 
   const refused = gaussian(size, 3);
   refused[5] = NaN;
-  expect(profiled.stepSync([gaussian(size, 1), gaussian(size, 2)], [refused, gaussian(size, 4)], [root, adamw])).toEqual([0]);
+  expect(
+    profiled.stepSync([gaussian(size, 1), gaussian(size, 2)], [refused, gaussian(size, 4)], [root, adamw]),
+  ).toEqual([0]);
   expect(profiled.stepTimes).toMatchObject({ proximal: 0, products: 0, updates: 0 });
   expect(profiled.stepTimes.checks).toBeGreaterThan(0);
 });

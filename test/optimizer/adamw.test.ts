@@ -15,21 +15,24 @@ interface Trajectory {
 }
 
 describe.each(devicesUnderTest())('on %s', (device) => {
-  test.each(golden<Trajectory>('adamw_trajectory').cases)('golden $shape lr $lr', async ({ shape, initial, steps, expAvg, expAvgSq, ...settings }) => {
-    const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
-    const { lr, betas, eps, weightDecay } = settings;
-    using optimizer = new AdamW([w], { lr, betas, eps, weightDecay, device });
-    for (const { grad, param } of steps) {
-      w.grad.set(grad);
-      await optimizer.step();
-      expect(relativeError(w.data, param)).toBeLessThan(1e-6);
-    }
-    const state = optimizer.stateOf(w) as AdamWState;
-    expect(state.step).toBe(12);
-    // Of both signs, so that it cancels.
-    expect(relativeError(state.expAvg, expAvg)).toBeLessThan(1e-5);
-    expect(relativeError(state.expAvgSq, expAvgSq)).toBeLessThan(1e-6);
-  });
+  test.each(golden<Trajectory>('adamw_trajectory').cases)(
+    'golden $shape lr $lr',
+    async ({ shape, initial, steps, expAvg, expAvgSq, ...settings }) => {
+      const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
+      const { lr, betas, eps, weightDecay } = settings;
+      using optimizer = new AdamW([w], { lr, betas, eps, weightDecay, device });
+      for (const { grad, param } of steps) {
+        w.grad.set(grad);
+        await optimizer.step();
+        expect(relativeError(w.data, param)).toBeLessThan(1e-6);
+      }
+      const state = optimizer.stateOf(w) as AdamWState;
+      expect(state.step).toBe(12);
+      // Of both signs, so that it cancels.
+      expect(relativeError(state.expAvg, expAvg)).toBeLessThan(1e-5);
+      expect(relativeError(state.expAvgSq, expAvgSq)).toBeLessThan(1e-6);
+    },
+  );
 
   test.each([[[]], [[1]], [[1027]], [[33, 65]], [[300, 1001]], [[2, 3, 5, 7]]])('shape %j against float64', (shape) => {
     const w = new Parameter({ name: 'w', shape });
@@ -46,13 +49,19 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   });
 
   test('a step that was skipped does not count', () => {
-    const [counted, skipped] = ['a', 'b'].map((name) => new Parameter({ name, shape: [5], grad: gaussian(5) })) as [Parameter, Parameter];
+    const [counted, skipped] = ['a', 'b'].map((name) => new Parameter({ name, shape: [5], grad: gaussian(5) })) as [
+      Parameter,
+      Parameter,
+    ];
     using one = new AdamW([counted], { device });
     using other = new AdamW([skipped], { device, nonFinite: 'skip' });
     skipped.grad[2] = NaN;
     expect(other.stepSync()).toEqual({ step: 0, applied: false, nonFinite: ['b'] });
     skipped.grad.set(counted.grad);
-    expect([one.stepSync(), other.stepSync()]).toEqual([{ step: 1, applied: true, nonFinite: [] }, { step: 1, applied: true, nonFinite: [] }]);
+    expect([one.stepSync(), other.stepSync()]).toEqual([
+      { step: 1, applied: true, nonFinite: [] },
+      { step: 1, applied: true, nonFinite: [] },
+    ]);
     expect(skipped.data).toEqual(counted.data);
   });
 

@@ -45,12 +45,15 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     const calls = [
       () => optimizer.step(),
       () => optimizer.stepSync(),
-      () => { optimizer.zeroGrad(); },
+      () => {
+        optimizer.zeroGrad();
+      },
       () => optimizer.stateOf(w),
       () => optimizer.save('/nonexistent/x'),
       () => optimizer.load('/nonexistent/x'),
     ];
-    for (const call of calls) await expectError(call, 'ERR_BUSY', 'Expected the step that is running to be awaited first');
+    for (const call of calls)
+      await expectError(call, 'ERR_BUSY', 'Expected the step that is running to be awaited first');
     expect(await pending).toMatchObject({ step: 1 });
     expect(optimizer.stepSync()).toMatchObject({ step: 2 });
   });
@@ -74,7 +77,9 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     const calls = [
       () => optimizer.step(),
       () => optimizer.stepSync(),
-      () => { optimizer.zeroGrad(); },
+      () => {
+        optimizer.zeroGrad();
+      },
       () => optimizer.stateOf(w),
       () => optimizer.save('/nonexistent/x'),
       () => optimizer.load('/nonexistent/x'),
@@ -101,7 +106,9 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       optimizer.stepSync();
       expect(bits(together[i]!.data)).toBe(bits(w.data));
     });
-    optimizers.forEach((optimizer) => { optimizer.dispose(); });
+    optimizers.forEach((optimizer) => {
+      optimizer.dispose();
+    });
   });
 
   test('arrays may be replaced between steps, and during one', async () => {
@@ -140,19 +147,35 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       ['NaN', NaN, 'NaN at index 5'],
       ['Infinity', Infinity, 'Infinity at index 5'],
       ['-Infinity', -Infinity, '-Infinity at index 5'],
-      ['one that overflows the momentum', huge, 'values too large for the optimizer\'s state'],
+      ['one that overflows the momentum', huge, "values too large for the optimizer's state"],
     ])('%s', async (_, value, got) => {
       for (const make of [Root, Muon, AdamW]) {
         for (const nonFinite of ['error', 'skip'] as const) {
-          const params = [parameter('first', [4, 6]), parameter('bad', [5, 7]), parameter('vector', [8])] as [Parameter, Parameter, Parameter];
+          const params = [parameter('first', [4, 6]), parameter('bad', [5, 7]), parameter('vector', [8])] as [
+            Parameter,
+            Parameter,
+            Parameter,
+          ];
           using optimizer = new make(params, { device, nonFinite });
           optimizer.stepSync();
           params[1].grad[5] = value;
-          const snapshot = () => params.map((one) => Object.values(optimizer.stateOf(one)).map((item) => (item instanceof Object && 'buffer' in item ? bits(item as Float32Array) : item as unknown)).concat(bits(one.data)));
+          const snapshot = () =>
+            params.map((one) =>
+              Object.values(optimizer.stateOf(one))
+                .map((item) =>
+                  item instanceof Object && 'buffer' in item ? bits(item as Float32Array) : (item as unknown),
+                )
+                .concat(bits(one.data)),
+            );
           const before = snapshot();
           for (const step of [() => optimizer.step(), () => optimizer.stepSync()]) {
             if (nonFinite === 'skip') expect(await step()).toEqual({ step: 1, applied: false, nonFinite: ['bad'] });
-            else await expectError(step, 'ERR_NON_FINITE', `Expected finite gradients, got ${got} in "bad"; nothing was changed`);
+            else
+              await expectError(
+                step,
+                'ERR_NON_FINITE',
+                `Expected finite gradients, got ${got} in "bad"; nothing was changed`,
+              );
             expect(snapshot()).toEqual(before);
           }
           params[1].grad[5] = 0;
@@ -165,7 +188,11 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const params = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'].map((name) => parameter(name, [2, 3]));
       using optimizer = new Root(params, { device });
       params.slice(1).forEach((one) => (one.grad[0] = NaN));
-      await expectError(() => optimizer.step(), 'ERR_NON_FINITE', 'got NaN at index 0 in "b", "c", "d", "e", "f" and 2 more');
+      await expectError(
+        () => optimizer.step(),
+        'ERR_NON_FINITE',
+        'got NaN at index 0 in "b", "c", "d", "e", "f" and 2 more',
+      );
     });
 
     test('a matrix inside a stack', async () => {
@@ -186,7 +213,13 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const message = `Expected ${property} of parameter "w" to be a Float32Array of length 24, got one without memory`;
       await expectError(() => optimizer.step(), 'ERR_INVALID_ARGUMENT', message);
       await expectError(() => optimizer.stepSync(), 'ERR_INVALID_ARGUMENT', message);
-      await expectError(() => { optimizer.zeroGrad(); }, 'ERR_INVALID_ARGUMENT', message);
+      await expectError(
+        () => {
+          optimizer.zeroGrad();
+        },
+        'ERR_INVALID_ARGUMENT',
+        message,
+      );
       expect(bits(other.data)).toBe(before);
       w[property] = new Float32Array(24);
       expect(await optimizer.step()).toMatchObject({ applied: true });
@@ -197,7 +230,11 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       using optimizer = new Root([w], { device });
       const pending = optimizer.step();
       const kept = detach(w.grad);
-      await expectError(() => pending, 'ERR_INVALID_ARGUMENT', 'Expected arrays to stay attached while they are in use');
+      await expectError(
+        () => pending,
+        'ERR_INVALID_ARGUMENT',
+        'Expected arrays to stay attached while they are in use',
+      );
       await expectError(() => optimizer.stepSync(), 'ERR_INVALID_ARGUMENT', 'without memory');
       w.grad = new Float32Array(kept);
       expect(await optimizer.step()).toMatchObject({ applied: true });
@@ -206,18 +243,71 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     const memory = new ArrayBuffer(400);
     const at = (offset: number) => new Float32Array(memory, offset, 6);
     test.each<[string, () => Parameter[], string | undefined]>([
-      ['data twice', () => { const data = new Float32Array(6); return ['a', 'b'].map((name) => new Parameter({ name, shape: [2, 3], data })); }, 'got data of parameter "a" and data of parameter "b" that do'],
-      ['data as gradient', () => { const data = new Float32Array(6); return [new Parameter({ name: 'a', shape: [2, 3], data, grad: data })]; }, 'parameter "a" that do'],
-      ['another\'s data as gradient', () => [new Parameter({ name: 'a', shape: [2, 3], data: at(0) }), new Parameter({ name: 'b', shape: [2, 3], grad: at(20) })], 'got data of parameter "a" and grad of parameter "b" that do'],
-      ['overlapping views', () => [new Parameter({ name: 'a', shape: [2, 3], data: at(20) }), new Parameter({ name: 'b', shape: [2, 3], data: at(0) })], 'got data of parameter "b" and data of parameter "a" that do'],
-      ['a gradient that runs into data', () => [new Parameter({ name: 'a', shape: [2, 3], grad: at(0) }), new Parameter({ name: 'b', shape: [2, 3], data: at(20) })], 'got grad of parameter "a" and data of parameter "b" that do'],
-      ['data inside a gradient, behind another', () => [
-        new Parameter({ name: 'a', shape: [50], grad: new Float32Array(memory, 0, 50) }),
-        new Parameter({ name: 'b', shape: [2, 3], grad: at(0) }),
-        new Parameter({ name: 'c', shape: [2, 3], data: at(40) }),
-      ], 'got grad of parameter "a" and data of parameter "c" that do'],
-      ['neighbouring views', () => [new Parameter({ name: 'a', shape: [2, 3], data: at(24) }), new Parameter({ name: 'b', shape: [2, 3], data: at(0), grad: at(48) })], undefined],
-      ['one gradient for two', () => { const grad = gaussian(6); return ['a', 'b'].map((name) => new Parameter({ name, shape: [2, 3], grad })); }, undefined],
+      [
+        'data twice',
+        () => {
+          const data = new Float32Array(6);
+          return ['a', 'b'].map((name) => new Parameter({ name, shape: [2, 3], data }));
+        },
+        'got data of parameter "a" and data of parameter "b" that do',
+      ],
+      [
+        'data as gradient',
+        () => {
+          const data = new Float32Array(6);
+          return [new Parameter({ name: 'a', shape: [2, 3], data, grad: data })];
+        },
+        'parameter "a" that do',
+      ],
+      [
+        "another's data as gradient",
+        () => [
+          new Parameter({ name: 'a', shape: [2, 3], data: at(0) }),
+          new Parameter({ name: 'b', shape: [2, 3], grad: at(20) }),
+        ],
+        'got data of parameter "a" and grad of parameter "b" that do',
+      ],
+      [
+        'overlapping views',
+        () => [
+          new Parameter({ name: 'a', shape: [2, 3], data: at(20) }),
+          new Parameter({ name: 'b', shape: [2, 3], data: at(0) }),
+        ],
+        'got data of parameter "b" and data of parameter "a" that do',
+      ],
+      [
+        'a gradient that runs into data',
+        () => [
+          new Parameter({ name: 'a', shape: [2, 3], grad: at(0) }),
+          new Parameter({ name: 'b', shape: [2, 3], data: at(20) }),
+        ],
+        'got grad of parameter "a" and data of parameter "b" that do',
+      ],
+      [
+        'data inside a gradient, behind another',
+        () => [
+          new Parameter({ name: 'a', shape: [50], grad: new Float32Array(memory, 0, 50) }),
+          new Parameter({ name: 'b', shape: [2, 3], grad: at(0) }),
+          new Parameter({ name: 'c', shape: [2, 3], data: at(40) }),
+        ],
+        'got grad of parameter "a" and data of parameter "c" that do',
+      ],
+      [
+        'neighbouring views',
+        () => [
+          new Parameter({ name: 'a', shape: [2, 3], data: at(24) }),
+          new Parameter({ name: 'b', shape: [2, 3], data: at(0), grad: at(48) }),
+        ],
+        undefined,
+      ],
+      [
+        'one gradient for two',
+        () => {
+          const grad = gaussian(6);
+          return ['a', 'b'].map((name) => new Parameter({ name, shape: [2, 3], grad }));
+        },
+        undefined,
+      ],
     ])('%s', async (_, make, message) => {
       if (message === undefined) new Root(make(), { device }).dispose();
       else await expectError(() => new Root(make(), { device }), 'ERR_INVALID_ARGUMENT', message);
@@ -241,7 +331,12 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     expect(params.map((one) => one.grad)).toEqual([new Float32Array(6), new Float32Array(4)]);
   });
 
-  test.each([[3, 2], [4, 3], [8, 2], [8, 5]])('%i threads on %i matrices do what one does', (threads, count) => {
+  test.each([
+    [3, 2],
+    [4, 3],
+    [8, 2],
+    [8, 5],
+  ])('%i threads on %i matrices do what one does', (threads, count) => {
     const make = () => Array.from({ length: count }, (_, i) => parameter(`w${i}`, [40 + i, 64], i));
     const [many, one] = [make(), make()];
     using together = new Root(many, { device, threads });
@@ -294,7 +389,12 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test('stateOf returns copies', async () => {
     const [w, b, stranger] = [parameter('w', [2, 3]), parameter('b', [4]), parameter('w', [2, 3])];
     using optimizer = new Root([w, b], { device });
-    expect(optimizer.stateOf(w)).toEqual({ step: 0, momentumBuffer: new Float32Array(6), threshold: null, thresholds: [null] });
+    expect(optimizer.stateOf(w)).toEqual({
+      step: 0,
+      momentumBuffer: new Float32Array(6),
+      threshold: null,
+      thresholds: [null],
+    });
     expect(optimizer.stateOf(b)).toEqual({ step: 0, expAvg: new Float32Array(4), expAvgSq: new Float32Array(4) });
     optimizer.stepSync();
     const state = optimizer.stateOf(w) as OrthogonalState;
@@ -302,7 +402,15 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     expect(state.threshold).toBeGreaterThan(0);
     state.momentumBuffer.fill(7);
     expect([...(optimizer.stateOf(w) as OrthogonalState).momentumBuffer]).toEqual([...w.grad]);
-    await expectError(() => optimizer.stateOf(stranger), 'ERR_INVALID_ARGUMENT', 'Expected the parameter to be one of this optimizer\'s, got "w"');
-    await expectError(() => optimizer.stateOf(undefined as unknown as Parameter), 'ERR_INVALID_ARGUMENT', 'got undefined');
+    await expectError(
+      () => optimizer.stateOf(stranger),
+      'ERR_INVALID_ARGUMENT',
+      'Expected the parameter to be one of this optimizer\'s, got "w"',
+    );
+    await expectError(
+      () => optimizer.stateOf(undefined as unknown as Parameter),
+      'ERR_INVALID_ARGUMENT',
+      'got undefined',
+    );
   });
 });

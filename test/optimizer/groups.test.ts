@@ -1,4 +1,13 @@
-import { AdamW, type GroupOptions, Muon, type Optimizer, Parameter, type ParamGroup, Root, type RootOptions } from '../../lib/index.js';
+import {
+  AdamW,
+  type GroupOptions,
+  Muon,
+  type Optimizer,
+  Parameter,
+  type ParamGroup,
+  Root,
+  type RootOptions,
+} from '../../lib/index.js';
 import { bits, expectError, gaussian } from '../support.js';
 
 const parameters = (...shapes: number[][]) => shapes.map((shape, i) => new Parameter({ name: `p${i}`, shape }));
@@ -9,42 +18,151 @@ function plain(optimizer: Optimizer): Record<string, unknown>[] {
 }
 
 const root = {
-  algorithm: 'root', lr: 0.02, momentum: 0.95, nesterov: true, weightDecay: 0.1, threshold: { quantile: 0.9, scale: 1 },
-  coefficients: 'adaptive', steps: 5, lrScale: 'rms',
+  algorithm: 'root',
+  lr: 0.02,
+  momentum: 0.95,
+  nesterov: true,
+  weightDecay: 0.1,
+  threshold: { quantile: 0.9, scale: 1 },
+  coefficients: 'adaptive',
+  steps: 5,
+  lrScale: 'rms',
 };
 const { threshold: _, ...withoutThreshold } = root;
 const muon = { ...withoutThreshold, algorithm: 'muon' };
 const adamw = { algorithm: 'adamw', lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1 };
 
 describe('routing and defaults', () => {
-  const [w, bias, conv, scalar] = parameters([4, 5], [5], [4, 3, 2, 2], []) as [Parameter, Parameter, Parameter, Parameter];
+  const [w, bias, conv, scalar] = parameters([4, 5], [5], [4, 3, 2, 2], []) as [
+    Parameter,
+    Parameter,
+    Parameter,
+    Parameter,
+  ];
   test.each<[string, () => Optimizer, object[]]>([
-    ['Root, flat', () => new Root([bias, w, scalar, conv]), [{ ...root, params: 'p0,p2' }, { ...adamw, params: 'p1,p3' }]],
-    ['Muon, flat', () => new Muon([w, bias]), [{ ...muon, params: 'p0' }, { ...adamw, params: 'p1' }]],
+    [
+      'Root, flat',
+      () => new Root([bias, w, scalar, conv]),
+      [
+        { ...root, params: 'p0,p2' },
+        { ...adamw, params: 'p1,p3' },
+      ],
+    ],
+    [
+      'Muon, flat',
+      () => new Muon([w, bias]),
+      [
+        { ...muon, params: 'p0' },
+        { ...adamw, params: 'p1' },
+      ],
+    ],
     ['AdamW, flat', () => new AdamW([w, bias]), [{ ...adamw, lr: 1e-3, params: 'p0,p1' }]],
     ['vectors only', () => new Root([bias, scalar]), [{ ...adamw, params: 'p1,p3' }]],
-    ['groups', () => new Root([{ params: [w], lr: 1 }, { params: [conv], algorithm: 'adamw', lr: 2 }, { params: [bias] }]), [
-      { ...root, lr: 1, params: 'p0' }, { ...adamw, lr: 2, params: 'p2' }, { ...adamw, params: 'p1' },
-    ]],
-    ['mixed groups', () => new Root([{ params: [w, bias], weightDecay: 0 }, { params: [conv, scalar], lr: 1 }]), [
-      { ...root, weightDecay: 0, params: 'p0' }, { ...root, lr: 1, params: 'p2' }, { ...adamw, weightDecay: 0, params: 'p1' }, { ...adamw, params: 'p3' },
-    ]],
-    ['Muon beside ROOT', () => new Root([{ params: [w], algorithm: 'muon' }, { params: [conv], algorithm: 'root' }]), [{ ...muon, params: 'p0' }, { ...root, params: 'p2' }]],
+    [
+      'groups',
+      () => new Root([{ params: [w], lr: 1 }, { params: [conv], algorithm: 'adamw', lr: 2 }, { params: [bias] }]),
+      [
+        { ...root, lr: 1, params: 'p0' },
+        { ...adamw, lr: 2, params: 'p2' },
+        { ...adamw, params: 'p1' },
+      ],
+    ],
+    [
+      'mixed groups',
+      () =>
+        new Root([
+          { params: [w, bias], weightDecay: 0 },
+          { params: [conv, scalar], lr: 1 },
+        ]),
+      [
+        { ...root, weightDecay: 0, params: 'p0' },
+        { ...root, lr: 1, params: 'p2' },
+        { ...adamw, weightDecay: 0, params: 'p1' },
+        { ...adamw, params: 'p3' },
+      ],
+    ],
+    [
+      'Muon beside ROOT',
+      () =>
+        new Root([
+          { params: [w], algorithm: 'muon' },
+          { params: [conv], algorithm: 'root' },
+        ]),
+      [
+        { ...muon, params: 'p0' },
+        { ...root, params: 'p2' },
+      ],
+    ],
     ['ROOT in Muon', () => new Muon([{ params: [w], algorithm: 'root' }]), [{ ...root, params: 'p0' }]],
-    ['top-level options', () => new Root([w, bias], { lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [2, -1.5, 0.5], steps: 7, lrScale: 'none' }), [
-      { algorithm: 'root', lr: 1, momentum: 0, nesterov: false, weightDecay: 2, threshold: null, coefficients: [2, -1.5, 0.5], steps: 7, lrScale: 'none', params: 'p0' },
-      { ...adamw, weightDecay: 2, params: 'p1' },
-    ]],
-    ['options of AdamW in Root', () => new Root([w, bias], { adamw: { lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3 } }), [
-      { ...root, params: 'p0' }, { algorithm: 'adamw', lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3, params: 'p1' },
-    ]],
-    ['undefined is absent', () => new Root([{ params: [w], lr: undefined, threshold: undefined }], { lr: 1, momentum: undefined }), [{ ...root, lr: 1, params: 'p0' }]],
-    ['null overrides', () => new Root([{ params: [w], threshold: null }]), [{ ...root, threshold: null, params: 'p0' }]],
-    ['part of a threshold', () => new Root([w], { threshold: { scale: 2 } }), [{ ...root, threshold: { quantile: 0.9, scale: 2 }, params: 'p0' }]],
-    ['the robust threshold', () => new Root([w], { threshold: 'robust' }), [{ ...root, threshold: { quantile: 0.5, scale: 3.5 / 0.6745 }, params: 'p0' }]],
-    ['steps of a long list', () => new Root([{ params: [w], coefficients: Array.from({ length: 6 }, () => [1, 0, 0] as const) }, { params: [conv], steps: 2 }]), [
-      { ...root, coefficients: Array.from({ length: 6 }, () => [1, 0, 0]), steps: 6, params: 'p0' }, { ...root, steps: 2, params: 'p2' },
-    ]],
+    [
+      'top-level options',
+      () =>
+        new Root([w, bias], {
+          lr: 1,
+          momentum: 0,
+          nesterov: false,
+          weightDecay: 2,
+          threshold: null,
+          coefficients: [2, -1.5, 0.5],
+          steps: 7,
+          lrScale: 'none',
+        }),
+      [
+        {
+          algorithm: 'root',
+          lr: 1,
+          momentum: 0,
+          nesterov: false,
+          weightDecay: 2,
+          threshold: null,
+          coefficients: [2, -1.5, 0.5],
+          steps: 7,
+          lrScale: 'none',
+          params: 'p0',
+        },
+        { ...adamw, weightDecay: 2, params: 'p1' },
+      ],
+    ],
+    [
+      'options of AdamW in Root',
+      () => new Root([w, bias], { adamw: { lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3 } }),
+      [
+        { ...root, params: 'p0' },
+        { algorithm: 'adamw', lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3, params: 'p1' },
+      ],
+    ],
+    [
+      'undefined is absent',
+      () => new Root([{ params: [w], lr: undefined, threshold: undefined }], { lr: 1, momentum: undefined }),
+      [{ ...root, lr: 1, params: 'p0' }],
+    ],
+    [
+      'null overrides',
+      () => new Root([{ params: [w], threshold: null }]),
+      [{ ...root, threshold: null, params: 'p0' }],
+    ],
+    [
+      'part of a threshold',
+      () => new Root([w], { threshold: { scale: 2 } }),
+      [{ ...root, threshold: { quantile: 0.9, scale: 2 }, params: 'p0' }],
+    ],
+    [
+      'the robust threshold',
+      () => new Root([w], { threshold: 'robust' }),
+      [{ ...root, threshold: { quantile: 0.5, scale: 3.5 / 0.6745 }, params: 'p0' }],
+    ],
+    [
+      'steps of a long list',
+      () =>
+        new Root([
+          { params: [w], coefficients: Array.from({ length: 6 }, () => [1, 0, 0] as const) },
+          { params: [conv], steps: 2 },
+        ]),
+      [
+        { ...root, coefficients: Array.from({ length: 6 }, () => [1, 0, 0]), steps: 6, params: 'p0' },
+        { ...root, steps: 2, params: 'p2' },
+      ],
+    ],
   ])('%s', (_name, make, groups) => {
     using optimizer = make();
     expect(plain(optimizer)).toEqual(groups);
@@ -67,17 +185,28 @@ const bad: [keyof RootOptions, unknown[], string][] = [
 
 describe('refused where it is given', () => {
   const [w, bias] = parameters([4, 5], [5]) as [Parameter, Parameter];
-  test.each(bad.map(([key, values, text]) => ({ key, values, text })))('$key: $values', async ({ key, values, text }) => {
-    using optimizer = new Root([w]);
-    const group = optimizer.paramGroups[0] as unknown as Record<string, unknown>;
-    const before = group[key];
-    for (const value of values) {
-      await expectError(() => new Root([w], { [key]: value }), 'ERR_INVALID_ARGUMENT', `Expected ${text.replace('%s', '')}`);
-      await expectError(() => new Root([{ params: [w], [key]: value }]), 'ERR_INVALID_ARGUMENT', `Expected ${text.replace('%s', ' of group 0')}`);
-      await expectError(() => (group[key] = value), 'ERR_INVALID_ARGUMENT', `Expected ${text.replace('%s', '')}`);
-      expect(group[key]).toBe(before);
-    }
-  });
+  test.each(bad.map(([key, values, text]) => ({ key, values, text })))(
+    '$key: $values',
+    async ({ key, values, text }) => {
+      using optimizer = new Root([w]);
+      const group = optimizer.paramGroups[0] as unknown as Record<string, unknown>;
+      const before = group[key];
+      for (const value of values) {
+        await expectError(
+          () => new Root([w], { [key]: value }),
+          'ERR_INVALID_ARGUMENT',
+          `Expected ${text.replace('%s', '')}`,
+        );
+        await expectError(
+          () => new Root([{ params: [w], [key]: value }]),
+          'ERR_INVALID_ARGUMENT',
+          `Expected ${text.replace('%s', ' of group 0')}`,
+        );
+        await expectError(() => (group[key] = value), 'ERR_INVALID_ARGUMENT', `Expected ${text.replace('%s', '')}`);
+        expect(group[key]).toBe(before);
+      }
+    },
+  );
 
   test.each<[object, string]>([
     [{ device: 'gpu' }, 'Expected device to be one of "auto", "cpu", "cuda", "cuda:N", got "gpu"'],
@@ -99,7 +228,10 @@ describe('refused where it is given', () => {
     [{ LR: 1 }, 'did you mean "lr"?'],
     [{ threshold: { quantille: 1 } }, 'Unknown option "quantille" of threshold; did you mean "quantile"?'],
     [{ betas: [0.9, 0.95] }, 'Unknown option "betas"; there are lr, momentum'],
-    [{ zzz: 1 }, 'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, threshold, device'],
+    [
+      { zzz: 1 },
+      'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, threshold, device',
+    ],
   ])('option %j', async (options, message) => {
     await expectError(() => new Root([w], options), 'ERR_INVALID_ARGUMENT', message);
   });
@@ -113,12 +245,21 @@ describe('refused where it is given', () => {
     [[{ params: [] }], 'Expected params of group 0 to be a non-empty list of Parameters, got []'],
     [[{ params: w }], 'got a Parameter'],
     [[{ params: [w] }, { lr: 1 }], 'Expected params of group 1 to be a non-empty list of Parameters, got undefined'],
-    [[{ params: [new Float32Array(3)] }], 'Expected params of group 0 to be a list of Parameters, got Float32Array of length 3'],
+    [
+      [{ params: [new Float32Array(3)] }],
+      'Expected params of group 0 to be a list of Parameters, got Float32Array of length 3',
+    ],
     [[w, w], 'Expected each parameter once, got "p0" twice'],
     [[{ params: [w] }, { params: [bias, w] }], 'Expected each parameter once, got "p0" twice'],
     [[w, new Parameter({ name: 'p0', shape: [3] })], 'Expected parameters of different names, got "p0" twice'],
-    [[{ params: [w], algorithm: 'sgd' }], 'Expected algorithm of group 0 to be one of "root", "muon", "adamw", got "sgd"'],
-    [[{ params: [w, bias], algorithm: 'root' }], 'Expected parameters of at least 2 dimensions for root in group 0, got "p1"'],
+    [
+      [{ params: [w], algorithm: 'sgd' }],
+      'Expected algorithm of group 0 to be one of "root", "muon", "adamw", got "sgd"',
+    ],
+    [
+      [{ params: [w, bias], algorithm: 'root' }],
+      'Expected parameters of at least 2 dimensions for root in group 0, got "p1"',
+    ],
     [[{ params: [w], algorithm: 'muon', threshold: null }], 'Unknown option "threshold" of group 0 (muon)'],
     [[{ params: [w], algorithm: 'adamw', momentum: 0.9 }], 'Unknown option "momentum" of group 0 (adamw)'],
     [[{ params: [bias], momentum: 0.9 }], 'Unknown option "momentum" of group 0 (adamw)'],
@@ -129,23 +270,43 @@ describe('refused where it is given', () => {
   });
 
   test('what Muon and AdamW do not have', async () => {
-    await expectError(() => new Muon([w], { threshold: null } as object), 'ERR_INVALID_ARGUMENT', 'Unknown option "threshold"');
-    await expectError(() => new AdamW([w], { momentum: 0 } as object), 'ERR_INVALID_ARGUMENT', 'Unknown option "momentum"');
+    await expectError(
+      () => new Muon([w], { threshold: null } as object),
+      'ERR_INVALID_ARGUMENT',
+      'Unknown option "threshold"',
+    );
+    await expectError(
+      () => new AdamW([w], { momentum: 0 } as object),
+      'ERR_INVALID_ARGUMENT',
+      'Unknown option "momentum"',
+    );
     const groups: GroupOptions[] = [{ params: [w], algorithm: 'root' }];
-    await expectError(() => new AdamW(groups), 'ERR_INVALID_ARGUMENT', 'Expected algorithm of group 0 in AdamW to be "adamw", got "root"');
+    await expectError(
+      () => new AdamW(groups),
+      'ERR_INVALID_ARGUMENT',
+      'Expected algorithm of group 0 in AdamW to be "adamw", got "root"',
+    );
   });
 });
 
 describe('live groups', () => {
   test.each<[string, (group: Record<string, unknown>) => unknown, string]>([
-    ['a misspelt key', (group) => (group['learningRate'] = 1), 'Unknown option "learningRate" of a group (root); did you mean "lr"?'],
-    ['another algorithm\'s key', (group) => (group['betas'] = [0, 0]), 'Unknown option "betas" of a group (root)'],
+    [
+      'a misspelt key',
+      (group) => (group['learningRate'] = 1),
+      'Unknown option "learningRate" of a group (root); did you mean "lr"?',
+    ],
+    ["another algorithm's key", (group) => (group['betas'] = [0, 0]), 'Unknown option "betas" of a group (root)'],
     ['params', (group) => (group['params'] = []), 'Expected params of a group to stay as it is'],
     ['algorithm', (group) => (group['algorithm'] = 'muon'), 'Expected algorithm of a group to stay as it is'],
     ['a definition', (group) => Object.defineProperty(group, 'lr', { value: -1 }), 'by assignment'],
   ])('refuse %s', async (_name, change, message) => {
     using optimizer = new Root(parameters([2, 3]));
-    await expectError(() => change(optimizer.paramGroups[0] as unknown as Record<string, unknown>), 'ERR_INVALID_ARGUMENT', message);
+    await expectError(
+      () => change(optimizer.paramGroups[0] as unknown as Record<string, unknown>),
+      'ERR_INVALID_ARGUMENT',
+      message,
+    );
     expect(plain(optimizer)).toEqual([{ ...root, params: 'p0' }]);
   });
 

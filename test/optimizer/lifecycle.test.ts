@@ -16,16 +16,23 @@ const prelude = `
 `;
 
 /** Runs a script in a process of its own, so that one that crashes fails a test and not the run. */
-function run(script: string, ...flags: string[]): { status: number | null; signal: string | null; lines: string[]; stderr: string } {
+function run(
+  script: string,
+  ...flags: string[]
+): { status: number | null; signal: string | null; lines: string[]; stderr: string } {
   const code = `const prelude = ${JSON.stringify(prelude)};${prelude}(async () => {${script}})()`;
-  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', code], { encoding: 'utf8', cwd: path.join(__dirname, '..', '..') });
+  const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', code], {
+    encoding: 'utf8',
+    cwd: path.join(__dirname, '..', '..'),
+  });
   return { status, signal, lines: stdout.split('\n').filter(Boolean), stderr };
 }
 
 const ended = (status: number, ...lines: string[]) => ({ status, signal: null, lines, stderr: '' });
 
 test('worker threads load the addon and compute the same', () => {
-  expect(run(`
+  expect(
+    run(`
     const task = \`(async () => {
       const w = parameter(90);
       const optimizer = new Root([w]);
@@ -36,11 +43,13 @@ test('worker threads load the addon and compute the same', () => {
     })()\`;
     const results = await Promise.all([eval(task), message(worker(task)), message(worker(task)), message(worker(task))]);
     console.log(new Set(results).size, Number.isFinite(results[0]));
-  `)).toEqual(ended(0, '1 true'));
+  `),
+  ).toEqual(ended(0, '1 true'));
 }, 60_000);
 
 test('a worker that is terminated during a step takes nothing with it', () => {
-  expect(run(`
+  expect(
+    run(`
     for (let i = 0; i < 8; i++) {
       const one = worker(\`
         const optimizer = new Root([parameter(700)]);
@@ -54,11 +63,13 @@ test('a worker that is terminated during a step takes nothing with it', () => {
     }
     const optimizer = new Root([parameter(100)]);
     console.log((await optimizer.step()).step);
-  `)).toEqual(ended(0, '1'));
+  `),
+  ).toEqual(ended(0, '1'));
 }, 120_000);
 
 test('a worker that ends after a call of a function takes its threads with it', () => {
-  expect(run(`
+  expect(
+    run(`
     for (let i = 0; i < 4; i++) {
       const one = worker(\`
         orthogonalize(values(90000), [300, 300], { threads: 3 }).then((x) => threads.parentPort.postMessage(x.every(Number.isFinite)));
@@ -68,22 +79,32 @@ test('a worker that ends after a call of a function takes its threads with it', 
       await one.terminate();
     }
     console.log((await orthogonalize(values(90000), [300, 300], { threads: 3 })).every(Number.isFinite));
-  `)).toEqual(ended(0, 'true', 'true', 'true', 'true', 'true'));
+  `),
+  ).toEqual(ended(0, 'true', 'true', 'true', 'true', 'true'));
 }, 120_000);
 
 test('a process may exit during a step', () => {
   expect(run('new Root([parameter(700)]).step(); process.exit(7)')).toEqual(ended(7));
-  expect(run('const w = parameter(700); process.on("exit", () => console.log(w.data[0] !== values(1)[0])); new Root([w]).step()')).toEqual(ended(0, 'true'));
+  expect(
+    run(
+      'const w = parameter(700); process.on("exit", () => console.log(w.data[0] !== values(1)[0])); new Root([w]).step()',
+    ),
+  ).toEqual(ended(0, 'true'));
 }, 60_000);
 
 test('an optimizer that nobody refers to finishes its step', () => {
-  expect(run(`
+  expect(
+    run(
+      `
     const w = parameter(500);
     const before = w.data[0];
     const pending = new Root([w]).step();
     for (let i = 0; i < 5; i++) { gc(); await new Promise(setImmediate); }
     console.log((await pending).applied, w.data[0] !== before);
-  `, '--expose-gc')).toEqual(ended(0, 'true true'));
+  `,
+      '--expose-gc',
+    ),
+  ).toEqual(ended(0, 'true true'));
 }, 60_000);
 
 test('optimizers that are not disposed of give their memory back', () => {
@@ -115,7 +136,9 @@ test('a process that is killed while it saves leaves a whole file', () => {
       expect(existsSync(file)).toBe(true);
       const bytes = readFileSync(file);
       expect(bytes.length).toBe(8 + Number(bytes.readBigUInt64LE(0)) + 2 * 4_000_000);
-      expect(run(`console.log((await new Root([parameter(1000)]).load(${JSON.stringify(file)})).step)`)).toEqual(ended(0, '0'));
+      expect(run(`console.log((await new Root([parameter(1000)]).load(${JSON.stringify(file)})).step)`)).toEqual(
+        ended(0, '0'),
+      );
     }
     expect(readdirSync(folder)).toContain('run.safetensors');
   } finally {

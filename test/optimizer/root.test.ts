@@ -1,4 +1,15 @@
-import { type Coefficients, type LrScale, Muon, newtonSchulzCoefficients, type OrthogonalState, Parameter, Root, type RootGroup, softThresholdSync, type Triple } from '../../lib/index.js';
+import {
+  type Coefficients,
+  type LrScale,
+  Muon,
+  newtonSchulzCoefficients,
+  type OrthogonalState,
+  Parameter,
+  Root,
+  type RootGroup,
+  softThresholdSync,
+  type Triple,
+} from '../../lib/index.js';
 import * as reference from '../reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from '../support.js';
 
@@ -22,53 +33,123 @@ interface Trajectory {
 const trajectories = ['root', 'muon'].flatMap((name) => golden<Trajectory>(`${name}_trajectory`).cases);
 
 describe.each(devicesUnderTest())('on %s', (device) => {
-  test.each(trajectories)('golden $shape quantile $quantile lrScale $lrScale', async ({ shape, quantile, initial, steps, momentumBuffer, ...settings }) => {
-    const { coefficients, lr, momentum, nesterov, weightDecay, lrScale } = settings;
-    const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
-    const options = { coefficients, lr, momentum, nesterov, weightDecay, lrScale, device, precision };
-    using optimizer = quantile === null ? new Muon([w], options) : new Root([w], { ...options, threshold: { quantile } });
-    for (const { grad, threshold, param } of steps) {
-      w.grad.set(grad);
-      await optimizer.step();
-      expect(relativeError(w.data, param)).toBeLessThan(1e-4);
-      const state = optimizer.stateOf(w);
-      if (threshold === null) expect(state).toMatchObject({ threshold: null });
-      else expect(Math.abs((state as OrthogonalState).threshold! / threshold - 1)).toBeLessThan(1e-6);
-    }
-    const state = optimizer.stateOf(w) as OrthogonalState;
-    expect(state.step).toBe(steps.length);
-    expect(relativeError(state.momentumBuffer, momentumBuffer)).toBeLessThan(1e-6);
-  });
-
-  const shapes: [number, number][] = [[1, 1], [1, 40], [40, 1], [13, 1000], [47, 49], [48, 48], [49, 200], [97, 193], [192, 96]];
-  test.each(shapes)('%i × %i against float64', (rows, columns) => {
-    const next = random(rows * columns);
-    for (const [lrScale, nesterov, threshold] of [['rms', true, { quantile: 0.9, scale: 1 }], ['spectral', false, { quantile: 0.5, scale: 3.5 }], ['none', true, null]] as const) {
-      const settings = { lr: 0.03 * next(), momentum: next(), nesterov, weightDecay: next(), threshold, lrScale };
-      const coefficients = newtonSchulzCoefficients([rows, columns], 'quintic');
-      const w = new Parameter({ name: 'w', shape: [rows, columns], data: gaussian(rows * columns, 1) });
-      const [data, buffer] = [Float64Array.from(w.data), new Float64Array(w.size)];
-      using optimizer = new Root([w], { ...settings, coefficients: 'quintic', device, precision });
-      for (let step = 1; step <= 3; step++) {
-        w.grad.set(gaussian(w.size, step + 10).map((value) => value ** 3));
-        optimizer.stepSync();
-        const epsilon = reference.orthogonalStep(data, buffer, w.grad, [rows, columns], { ...settings, coefficients });
-        const state = optimizer.stateOf(w) as OrthogonalState;
-        expect(relativeError(w.data, data)).toBeLessThan(1e-5);
-        expect(relativeError(state.momentumBuffer, buffer)).toBeLessThan(1e-6);
-        if (epsilon === null) expect(state.threshold).toBeNull();
-        else expect(Math.abs(state.threshold! / epsilon - 1)).toBeLessThan(1e-6);
+  test.each(trajectories)(
+    'golden $shape quantile $quantile lrScale $lrScale',
+    async ({ shape, quantile, initial, steps, momentumBuffer, ...settings }) => {
+      const { coefficients, lr, momentum, nesterov, weightDecay, lrScale } = settings;
+      const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
+      const options = { coefficients, lr, momentum, nesterov, weightDecay, lrScale, device, precision };
+      using optimizer =
+        quantile === null ? new Muon([w], options) : new Root([w], { ...options, threshold: { quantile } });
+      for (const { grad, threshold, param } of steps) {
+        w.grad.set(grad);
+        await optimizer.step();
+        expect(relativeError(w.data, param)).toBeLessThan(1e-4);
+        const state = optimizer.stateOf(w);
+        if (threshold === null) expect(state).toMatchObject({ threshold: null });
+        else expect(Math.abs((state as OrthogonalState).threshold! / threshold - 1)).toBeLessThan(1e-6);
       }
-    }
-  }, 30_000);
+      const state = optimizer.stateOf(w) as OrthogonalState;
+      expect(state.step).toBe(steps.length);
+      expect(relativeError(state.momentumBuffer, momentumBuffer)).toBeLessThan(1e-6);
+    },
+  );
+
+  const shapes: [number, number][] = [
+    [1, 1],
+    [1, 40],
+    [40, 1],
+    [13, 1000],
+    [47, 49],
+    [48, 48],
+    [49, 200],
+    [97, 193],
+    [192, 96],
+  ];
+  test.each(shapes)(
+    '%i × %i against float64',
+    (rows, columns) => {
+      const next = random(rows * columns);
+      for (const [lrScale, nesterov, threshold] of [
+        ['rms', true, { quantile: 0.9, scale: 1 }],
+        ['spectral', false, { quantile: 0.5, scale: 3.5 }],
+        ['none', true, null],
+      ] as const) {
+        const settings = { lr: 0.03 * next(), momentum: next(), nesterov, weightDecay: next(), threshold, lrScale };
+        const coefficients = newtonSchulzCoefficients([rows, columns], 'quintic');
+        const w = new Parameter({ name: 'w', shape: [rows, columns], data: gaussian(rows * columns, 1) });
+        const [data, buffer] = [Float64Array.from(w.data), new Float64Array(w.size)];
+        using optimizer = new Root([w], { ...settings, coefficients: 'quintic', device, precision });
+        for (let step = 1; step <= 3; step++) {
+          w.grad.set(gaussian(w.size, step + 10).map((value) => value ** 3));
+          optimizer.stepSync();
+          const epsilon = reference.orthogonalStep(data, buffer, w.grad, [rows, columns], {
+            ...settings,
+            coefficients,
+          });
+          const state = optimizer.stateOf(w) as OrthogonalState;
+          expect(relativeError(w.data, data)).toBeLessThan(1e-5);
+          expect(relativeError(state.momentumBuffer, buffer)).toBeLessThan(1e-6);
+          if (epsilon === null) expect(state.threshold).toBeNull();
+          else expect(Math.abs(state.threshold! / epsilon - 1)).toBeLessThan(1e-6);
+        }
+      }
+    },
+    30_000,
+  );
 
   test.each<[string, number[], object, number[][]]>([
     ['a convolution', [6, 3, 2, 2], {}, [[0, 6, 12]]],
-    ['a fused matrix', [12, 10], { split: 3 }, [[0, 4, 10], [40, 4, 10], [80, 4, 10]]],
-    ['a fused matrix of unequal blocks', [12, 10], { split: [8, 2, 2] }, [[0, 8, 10], [80, 2, 10], [100, 2, 10]]],
-    ['a stack', [3, 40, 60], { stack: true }, [[0, 40, 60], [2400, 40, 60], [4800, 40, 60]]],
-    ['a stack of convolutions', [2, 4, 3, 2], { stack: true }, [[0, 4, 6], [24, 4, 6]]],
-    ['a stack of fused matrices', [2, 4, 6], { stack: true, split: [3, 1] }, [[0, 3, 6], [18, 1, 6], [24, 3, 6], [42, 1, 6]]],
+    [
+      'a fused matrix',
+      [12, 10],
+      { split: 3 },
+      [
+        [0, 4, 10],
+        [40, 4, 10],
+        [80, 4, 10],
+      ],
+    ],
+    [
+      'a fused matrix of unequal blocks',
+      [12, 10],
+      { split: [8, 2, 2] },
+      [
+        [0, 8, 10],
+        [80, 2, 10],
+        [100, 2, 10],
+      ],
+    ],
+    [
+      'a stack',
+      [3, 40, 60],
+      { stack: true },
+      [
+        [0, 40, 60],
+        [2400, 40, 60],
+        [4800, 40, 60],
+      ],
+    ],
+    [
+      'a stack of convolutions',
+      [2, 4, 3, 2],
+      { stack: true },
+      [
+        [0, 4, 6],
+        [24, 4, 6],
+      ],
+    ],
+    [
+      'a stack of fused matrices',
+      [2, 4, 6],
+      { stack: true, split: [3, 1] },
+      [
+        [0, 3, 6],
+        [18, 1, 6],
+        [24, 3, 6],
+        [42, 1, 6],
+      ],
+    ],
   ])('%s steps as its matrices would, bit for bit', (_, shape, layout, matrices) => {
     const size = shape.reduce((a, b) => a * b);
     const whole = new Parameter({ name: 'whole', shape, data: gaussian(size, 3), ...layout });
@@ -80,7 +161,9 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     using apart = new Root(parts, { device, precision });
     for (let step = 1; step <= 3; step++) {
       whole.grad.set(gaussian(size, step));
-      parts.forEach((part, i) => { part.grad.set(whole.grad.subarray(matrices[i]![0], matrices[i]![0]! + part.size)); });
+      parts.forEach((part, i) => {
+        part.grad.set(whole.grad.subarray(matrices[i]![0], matrices[i]![0]! + part.size));
+      });
       together.stepSync();
       apart.stepSync();
     }
@@ -94,10 +177,14 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test('is the same for any number of threads, at once or one by one', async () => {
     const run = async (threads: number) => {
       const params = [[64, 64], [65, 130], [200, 90], [7]].map((shape, i) => new Parameter({ name: String(i), shape }));
-      params.forEach((one, i) => { one.data.set(gaussian(one.size, i)); });
+      params.forEach((one, i) => {
+        one.data.set(gaussian(one.size, i));
+      });
       using optimizer = new Root(params, { threads, device, precision });
       for (let step = 1; step <= 3; step++) {
-        params.forEach((one, i) => { one.grad.set(gaussian(one.size, 10 * step + i)); });
+        params.forEach((one, i) => {
+          one.grad.set(gaussian(one.size, 10 * step + i));
+        });
         if (step === 2) optimizer.stepSync();
         else await optimizer.step();
       }
@@ -120,9 +207,22 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       ['tiny', (_, value) => 1e-40 * value],
       ['huge', (_, value) => 1e30 * value],
     ];
-    for (const [momentum, nesterov, threshold] of [[0.95, true, { quantile: 0.9, scale: 1 }], [0, false, { quantile: 0.9, scale: 1 }], [0.3, true, 'robust'], [0, true, { quantile: 1, scale: 0.5 }]] as const) {
+    for (const [momentum, nesterov, threshold] of [
+      [0.95, true, { quantile: 0.9, scale: 1 }],
+      [0, false, { quantile: 0.9, scale: 1 }],
+      [0.3, true, 'robust'],
+      [0, true, { quantile: 1, scale: 0.5 }],
+    ] as const) {
       const w = new Parameter({ name: 'w', shape, data: gaussian(size, 3) });
-      const settings = { lr: 0.1, momentum, nesterov, weightDecay: 0, lrScale: 'none', coefficients: 'quintic', steps: 1 } as const;
+      const settings = {
+        lr: 0.1,
+        momentum,
+        nesterov,
+        weightDecay: 0,
+        lrScale: 'none',
+        coefficients: 'quintic',
+        steps: 1,
+      } as const;
       using optimizer = new Root([w], { ...settings, threshold, device, precision });
       const { quantile, scale } = (optimizer.paramGroups[0] as RootGroup).threshold!;
       for (const [name, change] of gradients.flatMap((one) => [one, one, one])) {
@@ -133,44 +233,77 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         const mu = Math.fround(momentum);
         const u = momentumBuffer.map((m, i) => (nesterov ? Math.fround(w.grad[i]! + Math.fround(mu * m)) : m));
         expect([name, found]).toEqual([name, softThresholdSync(u, { quantile, scale, device }).threshold]);
-        const kept = Math.fround(found!) === 0 ? u : u.map((value) => Math.min(Math.max(value, -Math.fround(found!)), Math.fround(found!)));
+        const kept =
+          Math.fround(found!) === 0
+            ? u
+            : u.map((value) => Math.min(Math.max(value, -Math.fround(found!)), Math.fround(found!)));
         const x = reference.newtonSchulz(kept, ...shape, newtonSchulzCoefficients(shape, 'quintic', 1));
-        expect(relativeError(w.data, before.map((value, i) => value - 0.1 * x[i]!))).toBeLessThan(1e-5);
+        expect(
+          relativeError(
+            w.data,
+            before.map((value, i) => value - 0.1 * x[i]!),
+          ),
+        ).toBeLessThan(1e-5);
       }
     }
   });
 
-  test.each([[{ quantile: 0.9 }, true], [{ quantile: 0.5, scale: 2 }, false], [null, true], [null, false]])('with threshold %j and nesterov %p later steps refuse what is not finite, and nothing is lost', async (threshold, nesterov) => {
-    const shape = [121, 149] as const;
-    const size = 121 * 149;
-    const twins = ['a', 'b'].map((name) => new Parameter({ name, shape, data: gaussian(size, 3) })) as [Parameter, Parameter];
-    using a = make(twins[0]);
-    using b = make(twins[1]);
-    const bad: [number, number][] = [[0, NaN], [size - 1, Infinity], [size >> 1, -Infinity], [size - 2, NaN], [17, nesterov ? 3.4e38 : NaN]];
-    for (const [step, [index, value]] of bad.entries()) {
-      for (const one of twins) one.grad.set(gaussian(size, 10 + step));
-      b.stepSync();
-      if (step > 0) {
-        const good = twins[0].grad[index]!;
-        twins[0].grad[index] = value;
-        const before = [bits(twins[0].data), a.stateOf(twins[0])];
-        await expectError(() => a.stepSync(), 'ERR_NON_FINITE', '"a"');
-        expect([bits(twins[0].data), a.stateOf(twins[0])]).toEqual(before);
-        twins[0].grad[index] = good;
+  test.each([
+    [{ quantile: 0.9 }, true],
+    [{ quantile: 0.5, scale: 2 }, false],
+    [null, true],
+    [null, false],
+  ])(
+    'with threshold %j and nesterov %p later steps refuse what is not finite, and nothing is lost',
+    async (threshold, nesterov) => {
+      const shape = [121, 149] as const;
+      const size = 121 * 149;
+      const twins = ['a', 'b'].map((name) => new Parameter({ name, shape, data: gaussian(size, 3) })) as [
+        Parameter,
+        Parameter,
+      ];
+      using a = make(twins[0]);
+      using b = make(twins[1]);
+      const bad: [number, number][] = [
+        [0, NaN],
+        [size - 1, Infinity],
+        [size >> 1, -Infinity],
+        [size - 2, NaN],
+        [17, nesterov ? 3.4e38 : NaN],
+      ];
+      for (const [step, [index, value]] of bad.entries()) {
+        for (const one of twins) one.grad.set(gaussian(size, 10 + step));
+        b.stepSync();
+        if (step > 0) {
+          const good = twins[0].grad[index]!;
+          twins[0].grad[index] = value;
+          const before = [bits(twins[0].data), a.stateOf(twins[0])];
+          await expectError(() => a.stepSync(), 'ERR_NON_FINITE', '"a"');
+          expect([bits(twins[0].data), a.stateOf(twins[0])]).toEqual(before);
+          twins[0].grad[index] = good;
+        }
+        a.stepSync();
+        expect(bits(twins[0].data)).toBe(bits(twins[1].data));
+        expect(a.stateOf(twins[0])).toEqual(b.stateOf(twins[1]));
       }
-      a.stepSync();
-      expect(bits(twins[0].data)).toBe(bits(twins[1].data));
-      expect(a.stateOf(twins[0])).toEqual(b.stateOf(twins[1]));
-    }
 
-    function make(one: Parameter): Muon | Root {
-      const options = { lr: 0.1, nesterov, device, precision, momentum: 0.99 };
-      return threshold === null ? new Muon([one], options) : new Root([one], { ...options, threshold });
-    }
-  });
+      function make(one: Parameter): Muon | Root {
+        const options = { lr: 0.1, nesterov, device, precision, momentum: 0.99 };
+        return threshold === null ? new Muon([one], options) : new Root([one], { ...options, threshold });
+      }
+    },
+  );
 
   test('without lr and weight decay nothing moves', () => {
-    const params = [[30, 20], [9]].map((shape, i) => new Parameter({ name: String(i), shape, data: gaussian(i === 0 ? 600 : 9), grad: gaussian(i === 0 ? 600 : 9, 2) }));
+    const params = [[30, 20], [9]].map(
+      (shape, i) =>
+        new Parameter({
+          name: String(i),
+          shape,
+          data: gaussian(i === 0 ? 600 : 9),
+          grad: gaussian(i === 0 ? 600 : 9, 2),
+        }),
+    );
     const before = params.map((one) => bits(one.data));
     using optimizer = new Root(params, { lr: 0, weightDecay: 0, adamw: { lr: 0 }, device, precision });
     optimizer.stepSync();
@@ -180,7 +313,10 @@ describe.each(devicesUnderTest())('on %s', (device) => {
 
   test('clips nothing where the quantile is 0', () => {
     const grad = gaussian(400).map((value, i) => (i % 40 === 0 ? value : 0));
-    const [clipped, free] = ['a', 'b'].map((name) => new Parameter({ name, shape: [20, 20], grad: grad.slice() })) as [Parameter, Parameter];
+    const [clipped, free] = ['a', 'b'].map((name) => new Parameter({ name, shape: [20, 20], grad: grad.slice() })) as [
+      Parameter,
+      Parameter,
+    ];
     using root = new Root([clipped], { device, precision });
     using muon = new Muon([free], { device, precision });
     root.stepSync();
@@ -204,10 +340,26 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     ['three steps', 'polar-express', 3],
   ])('takes %s for the coefficients', (_, coefficients, steps) => {
     const w = new Parameter({ name: 'w', shape: [8, 12], grad: gaussian(96) });
-    using optimizer = new Muon([w], { coefficients, steps, lr: 1, weightDecay: 0, momentum: 0, lrScale: 'none', device, precision });
+    using optimizer = new Muon([w], {
+      coefficients,
+      steps,
+      lr: 1,
+      weightDecay: 0,
+      momentum: 0,
+      lrScale: 'none',
+      device,
+      precision,
+    });
     optimizer.stepSync();
     const triples = newtonSchulzCoefficients([8, 12], coefficients, steps);
-    expect(triples).toHaveLength(steps ?? Math.max(5, Array.isArray(coefficients) && Array.isArray(coefficients[0]) ? coefficients.length : 1));
-    expect(relativeError(w.data, reference.newtonSchulz(w.grad, 8, 12, triples).map((value) => -value))).toBeLessThan(1e-5);
+    expect(triples).toHaveLength(
+      steps ?? Math.max(5, Array.isArray(coefficients) && Array.isArray(coefficients[0]) ? coefficients.length : 1),
+    );
+    expect(
+      relativeError(
+        w.data,
+        reference.newtonSchulz(w.grad, 8, 12, triples).map((value) => -value),
+      ),
+    ).toBeLessThan(1e-5);
   });
 });

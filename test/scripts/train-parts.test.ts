@@ -17,7 +17,8 @@ jest.setTimeout(30_000);
 describe('the model', () => {
   const shape = { vocabulary: 7, context: 5, width: 8, heads: 2, layers: 2 };
   const random = makeRandom(3, 'test');
-  const draw = (length: number): Int32Array => Int32Array.from({ length }, () => Math.floor(random() * shape.vocabulary));
+  const draw = (length: number): Int32Array =>
+    Int32Array.from({ length }, () => Math.floor(random() * shape.vocabulary));
   const batch: Batch = { rows: 3, inputs: draw(15), targets: draw(15) };
   let model: Gpt;
   beforeAll(async () => {
@@ -26,7 +27,8 @@ describe('the model', () => {
   beforeEach(() => {
     model.initialize(makeRandom(1, 'weights'));
     // Embeddings and head begin so small that differences would drown in rounding.
-    for (const { name, data } of model.parameters) if (!/\d|norm/.test(name)) data.forEach((value, i) => (data[i] = 20 * value));
+    for (const { name, data } of model.parameters)
+      if (!/\d|norm/.test(name)) data.forEach((value, i) => (data[i] = 20 * value));
   });
   afterAll(() => model.dispose());
 
@@ -111,11 +113,14 @@ describe('the text', () => {
     }
     expect([Math.min(...starts), Math.max(...starts)]).toEqual([0, 39]);
     const held = validationBatches(bytes, 2, 10, 2);
-    expect(held.map(({ inputs }) => [inputs[0], inputs[10]])).toEqual([[0, 13], [26, 39]]);
+    expect(held.map(({ inputs }) => [inputs[0], inputs[10]])).toEqual([
+      [0, 13],
+      [26, 39],
+    ]);
     expect(held[1]!.targets[19]).toBe(49);
   });
 
-  test('by default is TypeScript\'s declarations', () => {
+  test("by default is TypeScript's declarations", () => {
     const { training, vocabulary, unigramEntropy } = loadCorpus(undefined, 64);
     expect(training.length).toBeGreaterThan(2e6);
     expect(Math.max(...training.subarray(0, 1e5))).toBeLessThan(vocabulary.length);
@@ -175,9 +180,13 @@ test('--coefficients and --precision apply to every optimizer of matrices, --thr
   };
   const halves = devices().cpu.precisions.includes('bfloat16');
   for (const name of ['root', 'muon'] as const) {
-    expect([groupOf(name).precision, groupOf(name, '--precision', 'bfloat16').precision]).toEqual(['float32', halves ? 'bfloat16' : 'float32']);
+    expect([groupOf(name).precision, groupOf(name, '--precision', 'bfloat16').precision]).toEqual([
+      'float32',
+      halves ? 'bfloat16' : 'float32',
+    ]);
   }
-  for (const name of ['root', 'muon'] as const) expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
+  for (const name of ['root', 'muon'] as const)
+    expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
   expect(groupOf('root')).toMatchObject({ threshold: { quantile: 0.9, scale: 1 } });
   expect(groupOf('root', '--threshold', '0.95')).toMatchObject({ threshold: { quantile: 0.95, scale: 1 } });
   expect(groupOf('root', '--threshold', 'robust')).toMatchObject({ threshold: { quantile: 0.5, scale: 3.5 / 0.6745 } });
@@ -186,14 +195,31 @@ test('--coefficients and --precision apply to every optimizer of matrices, --thr
 });
 
 describe('the orthogonality that is reported', () => {
-  const calibration = { format: 'root-optimizer-coefficients', version: 1, steps: 3, entries: [{ names: ['w'], coefficients: [[3, -3, 1], [2, -1.5, 0.5], [1.5, -0.5, 0]] }] } as const;
+  const calibration = {
+    format: 'root-optimizer-coefficients',
+    version: 1,
+    steps: 3,
+    entries: [
+      {
+        names: ['w'],
+        coefficients: [
+          [3, -3, 1],
+          [2, -1.5, 0.5],
+          [1.5, -0.5, 0],
+        ],
+      },
+    ],
+  } as const;
   const plain = { lr: 1, lrScale: 'none', weightDecay: 0, device: 'cpu' } as const;
 
   test.each<[string, (w: Parameter) => Optimizer]>([
     ['ROOT', (w) => new Root([w], plain)],
     ['ROOT without a threshold', (w) => new Root([w], { ...plain, threshold: null })],
     ['ROOT in bfloat16', (w) => new Root([w], { ...plain, precision: 'bfloat16' })],
-    ['Muon without Nesterov, with coefficients by name', (w) => new Muon([w], { ...plain, nesterov: false, coefficients: calibration })],
+    [
+      'Muon without Nesterov, with coefficients by name',
+      (w) => new Muon([w], { ...plain, nesterov: false, coefficients: calibration }),
+    ],
   ])('is that of what %s added to the weights', async (_, make) => {
     const w = new Parameter({ name: 'w', shape: [12, 20] });
     using optimizer = make(w);
@@ -205,7 +231,13 @@ describe('the orthogonality that is reported', () => {
     }
     const { step, matrix, error, spectra } = (await measureOrthogonality(optimizer, w, true))!;
     expect({ step, matrix }).toEqual({ step: 3, matrix: 'w' });
-    expect(error).toBeCloseTo(orthogonalityError(before.map((value, i) => value - w.data[i]!), w.shape).polar, 5);
+    expect(error).toBeCloseTo(
+      orthogonalityError(
+        before.map((value, i) => value - w.data[i]!),
+        w.shape,
+      ).polar,
+      5,
+    );
     expect(spectra!.before.reduce((sum, value) => sum + value * value, 0)).toBeCloseTo(1, 5);
     expect(Math.sqrt(spectra!.after.reduce((sum, value) => sum + (value - 1) ** 2, 0) / 12)).toBeCloseTo(error, 9);
   });
@@ -221,12 +253,19 @@ describe('options', () => {
   test('read a file of coefficients', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-options-'));
     const file = path.join(folder, 'coefficients.json');
-    const calibration = { format: 'root-optimizer-coefficients', version: 1, steps: 1, entries: [{ shape: [4, 4], coefficients: [[1.5, -0.5, 0]] }] };
+    const calibration = {
+      format: 'root-optimizer-coefficients',
+      version: 1,
+      steps: 1,
+      entries: [{ shape: [4, 4], coefficients: [[1.5, -0.5, 0]] }],
+    };
     try {
       writeFileSync(file, JSON.stringify(calibration));
       expect(parseOptions(['--coefficients', file])!.coefficients).toEqual(calibration);
       writeFileSync(file, JSON.stringify({ ...calibration, version: 2 }));
-      expect(() => parseOptions(['--coefficients', file])).toThrow(`got "${file}": Expected coefficients.version to be 1, got 2`);
+      expect(() => parseOptions(['--coefficients', file])).toThrow(
+        `got "${file}": Expected coefficients.version to be 1, got 2`,
+      );
       writeFileSync(file, 'none');
       expect(() => parseOptions(['--coefficients', file])).toThrow(new RegExp(`got "${file}": .*JSON`));
     } finally {
@@ -236,10 +275,27 @@ describe('options', () => {
 
   test('have defaults', () => {
     expect(parseOptions([])).toEqual({
-      ...{ optimizers: ['root', 'muon', 'adamw'], steps: 200, batch: 16, lrs: undefined, noise: 'none', data: undefined },
-      ...{ coefficients: 'adaptive', threshold: { quantile: 0.9 }, seeds: [1], device: 'auto', precision: 'float16', threads: 0, out: undefined },
+      ...{
+        optimizers: ['root', 'muon', 'adamw'],
+        steps: 200,
+        batch: 16,
+        lrs: undefined,
+        noise: 'none',
+        data: undefined,
+      },
+      ...{
+        coefficients: 'adaptive',
+        threshold: { quantile: 0.9 },
+        seeds: [1],
+        device: 'auto',
+        precision: 'float16',
+        threads: 0,
+        out: undefined,
+      },
     });
-    expect(parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon'])).toMatchObject({
+    expect(
+      parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon']),
+    ).toMatchObject({
       ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
     });
   });
@@ -255,7 +311,10 @@ describe('options', () => {
     [['--seeds', '-1'], '--seeds'],
     [['--lr', '0.1,'], 'Expected --lr to be numbers in (0, 10], got ""'],
     [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
-    [['--coefficients', 'ours'], 'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive or a file that root-optimizer calibrate wrote, got "ours": ENOENT'],
+    [
+      ['--coefficients', 'ours'],
+      'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive or a file that root-optimizer calibrate wrote, got "ours": ENOENT',
+    ],
     [['--threshold', '1.1'], 'Expected --threshold to be a quantile in [0, 1], robust or none, got "1.1"'],
     [['--threshold', ''], 'Expected --threshold to be a quantile in [0, 1], robust or none, got ""'],
     [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],

@@ -20,7 +20,10 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function start(args: string[]) {
-  return spawn(process.execPath, ['--import', 'tsx', 'scripts/train.ts', ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(process.execPath, ['--import', 'tsx', 'scripts/train.ts', ...args], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
 }
 
 async function run(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
@@ -64,7 +67,12 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
     'report.html',
     'root-seed1.safetensors',
   ]);
-  expect(JSON.parse(readFileSync(path.join(out, 'config.json'), 'utf8'))).toMatchObject({ steps: 3, noise: 'none', seeds: [1], device: describeDevice() });
+  expect(JSON.parse(readFileSync(path.join(out, 'config.json'), 'utf8'))).toMatchObject({
+    steps: 3,
+    noise: 'none',
+    seeds: [1],
+    device: describeDevice(),
+  });
 
   const metrics = readMetrics(out);
   expect(metrics.map(({ optimizer, step }) => [optimizer, step])).toEqual(
@@ -74,9 +82,14 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
   expect(new Set(first).size).toBe(1);
 
   const report = readFileSync(path.join(out, 'report.html'), 'utf8');
-  const charts = ['Loss of each optimizer by step', 'Distance to the polar factor by step', 'Singular values before and after the iterations'];
+  const charts = [
+    'Loss of each optimizer by step',
+    'Distance to the polar factor by step',
+    'Singular values before and after the iterations',
+  ];
   expect(Array.from(report.matchAll(/<svg [^>]*aria-label="([^"]*)"/g), ([, label]) => label)).toEqual(charts);
-  for (const text of ['1.attention.out', '1.mlp.up', 'step 1', 'step 2', 'step 3']) expect(report).toContain(`>${text}<`);
+  for (const text of ['1.attention.out', '1.mlp.up', 'step 1', 'step 2', 'step 3'])
+    expect(report).toContain(`>${text}<`);
   expect(report).toContain('loss (nats per byte)');
   expect(report).toContain('optimizer step');
   expect(report).toContain('training, smoothed');
@@ -124,7 +137,11 @@ describe('text that cannot be used is told in one line', () => {
     ['absent', () => path.join(folder, 'absent'), /^Cannot read the text: ENOENT: no such file or directory/],
     ['empty', () => write('empty.txt', ''), /^Expected text in .*empty\.txt, got nothing$/],
     ['an empty folder', () => makeFolder('hollow'), /^Expected text in .*hollow, got nothing$/],
-    ['short', () => write('short.txt', 'short'), /^Expected the last tenth of the text in .*short\.txt, which is held out, to be more than 64 bytes, got 0$/],
+    [
+      'short',
+      () => write('short.txt', 'short'),
+      /^Expected the last tenth of the text in .*short\.txt, which is held out, to be more than 64 bytes, got 0$/,
+    ],
     ['one letter', () => write('one.txt', 'a'.repeat(1000)), /^Expected different bytes in .*one\.txt, got only one$/],
   ])('%s', async (_, make, message) => {
     const { code, stdout, stderr } = await run('--data', make(), '--out', path.join(folder, 'none'));
@@ -148,13 +165,28 @@ describe('the command line', () => {
   test('--help', async () => {
     const { code, stdout, stderr } = await run('--help');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    for (const flag of ['steps', 'optimizers', 'noise', 'data', 'seed', 'seeds', 'device', 'out', 'lr', 'batch', 'threads', 'coefficients', 'threshold', 'precision']) {
+    for (const flag of [
+      'steps',
+      'optimizers',
+      'noise',
+      'data',
+      'seed',
+      'seeds',
+      'device',
+      'out',
+      'lr',
+      'batch',
+      'threads',
+      'coefficients',
+      'threshold',
+      'precision',
+    ]) {
       expect(stdout).toContain(`--${flag} `);
     }
   });
 
   test.each([
-    [['--step', '3'], 'Unknown option \'--step\'; --help lists the options'],
+    [['--step', '3'], "Unknown option '--step'; --help lists the options"],
     [['--optimizers', 'root,sgd'], 'Expected --optimizers to be one of root, muon, adamw, got "sgd"'],
     [['--out', root], `Expected --out to be a new or empty folder, got "${root}"`],
   ])('%p is told in one line', async (args, message) => {

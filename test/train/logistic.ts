@@ -54,7 +54,10 @@ export function adamw(model: Model<Batch>, lr = 0.1): AdamW {
 export function readLines(file: string): StepMetrics[] {
   const text = readFileSync(file, 'utf8');
   expect(text.endsWith('\n')).toBe(true);
-  return text.trimEnd().split('\n').map((line) => JSON.parse(line) as StepMetrics);
+  return text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as StepMetrics);
 }
 
 /** Whether this process holds the file open; where the system does not say, false. */

@@ -1,7 +1,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { AdamW, type Model, Muon, Parameter, Root, type StepMetrics, train, type TrainOptions } from '../../lib/index.js';
+import {
+  AdamW,
+  type Model,
+  Muon,
+  Parameter,
+  Root,
+  type StepMetrics,
+  train,
+  type TrainOptions,
+} from '../../lib/index.js';
 import { bits, expectError, relativeError } from '../support.js';
 import { adamw, type Batch, batch, batches, isOpen, logistic, readLines } from './logistic.js';
 
@@ -54,7 +63,11 @@ describe('the loop', () => {
       };
       const options = { model: taking, optimizer: adamw(model), batches: batches(4), steps: 2, accumulation };
       const run = () => train({ ...options, onStep: when === 'between' ? take : undefined });
-      await expectError(run, 'ERR_INVALID_ARGUMENT', 'Expected grad of parameter "w" to be a Float32Array of length 6, got one without memory');
+      await expectError(
+        run,
+        'ERR_INVALID_ARGUMENT',
+        'Expected grad of parameter "w" to be a Float32Array of length 6, got one without memory',
+      );
     }
   });
 
@@ -124,7 +137,13 @@ describe('the loop', () => {
       },
     };
     const optimizer = new AdamW([model.w], { nonFinite: 'skip' });
-    const { history } = await train({ model: broken, optimizer, batches: [batch(2, 1), batch(1, 2), batch(2, 3)], steps: 3, clipNorm: 1 });
+    const { history } = await train({
+      model: broken,
+      optimizer,
+      batches: [batch(2, 1), batch(1, 2), batch(2, 3)],
+      steps: 3,
+      clipNorm: 1,
+    });
     expect(history.map(({ applied }) => applied)).toEqual([true, false, true]);
     expect(history[1]!.gradNorm).toBeNaN();
   });
@@ -138,7 +157,13 @@ describe('accumulation', () => {
       y: Float32Array.from(all.flatMap(({ y }) => [...y])),
     });
     const [small, large] = [logistic(), logistic()];
-    const few = await train({ model: small, optimizer: new Algorithm([small.w]), batches: parts, steps: 3, accumulation: 4 });
+    const few = await train({
+      model: small,
+      optimizer: new Algorithm([small.w]),
+      batches: parts,
+      steps: 3,
+      accumulation: 4,
+    });
     const joined = [0, 4, 8].map((i) => join(parts.slice(i, i + 4)));
     const whole = await train({ model: large, optimizer: new Algorithm([large.w]), batches: joined, steps: 3 });
     expect(relativeError(small.w.data, large.w.data)).toBeLessThan(1e-5);
@@ -166,7 +191,14 @@ describe('clipNorm', () => {
       },
     };
     const onStep = (): void => void gradients.push([a.grad[0]!, b.grad[0]!]);
-    const { history } = await train({ model, optimizer: new AdamW([a, b]), batches: [1, 0.1, 0], steps: 3, clipNorm: 1, onStep });
+    const { history } = await train({
+      model,
+      optimizer: new AdamW([a, b]),
+      batches: [1, 0.1, 0],
+      steps: 3,
+      clipNorm: 1,
+      onStep,
+    });
     expect(history.map(({ gradNorm }) => gradNorm)).toEqual([5, expect.closeTo(0.5, 6), 0]);
     expect(gradients[0]![0]).toBeCloseTo(0.6, 6);
     expect(gradients[0]![1]).toBeCloseTo(0.8, 6);
@@ -188,10 +220,18 @@ describe('schedules', () => {
     const model = logistic();
     const m = new Parameter({ name: 'm', shape: [2, 2], grad: new Float32Array(4).fill(1) });
     const both = { parameters: [model.w, m], lossAndGradients: (one: Batch) => model.lossAndGradients(one) };
-    const optimizer = new Root([{ params: [m], lr: 0.5 }, { params: [model.w], lr: 0.1 }]);
+    const optimizer = new Root([
+      { params: [m], lr: 0.5 },
+      { params: [model.w], lr: 0.1 },
+    ]);
     const options = { model: both, optimizer, steps: 4 };
     const { history } = await train({ ...options, batches: batches(4), schedule: { kind: 'linear', warmup: 2 } });
-    const lrs = [[0.25, 0.05], [0.5, 0.1], [(0.5 * 2) / 3, (0.1 * 2) / 3], [0.5 / 3, 0.1 / 3]];
+    const lrs = [
+      [0.25, 0.05],
+      [0.5, 0.1],
+      [(0.5 * 2) / 3, (0.1 * 2) / 3],
+      [0.5 / 3, 0.1 / 3],
+    ];
     expect(history.map(({ lr }) => lr)).toEqual(lrs.map((pair) => pair.map((lr) => expect.closeTo(lr, 12) as number)));
     expect(optimizer.paramGroups.map(({ lr }) => lr)).toEqual([0.5, 0.1]);
     const own = await train({ ...options, batches: batches(4), schedule: (step) => step / 4 });
@@ -200,7 +240,13 @@ describe('schedules', () => {
 
   test('may be named', async () => {
     const model = logistic();
-    const { history } = await train({ model, optimizer: adamw(model, 1), batches: batches(3), steps: 3, schedule: 'cosine' });
+    const { history } = await train({
+      model,
+      optimizer: adamw(model, 1),
+      batches: batches(3),
+      steps: 3,
+      schedule: 'cosine',
+    });
     expect(history.map(({ lr }) => lr[0])).toEqual([1, 0.75, 0.25].map((lr) => expect.closeTo(lr, 12) as number));
   });
 
@@ -218,9 +264,24 @@ describe('evaluation', () => {
     const model = logistic();
     const ran: number[] = [];
     const run = (step: number): number => ran.push(step);
-    const { history } = await train({ model, optimizer: adamw(model), batches: batches(8), steps: 8, evaluate: { every: 3, run } });
+    const { history } = await train({
+      model,
+      optimizer: adamw(model),
+      batches: batches(8),
+      steps: 8,
+      evaluate: { every: 3, run },
+    });
     expect(ran).toEqual([3, 6, 8]);
-    expect(history.map(({ evaluation }) => evaluation)).toEqual([undefined, undefined, 1, undefined, undefined, 2, undefined, 3]);
+    expect(history.map(({ evaluation }) => evaluation)).toEqual([
+      undefined,
+      undefined,
+      1,
+      undefined,
+      undefined,
+      2,
+      undefined,
+      3,
+    ]);
   });
 });
 
@@ -231,7 +292,14 @@ describe('ending early', () => {
     const run = (step: number): number => ran.push(step);
     const controller = new AbortController();
     const onStep = ({ step }: StepMetrics): void => (ended === 'signal' && step === 3 ? controller.abort() : undefined);
-    const options = { model, optimizer: adamw(model), steps: 9, evaluate: { every: 2, run }, signal: controller.signal, onStep };
+    const options = {
+      model,
+      optimizer: adamw(model),
+      steps: 9,
+      evaluate: { every: 2, run },
+      signal: controller.signal,
+      onStep,
+    };
     const result = await train({ ...options, batches: batches(ended === 'signal' ? 9 : 3) });
     expect(result).toMatchObject({ steps: 3, ended });
     expect(ran).toEqual([2, 3]);
@@ -252,9 +320,16 @@ describe('ending early', () => {
     const fail = (): never => {
       throw new TypeError('as planned');
     };
-    await expect(train({ model, optimizer: adamw(model), batches: source(fail), steps: 1 })).rejects.toThrow('as planned');
+    await expect(train({ model, optimizer: adamw(model), batches: source(fail), steps: 1 })).rejects.toThrow(
+      'as planned',
+    );
     expect(close).not.toHaveBeenCalled();
-    await train({ model, optimizer: adamw(model), batches: source(() => ({ done: false, value: batch(2, 1) })), steps: 1 });
+    await train({
+      model,
+      optimizer: adamw(model),
+      batches: source(() => ({ done: false, value: batch(2, 1) })),
+      steps: 1,
+    });
     expect(close).toHaveBeenCalledTimes(1);
   });
 
@@ -265,7 +340,9 @@ describe('ending early', () => {
     const closing = (): never => {
       throw new TypeError('in closing');
     };
-    const source = { [Symbol.iterator]: () => ({ next: () => ({ done: false, value: batch(2, 1) }), return: closing }) };
+    const source = {
+      [Symbol.iterator]: () => ({ next: () => ({ done: false, value: batch(2, 1) }), return: closing }),
+    };
     const options = { model, optimizer, batches: source, steps: 1, metrics: file };
     await expect(train(options)).rejects.toThrow('in closing');
     const onStep = (): never => {
@@ -288,7 +365,13 @@ describe('ending early', () => {
     expect(readLines(file)).toHaveLength(2);
     expect(optimizer.paramGroups[0]!.lr).toBe(0.1);
     expect(optimizer.stateOf(model.w).step).toBe(2);
-    const again = { model: reference, optimizer: adamw(reference), batches: batches(2), steps: 9, schedule: 'cosine' } as const;
+    const again = {
+      model: reference,
+      optimizer: adamw(reference),
+      batches: batches(2),
+      steps: 9,
+      schedule: 'cosine',
+    } as const;
     await train(again);
     expect(bits(model.w.data)).toBe(bits(reference.w.data));
     await expect(optimizer.step()).resolves.toMatchObject({ step: 3 });
@@ -296,54 +379,72 @@ describe('ending early', () => {
 
   test('a signal given before takes no step', async () => {
     const model = logistic();
-    const result = await train({ model, optimizer: adamw(model), batches: batches(1), steps: 1, signal: AbortSignal.abort() });
+    const result = await train({
+      model,
+      optimizer: adamw(model),
+      batches: batches(1),
+      steps: 1,
+      signal: AbortSignal.abort(),
+    });
     expect(result).toEqual({ steps: 0, ended: 'signal', history: [] });
   });
 
-  test.each(['lossAndGradients', 'evaluate', 'onStep', 'batches'] as const)('an error in %s comes out with everything closed', async (where) => {
-    const file = path.join(folder, `error-${where}.jsonl`);
-    const closed = jest.fn();
-    const model = logistic();
-    const optimizer = adamw(model);
-    const fail = (here: string, step: number): void => {
-      if (here === where && step === 2) throw new TypeError('as planned');
-    };
-    function* source(): Generator<Batch, void> {
-      try {
-        for (const [i, one] of batches(5).entries()) {
-          fail('batches', i + 1);
-          yield one;
+  test.each(['lossAndGradients', 'evaluate', 'onStep', 'batches'] as const)(
+    'an error in %s comes out with everything closed',
+    async (where) => {
+      const file = path.join(folder, `error-${where}.jsonl`);
+      const closed = jest.fn();
+      const model = logistic();
+      const optimizer = adamw(model);
+      const fail = (here: string, step: number): void => {
+        if (here === where && step === 2) throw new TypeError('as planned');
+      };
+      function* source(): Generator<Batch, void> {
+        try {
+          for (const [i, one] of batches(5).entries()) {
+            fail('batches', i + 1);
+            yield one;
+          }
+        } finally {
+          closed();
         }
-      } finally {
-        closed();
       }
-    }
-    let calls = 0;
-    const failing: Model<Batch> = {
-      parameters: model.parameters,
-      lossAndGradients(one) {
-        fail('lossAndGradients', ++calls);
-        return model.lossAndGradients(one);
-      },
-    };
-    const evaluate = {
-      every: 1,
-      run(step: number): number {
-        fail('evaluate', step);
-        return 0;
-      },
-    };
-    const onStep = ({ step }: StepMetrics): void => fail('onStep', step);
-    const options = { model: failing, optimizer, batches: source(), steps: 5, schedule: 'linear', metrics: file, evaluate, onStep } as const;
-    await expect(train(options)).rejects.toThrow(new TypeError('as planned'));
-    expect(closed).toHaveBeenCalledTimes(1);
-    expect(isOpen(file)).toBe(false);
-    expect(readLines(file)).toHaveLength(where === 'onStep' ? 2 : 1);
-    expect(optimizer.paramGroups[0]!.lr).toBe(0.1);
-    await expect(optimizer.step()).resolves.toMatchObject({ applied: true });
-  });
+      let calls = 0;
+      const failing: Model<Batch> = {
+        parameters: model.parameters,
+        lossAndGradients(one) {
+          fail('lossAndGradients', ++calls);
+          return model.lossAndGradients(one);
+        },
+      };
+      const evaluate = {
+        every: 1,
+        run(step: number): number {
+          fail('evaluate', step);
+          return 0;
+        },
+      };
+      const onStep = ({ step }: StepMetrics): void => fail('onStep', step);
+      const options = {
+        model: failing,
+        optimizer,
+        batches: source(),
+        steps: 5,
+        schedule: 'linear',
+        metrics: file,
+        evaluate,
+        onStep,
+      } as const;
+      await expect(train(options)).rejects.toThrow(new TypeError('as planned'));
+      expect(closed).toHaveBeenCalledTimes(1);
+      expect(isOpen(file)).toBe(false);
+      expect(readLines(file)).toHaveLength(where === 'onStep' ? 2 : 1);
+      expect(optimizer.paramGroups[0]!.lr).toBe(0.1);
+      await expect(optimizer.step()).resolves.toMatchObject({ applied: true });
+    },
+  );
 
-  test('the optimizer\'s errors come out', async () => {
+  test("the optimizer's errors come out", async () => {
     const model = { ...logistic(), lossAndGradients: () => 0 };
     const optimizer = adamw(model);
     optimizer.dispose();
@@ -365,7 +466,10 @@ describe('options', () => {
     [{ step: 1 }, 'Unknown option "step" of train; did you mean "steps"?'],
     [{ optimizer: {} }, 'Expected optimizer to be a Root, Muon or AdamW, got an Object'],
     [{ model: null }, 'Expected model to be an object, got null'],
-    [{ model: { parameters: [1], lossAndGradients: () => 0 } }, 'Expected model.parameters to be a list of Parameters, got [1]'],
+    [
+      { model: { parameters: [1], lossAndGradients: () => 0 } },
+      'Expected model.parameters to be a list of Parameters, got [1]',
+    ],
     [{ model: { parameters: [model.w] } }, 'Expected model.lossAndGradients to be a function, got undefined'],
     [{ model: logistic('v') }, 'Expected the optimizer\'s parameters to be the model\'s, got "w" besides'],
     [{ batches: 7 }, 'Expected batches to be an iterable or async iterable, got 7'],
@@ -391,16 +495,26 @@ describe('options', () => {
     [{ metrics: {} }, 'Expected metrics to be the name of a file or a writable stream, got an Object'],
     [{ labels: 'a' }, 'Expected labels to be an object, got "a"'],
     [{ labels: { run: null } }, 'Expected labels.run to be a string, a number, true or false, got null'],
-    [{ labels: { loss: 1 } }, 'Expected the names of labels to be other than step, loss, lr, applied, gradNorm, evaluation, milliseconds, '],
+    [
+      { labels: { loss: 1 } },
+      'Expected the names of labels to be other than step, loss, lr, applied, gradNorm, evaluation, milliseconds, ',
+    ],
     [{ signal: {} }, 'Expected signal to be an AbortSignal, got an Object'],
     [{ onStep: true }, 'Expected onStep to be a function, got true'],
-    [{ model: { ...model, lossAndGradients: () => 'low' } }, 'Expected what lossAndGradients returns to be a number, got "low"'],
+    [
+      { model: { ...model, lossAndGradients: () => 'low' } },
+      'Expected what lossAndGradients returns to be a number, got "low"',
+    ],
     [{ evaluate: { every: 1, run: () => null } }, 'Expected what evaluate.run returns to be a number, got null'],
   ])('%p is refused', async (wrong, message) => {
     await expectError(() => train({ ...good, ...wrong }), 'ERR_INVALID_ARGUMENT', message);
   });
 
   test('the argument has to be an object', async () => {
-    await expectError(() => train(undefined as never), 'ERR_INVALID_ARGUMENT', 'Expected the argument of train to be an object, got undefined');
+    await expectError(
+      () => train(undefined as never),
+      'ERR_INVALID_ARGUMENT',
+      'Expected the argument of train to be an object, got undefined',
+    );
   });
 });

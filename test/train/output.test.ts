@@ -57,8 +57,13 @@ describe('metrics', () => {
     const model = logistic();
     const lossAndGradients = jest.fn();
     const metrics = path.join(folder, 'absent', 'metrics.jsonl');
-    const run = () => train({ model: { ...model, lossAndGradients }, optimizer: adamw(model), batches: batches(1), steps: 1, metrics });
-    await expectError(run, 'ERR_INVALID_ARGUMENT', /^Expected metrics to be a file or stream that can be written to, got ".*metrics\.jsonl": ENOENT/);
+    const run = () =>
+      train({ model: { ...model, lossAndGradients }, optimizer: adamw(model), batches: batches(1), steps: 1, metrics });
+    await expectError(
+      run,
+      'ERR_INVALID_ARGUMENT',
+      /^Expected metrics to be a file or stream that can be written to, got ".*metrics\.jsonl": ENOENT/,
+    );
     expect(lossAndGradients).not.toHaveBeenCalled();
   });
 
@@ -114,7 +119,9 @@ test('a process that is killed leaves whole lines', async () => {
      function* forever() { for (;;) yield 0; }
      void train({ model, optimizer: new AdamW([w]), batches: forever(), steps: 1e9, metrics: '${metrics}', onStep: ({ step }) => { if (step === 20) console.log('on'); } });`,
   );
-  const child = spawn(process.execPath, ['--require', require.resolve('tsx/cjs'), script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--require', require.resolve('tsx/cjs'), script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   await once(child.stdout, 'data');
   child.kill('SIGKILL');
   await once(child, 'exit');

@@ -15,13 +15,16 @@ test('a constant schedule stays at 1', () => {
   expect([2, 3, 10, 11, 1000].map(schedule)).toEqual([1, 1, 1, 1, 1]);
 });
 
-test.each(['cosine', 'linear'] as const)('%s is half way down in the middle and at the floor just after the last step', (kind) => {
-  const schedule = makeSchedule(kind, 109, { warmup: 10, floor: 0.2 });
-  expect(schedule(10)).toBe(1);
-  expect(schedule(60)).toBeCloseTo(0.6, 12);
-  expect(schedule(109)).toBeGreaterThan(0.2);
-  expect([110, 111, 1e6].map(schedule)).toEqual([0.2, 0.2, 0.2]);
-});
+test.each(['cosine', 'linear'] as const)(
+  '%s is half way down in the middle and at the floor just after the last step',
+  (kind) => {
+    const schedule = makeSchedule(kind, 109, { warmup: 10, floor: 0.2 });
+    expect(schedule(10)).toBe(1);
+    expect(schedule(60)).toBeCloseTo(0.6, 12);
+    expect(schedule(109)).toBeGreaterThan(0.2);
+    expect([110, 111, 1e6].map(schedule)).toEqual([0.2, 0.2, 0.2]);
+  },
+);
 
 test('a linear schedule falls in equal parts', () => {
   const schedule = makeSchedule('linear', 4);
@@ -35,22 +38,33 @@ test('a cosine is flat at both ends', () => {
   expect(schedule(251)).toBeCloseTo((1 + Math.SQRT1_2) / 2, 3);
 });
 
-test.each(['cosine', 'linear', 'constant'] as const)('%s stays in [0, 1], never rises after the warm-up and never jumps', (kind) => {
-  const schedule = makeSchedule(kind, 500, { warmup: 50, floor: 0.1 });
-  for (let step = 1; step <= 510; step++) {
-    const [here, next] = [schedule(step), schedule(step + 1)];
-    expect(here).toBeGreaterThan(0);
-    expect(here).toBeLessThanOrEqual(1);
-    expect(Math.abs(next - here)).toBeLessThanOrEqual(0.02 + 1e-12);
-    if (step >= 50) expect(next).toBeLessThanOrEqual(here);
-  }
-});
+test.each(['cosine', 'linear', 'constant'] as const)(
+  '%s stays in [0, 1], never rises after the warm-up and never jumps',
+  (kind) => {
+    const schedule = makeSchedule(kind, 500, { warmup: 50, floor: 0.1 });
+    for (let step = 1; step <= 510; step++) {
+      const [here, next] = [schedule(step), schedule(step + 1)];
+      expect(here).toBeGreaterThan(0);
+      expect(here).toBeLessThanOrEqual(1);
+      expect(Math.abs(next - here)).toBeLessThanOrEqual(0.02 + 1e-12);
+      if (step >= 50) expect(next).toBeLessThanOrEqual(here);
+    }
+  },
+);
 
 test.each<[string, unknown[], string]>([
-  ['an unknown kind', ['exponential', 10], 'Expected the kind of schedule to be one of "cosine", "linear", "constant", got "exponential"'],
+  [
+    'an unknown kind',
+    ['exponential', 10],
+    'Expected the kind of schedule to be one of "cosine", "linear", "constant", got "exponential"',
+  ],
   ['no steps', ['cosine', 0], 'Expected steps to be an integer in [1, 9007199254740991], got 0'],
   ['steps that are not whole', ['cosine', 1.5], 'got 1.5'],
-  ['a warm-up longer than all steps', ['cosine', 10, { warmup: 11 }], 'Expected warmup to be an integer in [0, 10], got 11'],
+  [
+    'a warm-up longer than all steps',
+    ['cosine', 10, { warmup: 11 }],
+    'Expected warmup to be an integer in [0, 10], got 11',
+  ],
   ['a floor above 1', ['cosine', 10, { floor: 1.1 }], 'Expected floor to be in [0, 1], got 1.1'],
   ['a floor that is not a number', ['cosine', 10, { floor: NaN }], 'Expected floor to be in [0, 1], got NaN'],
   ['a misspelt option', ['cosine', 10, { warmUp: 2 }], 'Unknown option "warmUp" of a schedule; did you mean "warmup"?'],
@@ -62,5 +76,7 @@ test.each<[string, unknown[], string]>([
 });
 
 test.each([0, -1, 1.5, NaN])('a schedule refuses step %d', (step) => {
-  expect(() => makeSchedule('cosine', 10)(step)).toThrow('Expected the step of a schedule to be an integer of at least 1');
+  expect(() => makeSchedule('cosine', 10)(step)).toThrow(
+    'Expected the step of a schedule to be an integer of at least 1',
+  );
 });
