@@ -102,11 +102,8 @@ function htmlTable([head, ...rows]: string[][]): string {
 /** Tokens as text, with a dot for each control character, which a terminal might obey. */
 export function decode(tokens: ArrayLike<number>, vocabulary: Uint8Array): string {
   const bytes = Uint8Array.from(tokens, (token) => vocabulary[token]!);
-  // eslint-disable-next-line no-control-regex -- those are what is looked for
-  return new TextDecoder()
-    .decode(bytes)
-    .replace(/\r\n?/g, '\n')
-    .replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, '·');
+  const text = new TextDecoder().decode(bytes);
+  return text.replace(/\r\n?/g, '\n').replace(/(?![\t\n])\p{Cc}/gu, '·');
 }
 
 function escape(text: string): string {
