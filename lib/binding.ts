@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import bindings from 'bindings';
 import type * as native from '../binding.js';
-import { RootError, type RootErrorCode } from './errors.js';
+import { messageOf, RootError, type RootErrorCode } from './errors.js';
 
 export type Binding = typeof native;
 
@@ -29,7 +29,7 @@ function load(): Binding {
       // eslint-disable-next-line @typescript-eslint/no-require-imports -- the path is known at run time only
       return require(path.resolve(override)) as Binding;
     } catch (cause) {
-      throw unavailable(`Cannot load the addon that ROOT_OPTIMIZER_ADDON names: ${message(cause)}`, cause);
+      throw unavailable(`Cannot load the addon that ROOT_OPTIMIZER_ADDON names: ${messageOf(cause)}`, cause);
     }
   }
   try {
@@ -45,7 +45,7 @@ function load(): Binding {
           cause,
         )
       : unavailable(
-          `The native addon at ${found} does not load (${message(cause)}); to build it anew, run: npx root-optimizer build`,
+          `The native addon at ${found} does not load (${messageOf(cause)}); to build it anew, run: npx root-optimizer build`,
           cause,
         );
   }
@@ -53,10 +53,6 @@ function load(): Binding {
 
 function unavailable(text: string, cause: unknown): RootError {
   return new RootError('ERR_DEVICE_UNAVAILABLE', text, { cause });
-}
-
-function message(error: unknown): string {
-  return (error as { message?: string }).message ?? String(error);
 }
 
 const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
@@ -71,16 +67,17 @@ const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
   ERR_CUDA: 'ERR_CUDA',
 };
 
-/** Native errors are told by their code: they may come from another realm, where `instanceof` fails. */
-function converted(error: unknown): unknown {
+/** The code of an error that the addon threw; undefined for all others. It may come from another realm, where `instanceof` fails. */
+export function nativeCodeOf(error: unknown): native.NativeErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
-  if (error instanceof RootError || typeof code !== 'string' || !Object.hasOwn(nativeCodes, code)) return error;
-  return new RootError(nativeCodes[code as native.NativeErrorCode], message(error), { cause: error });
+  if (error instanceof RootError || typeof code !== 'string' || !Object.hasOwn(nativeCodes, code)) return undefined;
+  return code as native.NativeErrorCode;
 }
 
-/** Whether arrays were taken away while work on them, which is done, went on. */
-export function isDetachment(error: unknown): boolean {
-  return error instanceof RootError && (error.cause as { code?: unknown } | undefined)?.code === 'ERR_DETACHED';
+/** An error of the addon as a RootError with its message; any other error as it is. */
+export function asRootError(error: unknown): unknown {
+  const code = nativeCodeOf(error);
+  return code === undefined ? error : new RootError(nativeCodes[code], messageOf(error), { cause: error });
 }
 
 /** Runs a native call; what it throws comes out as a RootError. */
@@ -88,7 +85,7 @@ export function guard<T>(call: () => T): T {
   try {
     return call();
   } catch (error) {
-    throw converted(error);
+    throw asRootError(error);
   }
 }
 
@@ -97,6 +94,6 @@ export async function guardAsync<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (error) {
-    throw converted(error);
+    throw asRootError(error);
   }
 }

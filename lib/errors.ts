@@ -58,3 +58,8 @@ export function enumerate(names: readonly string[], most = 5): string {
   const rest = names.length - shown.length;
   return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
 }
+
+/** What was thrown, in words. It need not be an Error of this realm, or an Error at all. */
+export function messageOf(thrown: unknown): string {
+  return (thrown as { message?: string } | null | undefined)?.message ?? String(thrown);
+}

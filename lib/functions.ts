@@ -1,5 +1,5 @@
 import { allocate, checkArray, firstNonFinite } from './arrays.js';
-import { addon, guard, guardAsync } from './binding.js';
+import { addon, asRootError, nativeCodeOf } from './binding.js';
 import {
   boundedTriplesFor,
   checkCoefficients,
@@ -69,9 +69,11 @@ export async function orthogonalize(
   options: OrthogonalizeOptions = {},
 ): Promise<Float32Array> {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  await guardAsync(() => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients)).catch(
-    (error: unknown) => explain(error, x),
-  );
+  try {
+    await addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients);
+  } catch (error) {
+    throw explained(error, x);
+  }
   return output;
 }
 
@@ -83,9 +85,9 @@ export function orthogonalizeSync(
 ): Float32Array {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
   try {
-    guard(() => addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients));
+    addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients);
   } catch (error) {
-    explain(error, x);
+    throw explained(error, x);
   }
   return output;
 }
@@ -98,19 +100,22 @@ export function orthogonalizeSync(
  */
 export async function softThreshold(x: Float32Array, options: SoftThresholdOptions = {}): Promise<SoftThresholdResult> {
   const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
-  const call = () => addon().softThreshold(device, threads, x, base, outliers, quantile, scale);
-  const threshold = await guardAsync(call).catch((error: unknown) => explain(error, x));
-  return { base, outliers, threshold };
+  try {
+    const threshold = await addon().softThreshold(device, threads, x, base, outliers, quantile, scale);
+    return { base, outliers, threshold };
+  } catch (error) {
+    throw explained(error, x);
+  }
 }
 
 /** The same as `softThreshold`, on the calling thread. */
 export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions = {}): SoftThresholdResult {
   const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
   try {
-    const threshold = guard(() => addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale));
+    const threshold = addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale);
     return { base, outliers, threshold };
   } catch (error) {
-    return explain(error, x);
+    throw explained(error, x);
   }
 }
 
@@ -155,10 +160,9 @@ function where({ device, threads }: WhereOptions): { device: string; threads: nu
   return { device: name, threads: checkThreads(threads ?? 0, 'threads') };
 }
 
-/** The addon tells only that a value is not finite. */
-function explain(error: unknown, x: Float32Array): never {
-  const found = error instanceof RootError && error.code === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
-  throw found === undefined
-    ? error
-    : new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
+/** What a call of the addon threw, as a RootError. The addon tells only that a value is not finite; this says which. */
+function explained(error: unknown, x: Float32Array): unknown {
+  const found = nativeCodeOf(error) === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
+  if (found === undefined) return asRootError(error);
+  return new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { RootError } from '../errors.js';
+import { messageOf, RootError } from '../errors.js';
 import { isRecord, product } from '../validate.js';
 
 /*
@@ -53,7 +53,7 @@ export async function writeSafetensors(
     await rename(temporary, target);
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
-    throw error instanceof RootError ? error : failure(`Cannot write ${file}: ${(error as Error).message}`, error);
+    throw error instanceof RootError ? error : failure(`Cannot write ${file}: ${messageOf(error)}`, error);
   }
   await syncFolder(path.dirname(target));
 }
@@ -106,7 +106,7 @@ export class SafetensorsFile {
   /** @throws RootError ERR_CHECKPOINT where it cannot be read or is not such a file */
   static async open(file: string): Promise<SafetensorsFile> {
     const handle = await open(file, 'r').catch((cause: unknown) => {
-      throw failure(`Cannot read ${file}: ${(cause as Error).message}`, cause);
+      throw failure(`Cannot read ${file}: ${messageOf(cause)}`, cause);
     });
     try {
       const { size } = await handle.stat();
@@ -122,7 +122,7 @@ export class SafetensorsFile {
       return new SafetensorsFile(file, handle, metadata, tensors);
     } catch (error) {
       await handle.close();
-      throw error instanceof RootError ? error : failure(`Cannot read ${file}: ${(error as Error).message}`, error);
+      throw error instanceof RootError ? error : failure(`Cannot read ${file}: ${messageOf(error)}`, error);
     }
   }
 
@@ -134,7 +134,7 @@ export class SafetensorsFile {
       await readAll(this.handle, values, entry.start);
       return values;
     } catch (cause) {
-      throw failure(`Cannot read tensor "${name}" of ${this.file}: ${(cause as Error).message}`, cause);
+      throw failure(`Cannot read tensor "${name}" of ${this.file}: ${messageOf(cause)}`, cause);
     }
   }
 
@@ -148,7 +148,7 @@ function parseHeader(file: string, bytes: Uint8Array, size: number): Pick<Safete
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
-    throw malformed(file, `its header is not JSON: ${(cause as Error).message}`, cause);
+    throw malformed(file, `its header is not JSON: ${messageOf(cause)}`, cause);
   }
   if (!isRecord(parsed)) throw malformed(file, 'its header is not an object');
   const { __metadata__: metadata = {}, ...entries } = parsed;

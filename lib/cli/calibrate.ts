@@ -1,6 +1,7 @@
 import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { messageOf } from '../errors.js';
 import { oneOf } from '../validate.js';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './fit-checkpoint.js';
 import { calibrationReport } from './report.js';
@@ -82,7 +83,7 @@ function parse(args: string[]): Options | string | undefined {
     if (new Set(files).size < files.length) return 'Expected the checkpoint, --out and --html to be different files.';
     return { file, steps, per: checkBy(values.per ?? 'shape', '--per'), out, html };
   } catch (error) {
-    return (error as Error).message;
+    return messageOf(error);
   }
 }
 

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { type DeviceReport, devices } from '../devices.js';
+import { messageOf } from '../errors.js';
 import { calibrateCommand } from './calibrate.js';
 
 const help = `Usage: root-optimizer <command>
@@ -72,7 +73,7 @@ async function run(): Promise<void> {
   try {
     process.exitCode = await main(process.argv.slice(2));
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(messageOf(error));
     process.exitCode = 1;
   }
 }

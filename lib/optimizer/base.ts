@@ -1,6 +1,6 @@
 import type * as native from '../../binding.js';
 import { allocate, firstNonFinite } from '../arrays.js';
-import { addon, guard, guardAsync, isDetachment } from '../binding.js';
+import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
 import { readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, RootError } from '../errors.js';
@@ -108,12 +108,13 @@ export abstract class Optimizer {
     return this.#exclusively('step', async () => {
       const { data, gradients } = this.#stepArrays();
       const running = guard(() => this.#native.step(data, gradients, this.#stepSettings()));
-      const rejected = await guardAsync(() => running).catch((error: unknown) => {
-        // The state is a step further, wherever the data went.
-        if (isDetachment(error)) this.#step++;
-        throw error;
-      });
-      return this.#report(gradients, rejected);
+      try {
+        return this.#report(gradients, await running);
+      } catch (error) {
+        // An array was detached while the step ran: the state is a step further, wherever the data went.
+        if (nativeCodeOf(error) === 'ERR_DETACHED') this.#step++;
+        throw asRootError(error);
+      }
     });
   }
 

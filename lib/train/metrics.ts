@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
-import { describe, RootError } from '../errors.js';
+import { describe, messageOf, RootError } from '../errors.js';
 
 /** Takes JSON lines. A line is with the system before the next is begun, so that a killed process leaves whole ones. */
 export interface MetricsWriter {
@@ -72,10 +72,9 @@ class StreamMetrics implements MetricsWriter {
 }
 
 function unwritable(target: string, cause: unknown): RootError {
-  const reason = (cause as { message?: string }).message ?? String(cause);
   return new RootError(
     'ERR_INVALID_ARGUMENT',
-    `Expected metrics to be a file or stream that can be written to, got ${target}: ${reason}`,
+    `Expected metrics to be a file or stream that can be written to, got ${target}: ${messageOf(cause)}`,
     { cause },
   );
 }
