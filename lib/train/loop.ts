@@ -3,12 +3,10 @@ import { RootError } from '../errors.js';
 import type { Optimizer } from '../optimizer/base.js';
 import type { Parameter } from '../parameter.js';
 import { clipGradients } from './gradients.js';
-import { openMetrics } from './metrics.js';
+import { type MetricsWriter, openMetrics } from './metrics.js';
 import { checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
-import { startProgress } from './progress.js';
+import { type Progress, startProgress } from './progress.js';
 import type { StepMetrics, TrainOptions, TrainResult } from './types.js';
-
-type CleanUp = () => void | Promise<void>;
 
 /** Those that some `train` steps. */
 const inTraining = new WeakSet<Optimizer>();
@@ -28,36 +26,57 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
   if (inTraining.has(optimizer))
     throw new RootError('ERR_BUSY', 'Expected the train that is running with this optimizer to be awaited first');
   inTraining.add(optimizer);
-  const cleanups: CleanUp[] = [];
-  const training = takeSteps(run, options, cleanups);
-  await Promise.allSettled([training]);
-  const cleaning = cleanups.map(async (cleanUp) => {
-    await cleanUp();
-  });
-  await Promise.allSettled(cleaning);
-  inTraining.delete(optimizer);
-  // In this order, since what cleaning up met may only follow from what ended training.
-  const result = await training;
-  await Promise.all(cleaning);
+  const lrs = optimizer.paramGroups.map((group) => group.lr);
+  try {
+    const metrics = options.metrics === undefined ? undefined : await openMetrics(options.metrics);
+    return await closing(metrics, () => {
+      const progress = run.progress === undefined ? undefined : startProgress(run.steps, run.progress);
+      return closing(progress, () => {
+        const batches = new BatchReader(options.batches);
+        return closing(batches, () => takeSteps(run, options, { lrs, metrics, progress, batches }));
+      });
+    });
+  } finally {
+    if (run.schedule !== undefined) optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]!));
+    inTraining.delete(optimizer);
+  }
+}
+
+/**
+ * Runs `work` and then closes what it works with, also where it fails.
+ * @throws what `work` throws, before what closing throws, which may only follow from it
+ */
+async function closing<T>(
+  resource: { close(): void | Promise<void> } | undefined,
+  work: () => T | Promise<T>,
+): Promise<T> {
+  const close = async () => resource?.close();
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await Promise.allSettled([close()]);
+    throw error;
+  }
+  await close();
   return result;
 }
 
-/** @param cleanups filled with what is to be done however it ends */
+/** What `train` opens for its steps. */
+interface Opened<Batch> {
+  /** Each group's learning rate before training. */
+  readonly lrs: readonly number[];
+  readonly metrics: MetricsWriter | undefined;
+  readonly progress: Progress | undefined;
+  readonly batches: BatchReader<Batch>;
+}
+
 async function takeSteps<Batch>(
   run: Training<Batch>,
   options: TrainOptions<Batch>,
-  cleanups: CleanUp[],
+  { lrs, metrics, progress, batches }: Opened<Batch>,
 ): Promise<TrainResult> {
   const { steps, optimizer, schedule, evaluate, signal } = run;
-  const lrs = optimizer.paramGroups.map((group) => group.lr);
-  if (schedule !== undefined) cleanups.push(() => optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]!)));
-  const metrics = options.metrics === undefined ? undefined : await openMetrics(options.metrics);
-  cleanups.push(() => metrics?.close());
-  const progress = run.progress === undefined ? undefined : startProgress(steps, run.progress);
-  cleanups.push(() => progress?.stop());
-  const batches = new BatchReader(options.batches);
-  cleanups.push(() => batches.close());
-
   const history: StepMetrics[] = [];
   const aborted = (): boolean => signal?.aborted === true;
   const runEvaluation = async (step: number): Promise<number> =>

@@ -17,7 +17,7 @@ export interface ProgressState {
 
 export interface Progress {
   update(step: number, state: ProgressState): void;
-  stop(): void;
+  close(): void;
 }
 
 export function startProgress(steps: number, options: ProgressOptions): Progress {
@@ -40,7 +40,7 @@ function drawBar(steps: number, label: string, stream: Writable): Progress {
   return {
     update: (step, { loss, lr }) =>
       bar.update(step, { loss: loss.toFixed(4), lr: lr.toExponential(1), left: left(step) }),
-    stop: () => bar.stop(),
+    close: () => bar.stop(),
   };
 }
 
@@ -56,7 +56,7 @@ function printLines(steps: number, label: string, stream: Writable, interval: nu
         `${label}: step ${step} of ${steps}, loss ${loss.toFixed(4)}, lr ${lr.toExponential(1)}, ${left(step)} left\n`,
       );
     },
-    stop: () => undefined,
+    close: () => undefined,
   };
 }
 
