@@ -8,7 +8,7 @@ import {
   type Preset,
   RootError,
 } from '../lib/index.js';
-import { iterated, matrixOf, spectra } from './spectra.js';
+import { iterated, matrixOf, spectra } from './common/spectra.js';
 
 const HELP = `Usage: npx tsx scripts/accuracy.ts [options]
 

@@ -41,7 +41,7 @@ else
   rows+=('| compute-sanitizer | NOT INSTALLED | | |')
   failed=1
 fi
-stage benchmark npx tsx scripts/bench-cuda.ts --precision float16,bfloat16
+stage benchmark npx tsx scripts/bench/cuda.ts --precision float16,bfloat16
 
 echo
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
-import type { Random } from './random.js';
+import type { Random } from '../common/random.js';
 
 /** Text as indices into a vocabulary of bytes. */
 export interface Corpus {

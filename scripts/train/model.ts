@@ -1,7 +1,7 @@
 import { defaultDevice, init, jit, lax, nn, numpy as np, valueAndGrad } from '@jax-js/jax';
 import { type Model, Parameter } from '../../lib/index.js';
 import type { Batch } from './data.js';
-import { normal, type Random } from './random.js';
+import { normal, type Random } from '../common/random.js';
 
 export interface ModelShape {
   /** Different tokens. */

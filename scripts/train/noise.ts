@@ -1,5 +1,5 @@
 import type { Model, Parameter } from '../../lib/index.js';
-import { normal, type Random } from './random.js';
+import { normal, type Random } from '../common/random.js';
 
 /**
  * The same model with heavy-tailed gradients: each step 0.1 % of the entries of every matrix, at random places, gain a normal

@@ -1,5 +1,5 @@
 import type { Gpt } from './model.js';
-import type { Random } from './random.js';
+import type { Random } from '../common/random.js';
 
 /**
  * Text that the model goes on with after `prompt`, byte by byte.

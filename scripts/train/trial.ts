@@ -6,7 +6,7 @@ import { withSpikes } from './noise.js';
 import { makeOptimizer, type OptimizerName } from './optimizers.js';
 import type { Options } from './options.js';
 import { measureOrthogonality, type Orthogonality } from './orthogonality.js';
-import { makeRandom } from './random.js';
+import { makeRandom } from '../common/random.js';
 import { sample } from './sample.js';
 
 /** One training from new weights. */

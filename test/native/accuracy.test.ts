@@ -7,7 +7,7 @@ import {
   type Preset,
   Root,
 } from '../../lib/index.js';
-import { iterated, matrixOf, spectra } from '../../scripts/spectra.js';
+import { iterated, matrixOf, spectra } from '../../scripts/common/spectra.js';
 import * as reference from '../reference.js';
 import { devicesUnderTest, isEmulated, relativeError } from '../support.js';
 

@@ -8,7 +8,7 @@ import {
   type Precision,
   Root,
 } from '../../lib/index.js';
-import { iterated, matrixOf } from '../../scripts/spectra.js';
+import { iterated, matrixOf } from '../../scripts/common/spectra.js';
 import * as reference from '../reference.js';
 import { bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import koffi from 'koffi';
 import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../../lib/index.js';
-import { deviceMemory } from '../../scripts/device-memory.js';
+import { deviceMemory } from '../../scripts/common/device-memory.js';
 import {
   bits,
   devicesUnderTest,

@@ -8,7 +8,7 @@ import { withSpikes } from '../../scripts/train/noise.js';
 import { makeOptimizer } from '../../scripts/train/optimizers.js';
 import { parseOptions, UsageError } from '../../scripts/train/options.js';
 import { measureOrthogonality } from '../../scripts/train/orthogonality.js';
-import { makeRandom, normal } from '../../scripts/train/random.js';
+import { makeRandom, normal } from '../../scripts/common/random.js';
 import { sample } from '../../scripts/train/sample.js';
 import { gaussian, relativeError } from '../support.js';
 

@@ -1,7 +1,15 @@
 import { parseArgs } from 'node:util';
-import { addon } from '../lib/binding.js';
-import { type Device, devices, Muon, newtonSchulzCoefficients, Parameter, type Precision, Root } from '../lib/index.js';
-import { deviceMemory } from './device-memory.js';
+import { addon } from '../../lib/binding.js';
+import {
+  type Device,
+  devices,
+  Muon,
+  newtonSchulzCoefficients,
+  Parameter,
+  type Precision,
+  Root,
+} from '../../lib/index.js';
+import { deviceMemory } from '../common/device-memory.js';
 
 const CASES = '768x768x24,768x3072x24,2048x2048x8,2048x8192x8,4096x4096x2,4096x14336x1';
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { TopLevelSpec } from 'vega-lite';
-import { devices, orthogonalizeSync, Parameter, Root } from '../lib/index.js';
+import { devices, orthogonalizeSync, Parameter, Root } from '../../lib/index.js';
 
 const HELP = `Usage: npm run bench:growth -- [options]
 

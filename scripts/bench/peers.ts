@@ -159,7 +159,7 @@ async function main(): Promise<void> {
   if (![...threads, rounds].every((one) => Number.isInteger(one) && one > 0))
     throw new Error('Expected --threads and --rounds to be positive whole numbers');
 
-  const file = (name: string) => path.join(__dirname, name);
+  const file = (name: string) => path.join(__dirname, '..', 'peers', name);
   const python = values.python ?? 'python3';
   if (python.includes('/') && !existsSync(python)) throw new Error(`There is no ${python}`);
   const started = [

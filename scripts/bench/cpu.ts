@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Bench } from 'tinybench';
-import type { Optimizer } from '../binding.js';
-import { addon } from '../lib/binding.js';
+import type { Optimizer } from '../../binding.js';
+import { addon } from '../../lib/binding.js';
 import {
   devices,
   Muon,
@@ -12,7 +12,7 @@ import {
   Parameter,
   type Precision,
   Root,
-} from '../lib/index.js';
+} from '../../lib/index.js';
 
 const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
