@@ -5,6 +5,7 @@ import { messageOf } from '../errors.js';
 import { oneOf } from '../validate.js';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './fit-checkpoint.js';
 import { calibrationReport } from './report.js';
+import { formatTable } from './table.js';
 
 const help = `Usage: root-optimizer calibrate <checkpoint> [options]
 
@@ -94,36 +95,17 @@ function table(parameters: readonly CalibratedParameter[]): string {
     `${matrices.length === 1 ? '' : `${matrices.length} of `}${matrices[0]!.join('×')}${exact ? '' : ' (estimated)'}`,
     bestPreset,
     ...[errors.best, errors.adaptive, errors.calibrated].map((error) => error.toFixed(5)),
-    percent(errors.calibrated, errors.best),
+    change(errors.calibrated, errors.best),
   ]);
-  const mean = (pick: (one: CalibratedParameter) => number) =>
-    Math.sqrt(parameters.reduce((sum, one) => sum + pick(one) ** 2, 0) / parameters.length);
-  const [best, adaptive, calibrated] = [
-    mean(({ errors }) => errors.best),
-    mean(({ errors }) => errors.adaptive),
-    mean(({ errors }) => errors.calibrated),
-  ];
-  rows.push([
-    'root mean square',
-    '',
-    '',
-    best.toFixed(5),
-    adaptive.toFixed(5),
-    calibrated.toFixed(5),
-    percent(calibrated, best),
-  ]);
-  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]!.length)));
-  return [head, ...rows]
-    .map((row) =>
-      row
-        .map((cell, i) => (i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
+  const errors = (['best', 'adaptive', 'calibrated'] as const).map((kind) => {
+    return Math.sqrt(parameters.reduce((sum, one) => sum + one.errors[kind] ** 2, 0) / parameters.length);
+  });
+  const [best, , calibrated] = errors as [number, number, number];
+  rows.push(['root mean square', '', '', ...errors.map((error) => error.toFixed(5)), change(calibrated, best)]);
+  return formatTable([head, ...rows], (column) => column < 3);
 }
 
-export function percent(value: number, reference: number): string {
-  const change = (value / reference - 1) * 100;
-  return `${change > 0 ? '+' : change < 0 ? '−' : ''}${Math.abs(change).toFixed(1)} %`;
+function change(value: number, reference: number): string {
+  const percent = (value / reference - 1) * 100;
+  return `${percent > 0 ? '+' : percent < 0 ? '−' : ''}${Math.abs(percent).toFixed(1)} %`;
 }
