@@ -3,6 +3,7 @@ import { compose } from '../lib/coefficients/bounds.js';
 import { newtonSchulzCoefficients } from '../lib/coefficients/option.js';
 import type { Preset } from '../lib/coefficients/presets.js';
 import type { Triple } from '../lib/coefficients/triple.js';
+import { markdownHead, markdownRow } from './common/tables.js';
 
 const shapes = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384].flatMap((m) =>
   [1, 2, 4, 16].filter((ratio) => m * ratio <= 16384).map((ratio): [number, number] => [m, m * ratio]),
@@ -44,24 +45,20 @@ function errorsOf([m, n]: readonly [number, number], triples: readonly Triple[])
 const digits = (value: number) => (value < 0.01 ? value.toExponential(1) : value.toFixed(3).slice(1));
 
 /** The least of them bold. */
-function cells(values: readonly number[]): string {
+function cells(values: readonly number[]): string[] {
   const least = Math.min(...values);
-  return values.map((value) => (value === least ? `**${digits(value)}**` : digits(value))).join(' | ');
+  return values.map((value) => (value === least ? `**${digits(value)}**` : digits(value)));
 }
 
 for (const steps of process.argv.length > 2 ? process.argv.slice(2).map(Number) : [4, 5, 6]) {
   console.log(`\n### ${steps} iterations\n`);
-  console.log(`| shape | ${presets.join(' | ')} | Gaussian: adaptive | muon | decaying: adaptive | muon |`);
-  console.log(`|---|${presets.map(() => '---|').join('')}---|---|---|---|`);
+  console.log(markdownHead(['shape', ...presets, 'Gaussian: adaptive', 'muon', 'decaying: adaptive', 'muon']));
   for (const shape of shapes) {
     const errors = presets.map((preset) => errorsOf(shape, newtonSchulzCoefficients(shape, preset, steps)));
     const [adaptive, muon] = errors as [Errors, Errors];
-    const parts = [
-      [adaptive.gaussian, muon.gaussian],
-      [adaptive.decaying, muon.decaying],
-    ];
-    console.log(
-      `| ${[shape.join('×'), cells(errors.map(({ mixture }) => mixture)), ...parts.map(cells)].join(' | ')} |`,
-    );
+    const mixtures = cells(errors.map(({ mixture }) => mixture));
+    const gaussian = cells([adaptive.gaussian, muon.gaussian]);
+    const decaying = cells([adaptive.decaying, muon.decaying]);
+    console.log(markdownRow([shape.join('×'), ...mixtures, ...gaussian, ...decaying]));
   }
 }

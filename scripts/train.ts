@@ -3,12 +3,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { type DeviceInfo, devices, resolveDevice } from '../lib/devices.js';
 import { RootError } from '../lib/index.js';
+import { formatTable } from './common/tables.js';
 import { type Corpus, DataError, loadCorpus, validationBatches } from './train/data.js';
 import { Gpt } from './train/model.js';
 import { learningRates } from './train/optimizers.js';
 import { type Options, parseOptions, UsageError } from './train/options.js';
 import { decode, writeReport } from './train/report.js';
-import { formatTable, summarize, tableCells } from './train/summary.js';
+import { summarize, tableCells } from './train/summary.js';
 import { runTrial, type Setup, type Trial, type TrialResult } from './train/trial.js';
 
 const shape = { context: 64, width: 128, heads: 4, layers: 2 };
@@ -132,7 +133,7 @@ function describeDevice({ name, description }: DeviceInfo): string {
 
 function printTable(results: readonly TrialResult[]): void {
   const rows = summarize(results);
-  if (rows.length > 0) console.log(`\n${formatTable(tableCells(rows))}`);
+  if (rows.length > 0) console.log(`\n${formatTable(tableCells(rows), (column) => column === 0)}`);
 }
 
 function printResults(results: readonly TrialResult[], { corpus, prompt, folder }: Setup): void {

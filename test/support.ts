@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { type Device, devices, type Optimizer, Parameter, RootError, type RootErrorCode } from '../lib/index.js';
 
+export { relativeError } from '../scripts/common/numbers.js';
+
 // Jest's globals are slow to reach: a million of them take a second.
 const { cos, imul, log, PI, sqrt } = Math;
 
@@ -44,17 +46,6 @@ export function gaussian(size: number, seed = 1): Float32Array {
   const values = new Float32Array(size);
   for (let i = 0; i < size; i++) values[i] = sqrt(-2 * log(1 - next())) * cos(2 * PI * next());
   return values;
-}
-
-/** ‖a − b‖ / ‖b‖ */
-export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) throw new Error(`lengths ${a.length} and ${b.length}`);
-  let [difference, norm] = [0, 0];
-  for (let i = 0; i < a.length; i++) {
-    difference += (a[i]! - b[i]!) ** 2;
-    norm += b[i]! ** 2;
-  }
-  return Math.sqrt(difference / norm);
 }
 
 /** A digest of an array's bits, which unlike numbers tell −0 from 0. */

@@ -1,6 +1,5 @@
 /** Dense matrices of known singular values and vectors, whose image under the Newton-Schulz iteration is known in float64 as well. */
-
-type Triple = readonly [number, number, number];
+import type { Triple } from '../../lib/index.js';
 
 /** `length` singular values in descending order, of a matrix whose longer side is `aspect` times the shorter one. */
 export const spectra: Readonly<Record<string, (length: number, aspect: number) => number[]>> = {

@@ -1,6 +1,7 @@
 /** A peer of `npm run bench:peers`: the iteration in plain JavaScript, with ml-matrix. Takes a request a line, answers with a line of JSON. */
 import { createInterface } from 'node:readline';
 import { Matrix } from 'ml-matrix';
+import { milliseconds } from '../bench/measure/turns.js';
 
 interface Request {
   rows: number;
@@ -29,10 +30,6 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   const { rows, columns, repeats } = JSON.parse(line) as Request;
   const x = Matrix.random(rows, columns);
   // Its calls are so long that two a turn tell their time.
-  const samples = Array.from({ length: Math.min(repeats, 2) }, () => {
-    const start = performance.now();
-    newtonSchulz(x);
-    return performance.now() - start;
-  });
+  const samples = Array.from({ length: Math.min(repeats, 2) }, () => milliseconds(() => newtonSchulz(x)));
   console.log(JSON.stringify(samples));
 });

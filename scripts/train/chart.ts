@@ -1,4 +1,5 @@
 import type { TopLevelSpec } from 'vega-lite';
+import { renderChart } from '../common/svg.js';
 import type { TrialResult } from './trial.js';
 
 /** Of the series, in turn; the stylesheet gives them their colours, for light and for dark. */
@@ -30,11 +31,7 @@ export const config = {
 
 /** @returns SVG */
 export async function draw(chart: TopLevelSpec, label: string): Promise<string> {
-  // Modules that `require` cannot load in all versions of Node.
-  const [vega, { compile }] = await Promise.all([import('vega'), import('vega-lite')]);
-  const view = new vega.View(vega.parse(compile(chart).spec), { renderer: 'none', logLevel: vega.Error });
-  const svg = await view.toSVG();
-  view.finalize();
+  const svg = await renderChart(chart);
   return svg.replace('<svg ', `<svg role="img" aria-label="${label}" `);
 }
 

@@ -1,3 +1,4 @@
+import { median } from '../common/numbers.js';
 import type { TrialResult } from './trial.js';
 
 /** What the seeds of an optimizer came to. */
@@ -54,13 +55,6 @@ export function tableCells(rows: readonly SummaryRow[]): string[][] {
   ];
 }
 
-export function formatTable(cells: readonly string[][]): string {
-  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
-  return cells
-    .map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('   '))
-    .join('\n');
-}
-
 function mean(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
@@ -70,10 +64,4 @@ function deviation(values: readonly number[]): number {
   const centre = mean(values);
   const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
   return Math.sqrt(squares / Math.max(1, values.length - 1));
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }

@@ -1,0 +1,33 @@
+import { addon } from '../../../lib/binding.js';
+import { newtonSchulzCoefficients, type Precision } from '../../../lib/index.js';
+import { gaussian } from '../../common/random.js';
+import { milliseconds } from './turns.js';
+
+/** A ROOT step on the CPU whose parts the addon times. */
+export interface TimedStep {
+  readonly run: () => void;
+  /** Of every run: the whole step, and the products within it. */
+  readonly samples: readonly { readonly stepMs: number; readonly productsMs: number }[];
+  readonly dispose: () => void;
+}
+
+export function timedStep(shape: readonly [number, number], threads: number, precision: Precision): TimedStep {
+  const [rows, columns] = shape;
+  const size = rows * columns;
+  const layout = { size, matrices: [{ offset: 0, rows, columns }] };
+  const optimizer = new (addon().Optimizer)('cpu', threads, precision, [layout], true);
+  const [data, grad] = [gaussian(size), gaussian(size)];
+  const settings = {
+    ...{ lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 } },
+    matrices: [{ updateScale: 1, coefficients: Float64Array.from(newtonSchulzCoefficients(shape).flat()) }],
+  };
+  const samples: { stepMs: number; productsMs: number }[] = [];
+  return {
+    samples,
+    run() {
+      const stepMs = milliseconds(() => optimizer.stepSync([data], [grad], [settings]));
+      samples.push({ stepMs, productsMs: 1000 * optimizer.stepTimes.products });
+    },
+    dispose: () => optimizer.dispose(),
+  };
+}
