@@ -2,10 +2,12 @@
  * The native addon's whole contract: everything that crosses between TypeScript and C++, and nothing else.
  *
  * The addon is mechanism. Defaults, presets, routing, learning-rate scales and the wording of errors a user can cause
- * live in `lib`, which validates everything before it calls; the addon checks what would corrupt memory (types, lengths,
- * detached buffers, use while busy or after disposal) and throws an `Error` whose `code` is one of `NativeErrorCode`.
+ * live in `lib`, which validates everything before it calls; the addon checks what would corrupt memory (types,
+ * lengths, detached buffers, use while busy or after disposal) and throws an `Error` whose `code` is one of
+ * `NativeErrorCode`.
  *
- * All matrices are row-major float32. "In place" means in the caller's own arrays; nothing is copied that is not said to be.
+ * All matrices are row-major float32. "In place" means in the caller's own arrays; nothing is copied that is not said
+ * to be.
  */
 
 export type NativeErrorCode =
@@ -42,8 +44,8 @@ export interface DeviceReport {
 export function devices(): DeviceReport;
 
 /**
- * Why a device of the report cannot be used at this moment (its memory is taken, the driver fails), or null. Unlike `devices`
- * it sets up the process's context on the device, which takes a moment and some of its memory.
+ * Why a device of the report cannot be used at this moment (its memory is taken, the driver fails), or null. Unlike
+ * `devices` it sets up the process's context on the device, which takes a moment and some of its memory.
  */
 export function deviceObstacle(device: string): string | null;
 
@@ -71,7 +73,9 @@ export interface OrthogonalSettings {
   weightDecay: number;
   /** Clip at `scale` · the `quantile` of |U|; null: no clipping (Muon). */
   threshold: { quantile: number; scale: number } | null;
-  /** One entry a matrix: the factor on the direction (the learning-rate scale), and a, b, c of every iteration in turn. */
+  /**
+   * One entry a matrix: the factor on the direction (the learning-rate scale), and a, b, c of every iteration in turn.
+   */
   matrices: readonly { updateScale: number; coefficients: Float64Array }[];
 }
 
@@ -87,7 +91,9 @@ export interface AdamWSettings {
 
 export type ParameterSettings = OrthogonalSettings | AdamWSettings;
 
-/** `thresholds` holds the value used by the last step for each matrix, NaN before the first or where clipping is off. */
+/**
+ * `thresholds` holds the value used by the last step for each matrix, NaN before the first or where clipping is off.
+ */
 export interface OrthogonalState {
   momentumBuffer: Float32Array;
   thresholds: Float64Array;
@@ -120,20 +126,23 @@ export class Optimizer {
   /** State, the scratch memory that steps so far have needed, and on CUDA the parameters' data and gradients. */
   readonly memoryBytes: number;
   /**
-   * Seconds that parts of the last step took: the checks, which find the thresholds as well, momentum and proximal pass, products, and updates of
-   * the data. All parameters together; where each has a thread, that is more than went by. Zeros without `profile`, and before the first step.
+   * Seconds that parts of the last step took: the checks, which find the thresholds as well, momentum and proximal
+   * pass, products, and updates of the data. All parameters together; where each has a thread, that is more than went
+   * by. Zeros without `profile`, and before the first step.
    */
   readonly stepTimes: { checks: number; proximal: number; products: number; updates: number };
 
   /**
-   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On CUDA `data` and
-   * `gradients` may both be empty: the step then works on the device's own copies and nothing is transferred.
+   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On
+   * CUDA `data` and `gradients` may both be empty: the step then works on the device's own copies and nothing is
+   * transferred.
    *
    * Happens whole or not at all: returns the indices of the parameters whose gradient is not finite or would make the
    * state so; where that list is not empty, neither data nor state has changed.
    *
-   * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but `dispose`
-   * throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime: the step has happened all the same.
+   * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but
+   * `dispose` throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime: the step has
+   * happened all the same.
    */
   step(
     data: readonly Float32Array[],
@@ -146,7 +155,10 @@ export class Optimizer {
     settings: readonly ParameterSettings[],
   ): number[];
 
-  /** Copies the device's data to the arrays, or the arrays' to the device, off the event loop, ERR_BUSY meanwhile; nothing on the CPU. */
+  /**
+   * Copies the device's data to the arrays, or the arrays' to the device, off the event loop, ERR_BUSY meanwhile;
+   * nothing on the CPU.
+   */
   readParameters(data: readonly Float32Array[]): Promise<void>;
   writeParameters(data: readonly Float32Array[]): Promise<void>;
   writeParametersSync(data: readonly Float32Array[]): void;
@@ -167,7 +179,10 @@ export class Optimizer {
   dispose(): void;
 }
 
-/** Which products orthogonalise a matrix, settled by its shape and the coefficients (a, b, c of every iteration in turn). */
+/**
+ * Which products orthogonalise a matrix, settled by its shape and the coefficients (a, b, c of every iteration in
+ * turn).
+ */
 export function newtonSchulzPlan(
   device: string,
   precision: Precision,
@@ -185,7 +200,8 @@ export function newtonSchulzPlan(
 };
 
 /**
- * FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured against.
+ * FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured
+ * against.
  * @throws ERR_INVALID_ARGUMENT for a precision that is not among `devices().cpu.precisions`
  */
 export function cpuPeak(precision: Precision): number;
