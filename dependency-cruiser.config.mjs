@@ -1,5 +1,6 @@
 /**
- * Which room of lib may import which: a room knows those named before it. The ground, files of lib itself, knows only itself.
+ * Which room of lib may import which: a room knows those named before it. The ground, files of lib itself, knows only
+ * itself.
  * @type {readonly string[]}
  */
 const rooms = ['coefficients', 'checkpoint', 'optimizer', 'train', 'cli'];

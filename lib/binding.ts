@@ -33,7 +33,8 @@ function load(): Binding {
     }
   }
   try {
-    // Given in full because `bindings` would otherwise prefer build/Debug and guess the package's root from the call stack.
+    // Given in full because `bindings` would otherwise prefer build/Debug and guess the package's root from the call
+    // stack.
     const attempts = builds.map((folder) => ['module_root', ...folder, 'bindings']);
     return bindings({ bindings: 'root_optimizer.node', module_root: packageRoot, try: attempts }) as Binding;
   } catch (cause) {
@@ -67,7 +68,10 @@ const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
   ERR_CUDA: 'ERR_CUDA',
 };
 
-/** The code of an error that the addon threw; undefined for all others. It may come from another realm, where `instanceof` fails. */
+/**
+ * The code of an error that the addon threw; undefined for all others. It may come from another realm, where
+ * `instanceof` fails.
+ */
 export function nativeCodeOf(error: unknown): native.NativeErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   if (error instanceof RootError || typeof code !== 'string' || !Object.hasOwn(nativeCodes, code)) return undefined;

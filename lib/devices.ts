@@ -6,8 +6,9 @@ import { integer, oneOf, type Rule } from './validate.js';
 export type { DeviceReport, Precision };
 
 /**
- * `cuda`: the first CUDA device, an error where there is none. `auto`: the CPU, until the CUDA backend has been run on a GPU (see docs/cuda.md);
- * with ROOT_OPTIMIZER_AUTO_CUDA=1 in the environment the first CUDA device that can be used, else the CPU.
+ * `cuda`: the first CUDA device, an error where there is none. `auto`: the CPU, until the CUDA backend has been run on
+ * a GPU (see docs/cuda.md); with ROOT_OPTIMIZER_AUTO_CUDA=1 in the environment the first CUDA device that can be used,
+ * else the CPU.
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 

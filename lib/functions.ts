@@ -33,9 +33,15 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   coefficients?: Coefficients | undefined;
   /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
   steps?: number | undefined;
-  /** Of the products, as for an optimizer: on CUDA `float16` by default; on the CPU `float32`, or `bfloat16` where that is asked for and the processor has it. */
+  /**
+   * Of the products, as for an optimizer: on CUDA `float16` by default; on the CPU `float32`, or `bfloat16` where that
+   * is asked for and the processor has it.
+   */
   precision?: Precision | undefined;
-  /** Where the result goes, of x's length: memory for a new array at each call can take nearly as long as the products. `x` itself will do, another part of its memory not. */
+  /**
+   * Where the result goes, of x's length: memory for a new array at each call can take nearly as long as the products.
+   * `x` itself will do, another part of its memory not.
+   */
   out?: Float32Array | undefined;
 }
 
@@ -56,12 +62,14 @@ export interface SoftThresholdResult {
 }
 
 /**
- * The approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the Frobenius norm, then
- * X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is meanwhile, and `out` belongs to this call alone.
+ * The approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the Frobenius
+ * norm, then X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is
+ * meanwhile, and `out` belongs to this call alone.
  * @param x row-major; changed only where it is `out` as well
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest], or as `split` and `stack` say
  * @returns `out`, which what is refused leaves as it was, or a new array of the same shape
- * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
+ * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE,
+ * ERR_OUT_OF_MEMORY, ERR_CUDA
  */
 export async function orthogonalize(
   x: Float32Array,
@@ -93,8 +101,8 @@ export function orthogonalizeSync(
 }
 
 /**
- * Splits `x` at ε = `scale` · the `quantile` of |x| (linearly interpolated) into what is kept and what sticks out: the proximal
- * operator of ε‖·‖₁. Off the event loop; `x` has to stay as it is meanwhile.
+ * Splits `x` at ε = `scale` · the `quantile` of |x| (linearly interpolated) into what is kept and what sticks out: the
+ * proximal operator of ε‖·‖₁. Off the event loop; `x` has to stay as it is meanwhile.
  * @param x not empty, not changed
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */

@@ -15,8 +15,8 @@ export interface ParameterOptions {
   /** The gradient, as long as `data`; zeros if absent. Read by a step. */
   grad?: Float32Array | undefined;
   /**
-   * Reads the matrix as blocks of rows that are matrices of their own (a fused QKV projection): the number of equal blocks,
-   * or the rows of each. With `stack` every stacked matrix is split so.
+   * Reads the matrix as blocks of rows that are matrices of their own (a fused QKV projection): the number of equal
+   * blocks, or the rows of each. With `stack` every stacked matrix is split so.
    */
   split?: number | readonly number[] | undefined;
   /** Reads [e, m, n, …] as e matrices of m × n·… (experts). */

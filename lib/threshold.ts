@@ -8,8 +8,8 @@ export interface Threshold {
 }
 
 /**
- * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a normal
- * distribution. `null`: no clipping.
+ * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a
+ * normal distribution. `null`: no clipping.
  */
 export type ThresholdOption =
   'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;

@@ -9,8 +9,8 @@ export const boolean: Rule<boolean> = (value, name) => {
 };
 
 /**
- * A number in an interval written as in mathematics: `[0, 1)`, `(0, ∞)`. The device computes in float32, so that a number
- * has to be finite there.
+ * A number in an interval written as in mathematics: `[0, 1)`, `(0, ∞)`. The device computes in float32, so that a
+ * number has to be finite there.
  */
 export function interval(text: string): Rule<number> {
   const [, open, low, high, close] = /^([[(])(.+), (.+)([\])])$/.exec(text) as unknown as [

@@ -76,7 +76,10 @@ function addonSteps() {
   ];
 }
 
-/** Those without which fmaf() is a call of a slow function. They change no result, as long as the compiler fuses nothing. */
+/**
+ * Those without which fmaf() is a call of a slow function. They change no result, as long as the compiler fuses
+ * nothing.
+ */
 function instructionSets() {
   const processor = readIfThere('/proc/cpuinfo') ?? '';
   return process.arch === 'x64' && /\bavx2\b/.test(processor) && /\bfma\b/.test(processor) ? ['-mavx2', '-mfma'] : [];

@@ -1,4 +1,5 @@
-// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to lib/coefficients/adaptive-table.json.
+// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to
+// lib/coefficients/adaptive-table.json.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fitAdaptive, tableKey } from '../lib/coefficients/adaptive.js';

@@ -1,4 +1,5 @@
-// `npx tsx scripts/compare-coefficients.ts`: the error of every preset on Gaussian and decaying spectra, as a table in Markdown.
+// `npx tsx scripts/compare-coefficients.ts`: the error of every preset on Gaussian and decaying spectra, as a table in
+// Markdown.
 import { compose } from '../lib/coefficients/bounds.js';
 import { newtonSchulzCoefficients } from '../lib/coefficients/option.js';
 import type { Preset } from '../lib/coefficients/presets.js';

@@ -1,5 +1,6 @@
-// `npx tsx scripts/cuda-report.ts`: what nvcc makes of the CUDA kernels, per architecture, as tables in Markdown. No GPU is needed. Status 1 where a
-// product spills or uses local memory, or where one of 16-bit elements lacks mma.sync, 16-byte cp.async or ldmatrix; 2 where that can't be told.
+// `npx tsx scripts/cuda-report.ts`: what nvcc makes of the CUDA kernels, per architecture, as tables in Markdown. No
+// GPU is needed. Status 1 where a product spills or uses local memory, or where one of 16-bit elements lacks mma.sync,
+// 16-byte cp.async or ldmatrix; 2 where that can't be told.
 import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -10,7 +11,10 @@ const root = join(__dirname, '..');
 // CMakeLists.txt's and its Release's, less those of the host's compiler and of the archive.
 const flags = ['-O3', '-DNDEBUG', '-std=c++17', '--fmad=false'];
 
-/** Of a multiprocessor, as CUDA's cuda_occupancy.h has them: bytes of shared memory, warps and blocks. Each has 65536 registers. */
+/**
+ * Of a multiprocessor, as CUDA's cuda_occupancy.h has them: bytes of shared memory, warps and blocks. Each has 65536
+ * registers.
+ */
 const limits: Readonly<Record<string, { shared: number; warps: number; blocks: number }>> = {
   '80': { shared: 164 << 10, warps: 64, blocks: 32 },
   '86': { shared: 100 << 10, warps: 48, blocks: 16 },
@@ -194,7 +198,10 @@ function missing([name, usages]: Kernel): string[] {
   );
 }
 
-/** Blocks that a multiprocessor holds at once, and what keeps it from holding more: registers, shared memory, warps or blocks. */
+/**
+ * Blocks that a multiprocessor holds at once, and what keeps it from holding more: registers, shared memory, warps or
+ * blocks.
+ */
 function occupancy(name: string, { architecture, registers, shared }: Usage): string {
   const most = limits[architecture]!;
   const warps = Math.ceil(launchOf(name).threads / 32);

@@ -6,9 +6,9 @@ export interface Interval {
 }
 
 /**
- * Encloses what every iteration can reach from [0, 1], each value moved by a share of up to `perturbation` either way: interval arithmetic with
- * bisection, and nothing taken from lib. Rounding is covered by widening every enclosure by 1e-13 of the terms' sizes, a hundred times what the
- * dozen operations of float64 can lose.
+ * Encloses what every iteration can reach from [0, 1], each value moved by a share of up to `perturbation` either way:
+ * interval arithmetic with bisection, and nothing taken from lib. Rounding is covered by widening every enclosure by
+ * 1e-13 of the terms' sizes, a hundred times what the dozen operations of float64 can lose.
  */
 export function enclosure(triples: readonly Triple[], perturbation: number): Interval[] {
   let reach = widen({ low: 0, high: 1 }, perturbation);
@@ -26,7 +26,10 @@ function widen({ low, high }: Interval, share: number): Interval {
   return { low: outwards(low, false) - 1e-15, high: outwards(high, true) + 1e-15 };
 }
 
-/** An upper bound of p on the interval that is at most 1e-9 too high: intervals that cannot hold more than a known value are dropped. */
+/**
+ * An upper bound of p on the interval that is at most 1e-9 too high: intervals that cannot hold more than a known value
+ * are dropped.
+ */
 function supremum(triple: Triple, { low, high }: Interval): number {
   let known = -Infinity;
   for (let i = 0; i <= 64; i++) known = Math.max(known, at(triple, low + ((high - low) * i) / 64));
@@ -40,7 +43,9 @@ function supremum(triple: Triple, { low, high }: Interval): number {
   return known + 1e-9;
 }
 
-/** Mean value form: p(x) is within p(middle) ± half the width · the greatest |p′|, and p′ within its own terms' range. */
+/**
+ * Mean value form: p(x) is within p(middle) ± half the width · the greatest |p′|, and p′ within its own terms' range.
+ */
 function bound([a, b, c]: Triple, { low, high }: Interval): number {
   const middle = (low + high) / 2;
   const far = Math.max(Math.abs(low), Math.abs(high));

@@ -8,7 +8,10 @@ export { relativeError } from '../scripts/common/numbers.js';
 // Jest's globals are slow to reach: a million of them take a second.
 const { cos, imul, log, PI, sqrt } = Math;
 
-/** Every device here, or the one that ROOT_OPTIMIZER_TEST_DEVICE names; REQUIRE_CUDA=1 makes the lack of a CUDA device a failure. */
+/**
+ * Every device here, or the one that ROOT_OPTIMIZER_TEST_DEVICE names; REQUIRE_CUDA=1 makes the lack of a CUDA device a
+ * failure.
+ */
 export function devicesUnderTest(): Device[] {
   const { cuda } = devices();
   const only = process.env['ROOT_OPTIMIZER_TEST_DEVICE'];

@@ -37,7 +37,8 @@ const version = '1';
 const mostSteps = 1e15;
 
 /**
- * Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and `<name>.expAvgSq`.
+ * Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and
+ * `<name>.expAvgSq`.
  * @param dataOf the parameter's own array, or what stands for it
  */
 export async function writeCheckpoint(
@@ -80,7 +81,8 @@ export async function writeCheckpoint(
 
 /**
  * Reads all of a file that belongs to these groups.
- * @throws RootError ERR_CHECKPOINT where it is not one of ours, or differs in names, shapes, algorithms or, if they are compared, settings
+ * @throws RootError ERR_CHECKPOINT where it is not one of ours, or differs in names, shapes, algorithms or, if they are
+ * compared, settings
  */
 export async function readCheckpoint(
   path: string,

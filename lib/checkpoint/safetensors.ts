@@ -5,8 +5,9 @@ import { messageOf, RootError } from '../errors.js';
 import { isRecord, product } from '../validate.js';
 
 /*
- * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded by spaces), then
- * the tensors without gaps, here all of float32. Every platform that the addon is built for is little-endian.
+ * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded
+ * by spaces), then the tensors without gaps, here all of float32. Every platform that the addon is built for is
+ * little-endian.
  */
 
 /** A tensor to be written; `values` is called when its turn comes, so that one at a time is in memory. */

@@ -22,7 +22,9 @@ import { isRecord } from '../validate.js';
 /** What shares coefficients: matrices of a shape, of a parameter, or of the parameters that share all settings. */
 export type CalibrateBy = 'shape' | 'parameter' | 'group';
 
-/** Errors are √(mean of (σ − 1)²) of the real momentum after the iterations: the distance to its polar factor over √m. */
+/**
+ * Errors are √(mean of (σ − 1)²) of the real momentum after the iterations: the distance to its polar factor over √m.
+ */
 export interface CalibratedParameter {
   readonly name: string;
   /** [rows, columns] of each of its matrices */
@@ -52,9 +54,9 @@ interface Matrix {
 const fixedPresets: readonly Preset[] = ['muon', 'paper', 'polar-express', 'cans', 'quintic'];
 
 /**
- * Fits coefficients to the momentum buffers of a checkpoint, clipped as a step clips its look-ahead (which a checkpoint lacks the gradient for). Real spectra
- * have weight 1, Gaussian ones of the same shapes weight 3: ROOT's paper mixes momentum with random matrices so, and it keeps the
- * fit from following the noise of one checkpoint.
+ * Fits coefficients to the momentum buffers of a checkpoint, clipped as a step clips its look-ahead (which a checkpoint
+ * lacks the gradient for). Real spectra have weight 1, Gaussian ones of the same shapes weight 3: ROOT's paper mixes
+ * momentum with random matrices so, and it keeps the fit from following the noise of one checkpoint.
  * @throws RootError ERR_CHECKPOINT where the file is not a checkpoint or holds no momentum
  */
 export async function calibrate(path: string, steps: number, by: CalibrateBy): Promise<CalibrationResult> {

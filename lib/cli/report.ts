@@ -18,7 +18,10 @@ svg { max-width: 100%; height: auto } text { fill: var(--text); font-size: 11px 
 .before { fill: var(--before) } .preset { fill: var(--preset); stroke: var(--preset) } .fit { fill: var(--fit); stroke: var(--fit) }
 path { fill: none !important; stroke-width: 1.6 } .steps { fill-opacity: 0.55; stroke: none } .key { font-weight: 600 } .key.fit { color: var(--fit) } .key.preset { color: var(--preset) }`;
 
-/** A page that needs no other file: for every parameter its spectrum before and after the iterations, and the maps that make the difference. */
+/**
+ * A page that needs no other file: for every parameter its spectrum before and after the iterations, and the maps that
+ * make the difference.
+ */
 export function calibrationReport({ parameters, calibration }: CalibrationResult, file: string): string {
   const sections = parameters.map((parameter) => section(parameter, calibration.steps)).join('\n');
   return `<!doctype html>

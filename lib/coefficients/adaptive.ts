@@ -16,8 +16,9 @@ const table: Readonly<Record<string, readonly number[]>> = adaptiveTable;
 const cache = new Map<string, readonly Triple[]>();
 
 /**
- * The triples of the preset `adaptive`: from the shipped table, from memory, or fitted now (tens of milliseconds). Depends only on the shorter and
- * the longer side and the number of iterations. After the tenth iteration (15x − 10x³ + 3x⁵)/8 repeats.
+ * The triples of the preset `adaptive`: from the shipped table, from memory, or fitted now (tens of milliseconds).
+ * Depends only on the shorter and the longer side and the number of iterations. After the tenth iteration (15x − 10x³ +
+ * 3x⁵)/8 repeats.
  */
 export function adaptiveTriples(rows: number, columns: number, steps: number): readonly Triple[] {
   const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];

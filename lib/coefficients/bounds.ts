@@ -13,11 +13,13 @@ export interface Bounds {
 const rounding = 1e-12;
 
 /**
- * The range of the composed map on [0, 1], where every value, the first and the last too, may be moved by a share of up to `perturbation` either way.
+ * The range of the composed map on [0, 1], where every value, the first and the last too, may be moved by a share of up
+ * to `perturbation` either way.
  *
- * Not an estimate: a continuous map takes an interval to an interval, and values are moved independently, so the values that can be reached after
- * an iteration fill the interval from the least to the most that its polynomial takes on the interval before it, each moved outwards. Their
- * extremes lie at the ends or where the derivative a + 3bx² + 5cx⁴ is 0. Rounding is covered by widening each interval.
+ * Not an estimate: a continuous map takes an interval to an interval, and values are moved independently, so the values
+ * that can be reached after an iteration fill the interval from the least to the most that its polynomial takes on the
+ * interval before it, each moved outwards. Their extremes lie at the ends or where the derivative a + 3bx² + 5cx⁴ is 0.
+ * Rounding is covered by widening each interval.
  */
 export function composedBounds(triples: readonly Triple[], perturbation = 0): Bounds {
   const outwards = 1 + perturbation + rounding;

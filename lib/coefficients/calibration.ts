@@ -11,7 +11,10 @@ export interface Calibration {
   readonly entries: readonly CalibrationEntry[];
 }
 
-/** For the matrices of the parameters `names`, or for all matrices of `shape`, either way up. Of two entries that fit, the one by name holds. */
+/**
+ * For the matrices of the parameters `names`, or for all matrices of `shape`, either way up. Of two entries that fit,
+ * the one by name holds.
+ */
 export interface CalibrationEntry {
   readonly names?: readonly string[];
   readonly shape?: readonly [rows: number, columns: number];

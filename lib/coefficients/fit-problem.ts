@@ -7,9 +7,10 @@ import type { Triple } from './triple.js';
 export const limits = Object.freeze({ most: 1.25, perturbation: 2 ** -8, mostPerturbed: 1.3 });
 
 /**
- * Every iteration maps [0, domain] into [0, 1], which moved outwards is [0, domain] again, but the last, which may reach `limits.most`. Any list of
- * triples can be scaled so, since a factor between two iterations changes nothing but the numbers that stand for it. It keeps the bound of
- * each iteration apart from those of the others: as one condition on the composed map it would bend too sharply for a descent to follow.
+ * Every iteration maps [0, domain] into [0, 1], which moved outwards is [0, domain] again, but the last, which may
+ * reach `limits.most`. Any list of triples can be scaled so, since a factor between two iterations changes nothing but
+ * the numbers that stand for it. It keeps the bound of each iteration apart from those of the others: as one condition
+ * on the composed map it would bend too sharply for a descent to follow.
  */
 export const domain = 1 + limits.perturbation;
 
@@ -19,8 +20,9 @@ export function ceiling(iteration: number, steps: number): number {
 }
 
 /**
- * The least value at a local minimum. Without it a fit is free to map to 0 what lies between the singular values of its spectrum. Early minima may
- * lie lower, since later iterations raise them, but not so low that the rounding of a product, 2⁻⁸ of its largest values, might pass 0.
+ * The least value at a local minimum. Without it a fit is free to map to 0 what lies between the singular values of its
+ * spectrum. Early minima may lie lower, since later iterations raise them, but not so low that the rounding of a
+ * product, 2⁻⁸ of its largest values, might pass 0.
  */
 function lowest(iteration: number, steps: number): number {
   let least = 0.3;
@@ -29,8 +31,8 @@ function lowest(iteration: number, steps: number): number {
 }
 
 /**
- * The residuals of a list of triples, as one point of 3·steps numbers: σ − 1 after them for every value of the spectrum, and what each iteration
- * exceeds its bounds by. Derivatives are exact.
+ * The residuals of a list of triples, as one point of 3·steps numbers: σ − 1 after them for every value of the
+ * spectrum, and what each iteration exceeds its bounds by. Derivatives are exact.
  */
 export class FitProblem {
   readonly #spectrum: Spectrum;
@@ -66,7 +68,8 @@ export class FitProblem {
 
   #addViolations(point: Float64Array, iteration: number, equations: NormalEquations, penalty: number): void {
     const critical = criticalPoints(tripleAt(point, iteration)).filter((x) => x < domain);
-    // The end counts where it is an extreme and only there, so that the residuals stay continuous as a critical point passes it.
+    // The end counts where it is an extreme and only there, so that the residuals stay continuous as a critical point
+    // passes it.
     const rising = critical.length !== 1;
     const peaks = [...critical.slice(0, 1), ...(rising ? [domain] : [])];
     const valleys = rising ? critical.slice(1) : [domain];

@@ -6,8 +6,9 @@ import type { Spectrum } from './spectra.js';
 import type { Triple } from './triple.js';
 
 /**
- * Weights of the squared violations of the bounds, one after the other, in units of the mean square error at the start. Lenient ones lead out
- * of local minima, strict ones keep to what the start has achieved; each finds the better fit for some shapes.
+ * Weights of the squared violations of the bounds, one after the other, in units of the mean square error at the start.
+ * Lenient ones lead out of local minima, strict ones keep to what the start has achieved; each finds the better fit for
+ * some shapes.
  */
 const ladders: readonly (readonly number[])[] = [
   [30, 1e3, 1e6],
@@ -17,12 +18,12 @@ const roughly = { iterations: 50, tolerance: 1e-4 };
 const finely = { iterations: 200, tolerance: 1e-9 };
 
 /**
- * A list of triples that minimises the mean square of σ − 1 after them over a spectrum, among those whose composed map stays within `limits`: the
- * best of the local minima that the starts and minimax lists lead to. The bounds hold for the numbers as they are returned, rounded to 6 digits.
- * Between iterations, values peak at 1.
+ * A list of triples that minimises the mean square of σ − 1 after them over a spectrum, among those whose composed map
+ * stays within `limits`: the best of the local minima that the starts and minimax lists lead to. The bounds hold for
+ * the numbers as they are returned, rounded to 6 digits. Between iterations, values peak at 1.
  *
- * Levenberg-Marquardt rather than a library: those on npm know no constraints (ml-levenberg-marquardt) or no derivatives, and the
- * composed map needs both.
+ * Levenberg-Marquardt rather than a library: those on npm know no constraints (ml-levenberg-marquardt) or no
+ * derivatives, and the composed map needs both.
  * @param starts lists of triples, none empty, shortened or extended by their last triple to `steps`
  */
 export function fitTriples(
@@ -99,7 +100,10 @@ function minimaxStarts(spectrum: Spectrum, steps: number): Triple[][] {
   return best(lists, spectrum, 3);
 }
 
-/** The same map, but that it takes every value for `domain` times as much, with each iteration's peak at its ceiling, the last one's at most there. */
+/**
+ * The same map, but that it takes every value for `domain` times as much, with each iteration's peak at its ceiling,
+ * the last one's at most there.
+ */
 function normalized(triples: readonly Triple[]): Triple[] {
   let reach = 1;
   return triples.map((triple, i) => {
@@ -112,8 +116,8 @@ function normalized(triples: readonly Triple[]): Triple[] {
 }
 
 /**
- * Rounded to 6 digits, each iteration scaled to take what the one before reaches with its numbers rounded; the last one by as much more as the bounds
- * still ask for.
+ * Rounded to 6 digits, each iteration scaled to take what the one before reaches with its numbers rounded; the last one
+ * by as much more as the bounds still ask for.
  */
 function bounded(triples: readonly Triple[]): Triple[] {
   let reach = domain;

@@ -2,9 +2,9 @@ import { criticalPoints, evaluate } from './bounds.js';
 import type { Triple } from './triple.js';
 
 /**
- * The list of triples whose composed map deviates least from 1 on [least, 1]: iteration by iteration the best odd quintic on what
- * the iterations before have left (arXiv 2505.16932, theorem 3.1). What they left is taken to begin no lower than a small share of its end, so that
- * no value falls to 0 in between.
+ * The list of triples whose composed map deviates least from 1 on [least, 1]: iteration by iteration the best odd
+ * quintic on what the iterations before have left (arXiv 2505.16932, theorem 3.1). What they left is taken to begin no
+ * lower than a small share of its end, so that no value falls to 0 in between.
  */
 export function minimaxTriples(least: number, cushion: number, steps: number): Triple[] {
   let [from, to] = [least, 1];
@@ -18,7 +18,10 @@ export function minimaxTriples(least: number, cushion: number, steps: number): T
   });
 }
 
-/** ax + bx³ + cx⁵ with the least greatest |1 − p(x)| on [from, to], by Remez' exchange: errors of equal size and alternating sign at four points. */
+/**
+ * ax + bx³ + cx⁵ with the least greatest |1 − p(x)| on [from, to], by Remez' exchange: errors of equal size and
+ * alternating sign at four points.
+ */
 function minimaxQuintic(from: number, to: number): Triple {
   // So flat that the extremes would not be told apart
   if (from > 0.97 * to) return contact((from + to) / 2);

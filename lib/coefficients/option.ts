@@ -8,8 +8,9 @@ import { type Preset, presetNames, presets } from './presets.js';
 import { checkTriple, checkTriples, type Triple } from './triple.js';
 
 /**
- * A preset's name, one triple for every iteration, a list of triples, an iteration each, or what `root-optimizer calibrate` has written (the
- * parsed JSON): triples by the names of parameters or by shapes, `adaptive` for what it does not hold.
+ * A preset's name, one triple for every iteration, a list of triples, an iteration each, or what `root-optimizer
+ * calibrate` has written (the parsed JSON): triples by the names of parameters or by shapes, `adaptive` for what it
+ * does not hold.
  */
 export type Coefficients = Preset | Triple | readonly Triple[] | Calibration;
 
@@ -71,7 +72,10 @@ export function boundedTriplesFor(
   return triples;
 }
 
-/** Three times what ROOT's published triples reach in five iterations; a direction that long would be no step of the optimizer any more. */
+/**
+ * Three times what ROOT's published triples reach in five iterations; a direction that long would be no step of the
+ * optimizer any more.
+ */
 const mostGrowth = 10;
 
 /** By how much rounding to an operand's precision moves a value, relative to it; float32's is too little to matter. */
@@ -105,7 +109,8 @@ function listFor(
 /**
  * The coefficients that a step would use for a matrix of `shape`, one triple an iteration.
  * @param shape two or more dimensions; more than two are read as [shape[0], the rest]
- * @param coefficients a preset's name, one triple, a list of triples, or a calibration, of which those by shape count here
+ * @param coefficients a preset's name, one triple, a list of triples, or a calibration, of which those by shape count
+ * here
  * @param steps number of iterations, 1 to 100; 5, the length of a longer list, or those of a calibration, if absent
  * @throws RootError ERR_INVALID_ARGUMENT
  */

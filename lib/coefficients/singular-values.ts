@@ -15,10 +15,12 @@ const probes = 4;
 const lanczosSteps = 64;
 
 /**
- * Up to 1024 rows or columns: square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the largest, in m²n + 9m³ operations (of
- * 512 × 512 about a second, of 1024 × 1024 about eight). Beyond: nodes and weights of stochastic Lanczos quadrature, 4 random signs of 64 steps, in
- * 1024mn operations. Smallest values are resolved worst: errors of what iterations return came out within 2 % for decaying and wide matrices of 1100 and
- * 2048, within 15 % for Gaussian square ones; errors predicted from the spectrum of what goes in within 16 %, and 40 % where it falls as 1/i.
+ * Up to 1024 rows or columns: square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the
+ * largest, in m²n + 9m³ operations (of 512 × 512 about a second, of 1024 × 1024 about eight). Beyond: nodes and weights
+ * of stochastic Lanczos quadrature, 4 random signs of 64 steps, in 1024mn operations. Smallest values are resolved
+ * worst: errors of what iterations return came out within 2 % for decaying and wide matrices of 1100 and 2048, within
+ * 15 % for Gaussian square ones; errors predicted from the spectrum of what goes in within 16 %, and 40 % where it
+ * falls as 1/i.
  * @param x row-major
  */
 export function singularValues(x: Float32Array, rows: number, columns: number): SingularValues {
@@ -61,7 +63,10 @@ function estimated(x: Float32Array, rows: number, columns: number): SingularValu
   return { values, weights, exact: false };
 }
 
-/** Gauss' quadrature of the spectral measure of a symmetric operator at `start`; every basis vector is orthogonalised against all before, twice. */
+/**
+ * Gauss' quadrature of the spectral measure of a symmetric operator at `start`; every basis vector is orthogonalised
+ * against all before, twice.
+ */
 function lanczos(
   apply: (vector: Float64Array) => Float64Array,
   start: Float64Array,

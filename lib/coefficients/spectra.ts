@@ -1,8 +1,8 @@
 import { expected } from '../errors.js';
 
 /**
- * A distribution of singular values: value i has weight i; weights sum to 1. Of a matrix of m rows (m ≤ n) that is divided by its
- * Frobenius norm, so that the mean square is 1/m.
+ * A distribution of singular values: value i has weight i; weights sum to 1. Of a matrix of m rows (m ≤ n) that is
+ * divided by its Frobenius norm, so that the mean square is 1/m.
  */
 export interface Spectrum {
   readonly values: readonly number[];
@@ -16,14 +16,14 @@ const nodeCount = 64;
 const exponents: readonly number[] = Array.from({ length: 11 }, (_, i) => 0.5 + i / 20);
 
 /**
- * Random : decaying, as ROOT's paper (arXiv 2511.20626) mixes random matrices with real momentum. Decay stands for the real part: momentum of
- * transformers falls off like i^−0.5 to i^−1.
+ * Random : decaying, as ROOT's paper (arXiv 2511.20626) mixes random matrices with real momentum. Decay stands for the
+ * real part: momentum of transformers falls off like i^−0.5 to i^−1.
  */
 export const mixtureWeights = Object.freeze({ gaussian: 3, decaying: 1 });
 
 /**
- * Of a matrix of independent normal values, by the Marchenko-Pastur law: 64 nodes of a quadrature that is denser towards 0, where the map is
- * steepest; for m ≤ 8 rows, where the law itself would exceed 1, its quantiles (i − ½)/m.
+ * Of a matrix of independent normal values, by the Marchenko-Pastur law: 64 nodes of a quadrature that is denser
+ * towards 0, where the map is steepest; for m ≤ 8 rows, where the law itself would exceed 1, its quantiles (i − ½)/m.
  */
 export function gaussianSpectrum(rows: number, columns: number): Spectrum {
   const [m, n] = ordered(rows, columns);
@@ -32,8 +32,8 @@ export function gaussianSpectrum(rows: number, columns: number): Spectrum {
 }
 
 /*
- * An eigenvalue of XXᵀ/n is 1 + r² − 2r·cos φ with r² = m/n, and φ in [0, π] has the density 2/π · sin²φ / (1 + r² − 2r·cos φ):
- * smooth, also for r = 1, where that of the eigenvalue itself is not bounded.
+ * An eigenvalue of XXᵀ/n is 1 + r² − 2r·cos φ with r² = m/n, and φ in [0, π] has the density 2/π · sin²φ / (1 + r² −
+ * 2r·cos φ): smooth, also for r = 1, where that of the eigenvalue itself is not bounded.
  */
 function eigenvalue(r: number, phi: number): number {
   // 1 − cos φ without cancellation
@@ -91,8 +91,8 @@ function powers(groups: readonly (readonly [number, number])[], p: number): Spec
 }
 
 /**
- * At most 64 nodes, equally far from each other on a logarithmic axis, each the root mean square of what it stands for; the lowest also for what is less
- * than 1e-7 of the greatest.
+ * At most 64 nodes, equally far from each other on a logarithmic axis, each the root mean square of what it stands for;
+ * the lowest also for what is less than 1e-7 of the greatest.
  */
 export function binned({ values, weights }: Spectrum): Spectrum {
   const greatest = values.reduce((a, b) => Math.max(a, b));
@@ -123,8 +123,8 @@ export function defaultSpectrum(rows: number, columns: number): Spectrum {
 }
 
 /**
- * With a thousandth of the weight for a spectrum that is uniform on a logarithmic axis from 0.05/m to 1. Where a spectrum is easy, many maps serve it
- * equally well; this chooses one that serves longer tails too.
+ * With a thousandth of the weight for a spectrum that is uniform on a logarithmic axis from 0.05/m to 1. Where a
+ * spectrum is easy, many maps serve it equally well; this chooses one that serves longer tails too.
  */
 export function withTail(spectrum: Spectrum, rows: number, columns: number): Spectrum {
   const [m] = ordered(rows, columns);

@@ -3,7 +3,10 @@ import { Optimizer } from './base.js';
 import type { GroupOptions } from './groups.js';
 import type { AdamWOptions } from './options.js';
 
-/** AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it: decoupled weight decay, bias correction, `eps` added to the root. */
+/**
+ * AdamW (arXiv 1711.05101) as torch.optim.AdamW computes it: decoupled weight decay, bias correction, `eps` added to
+ * the root.
+ */
 export class AdamW extends Optimizer {
   /**
    * @param params a flat list, or groups with settings of their own, of parameters of any shape

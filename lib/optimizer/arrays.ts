@@ -9,7 +9,8 @@ export interface Arrays {
 }
 
 /**
- * The parameters' arrays as they are now, whole and apart: none detached, and nothing that a step writes shares memory with anything else.
+ * The parameters' arrays as they are now, whole and apart: none detached, and nothing that a step writes shares memory
+ * with anything else.
  * @param previous what the last check returned, to look for shared memory only where an array was replaced since
  */
 export function checkArrays(parameters: readonly Parameter[], previous?: Arrays): Arrays {

@@ -25,7 +25,10 @@ export interface StepReport {
 export interface OrthogonalState {
   readonly step: number;
   readonly momentumBuffer: Float32Array;
-  /** ε of the last step for the first matrix; null where clipping is off or before the first step; 0 where it was 0 and nothing was clipped. */
+  /**
+   * ε of the last step for the first matrix; null where clipping is off or before the first step; 0 where it was 0 and
+   * nothing was clipped.
+   */
   readonly threshold: number | null;
   /** The same for every matrix of the parameter. */
   readonly thresholds: readonly (number | null)[];
@@ -40,7 +43,10 @@ export interface AdamWState {
 
 export type ParameterState = OrthogonalState | AdamWState;
 
-/** Where a CUDA device keeps a parameter: addresses of as many float32 values as the parameter has, and the stream that steps run in. */
+/**
+ * Where a CUDA device keeps a parameter: addresses of as many float32 values as the parameter has, and the stream that
+ * steps run in.
+ */
 export interface DeviceMemory {
   readonly data: bigint;
   readonly grad: bigint;
@@ -53,7 +59,10 @@ type Task = 'step' | 'save' | 'load' | 'transfer';
 /** Parameters that a step, a save or a load of some optimizer is busy with. */
 const inUse = new WeakSet<Parameter>();
 
-/** What `Root`, `Muon` and `AdamW` have in common: they differ in the algorithm of a group that names none, and in defaults. */
+/**
+ * What `Root`, `Muon` and `AdamW` have in common: they differ in the algorithm of a group that names none, and in
+ * defaults.
+ */
 export abstract class Optimizer {
   /** The groups as given, then those that routing added (see `GroupOptions`); schedules write here. */
   readonly paramGroups: readonly ParamGroup[];
@@ -97,10 +106,12 @@ export abstract class Optimizer {
   }
 
   /**
-   * One step for every parameter: reads `grad`, updates `data` in place, off the event loop. It happens whole or not at all.
+   * One step for every parameter: reads `grad`, updates `data` in place, off the event loop. It happens whole or not at
+   * all.
    *
-   * Until the promise settles both arrays belong to the step: reading or writing them shows or causes a mixture, and transferring
-   * them to another thread can end the process (Node-API cannot pin their memory; a SharedArrayBuffer's cannot go away).
+   * Until the promise settles both arrays belong to the step: reading or writing them shows or causes a mixture, and
+   * transferring them to another thread can end the process (Node-API cannot pin their memory; a SharedArrayBuffer's
+   * cannot go away).
    * @throws RootError ERR_NON_FINITE naming the parameters, ERR_BUSY, ERR_DISPOSED, ERR_INVALID_ARGUMENT or
    * ERR_SHAPE_MISMATCH for arrays that were detached or share memory, ERR_OUT_OF_MEMORY, ERR_CUDA
    */
@@ -126,16 +137,20 @@ export abstract class Optimizer {
     return this.#report(gradients, rejected);
   }
 
-  /** Bytes that the optimizer holds on its device: state, the scratch memory that steps so far have needed, and on CUDA data and gradients. */
+  /**
+   * Bytes that the optimizer holds on its device: state, the scratch memory that steps so far have needed, and on CUDA
+   * data and gradients.
+   */
   get memoryBytes(): number {
     this.#checkIdle();
     return guard(() => this.#native.memoryBytes);
   }
 
   /**
-   * Where the device keeps a parameter, for those who compute gradients there: with `hostSync: 'manual'` a step reads `grad` and updates
-   * `data` in place. Addresses hold until `dispose`.
-   * @throws RootError ERR_DEVICE_UNAVAILABLE on the CPU, ERR_INVALID_ARGUMENT for a parameter that is not this optimizer's, ERR_DISPOSED
+   * Where the device keeps a parameter, for those who compute gradients there: with `hostSync: 'manual'` a step reads
+   * `grad` and updates `data` in place. Addresses hold until `dispose`.
+   * @throws RootError ERR_DEVICE_UNAVAILABLE on the CPU, ERR_INVALID_ARGUMENT for a parameter that is not this
+   * optimizer's, ERR_DISPOSED
    */
   deviceMemory(parameter: Parameter): DeviceMemory {
     this.#checkLive();
@@ -150,14 +165,18 @@ export abstract class Optimizer {
   }
 
   /**
-   * Brings every parameter's `data` from the device to the host; it is there already on the CPU and with `hostSync: 'step'`.
+   * Brings every parameter's `data` from the device to the host; it is there already on the CPU and with `hostSync:
+   * 'step'`.
    * @throws RootError ERR_BUSY, ERR_DISPOSED, ERR_CUDA, those for arrays as in `step`
    */
   async readParameters(): Promise<void> {
     await this.#exclusively('transfer', () => this.#transfer('readParameters'));
   }
 
-  /** Takes every parameter's `data` to the device: what was written to it on the host since. Gradients stay as they are there. */
+  /**
+   * Takes every parameter's `data` to the device: what was written to it on the host since. Gradients stay as they are
+   * there.
+   */
   async writeParameters(): Promise<void> {
     await this.#exclusively('transfer', () => this.#transfer('writeParameters'));
   }
@@ -182,8 +201,8 @@ export abstract class Optimizer {
   }
 
   /**
-   * Writes data, state, the number of steps and the settings to a safetensors file, atomically: a failure leaves an older file
-   * whole. Until the promise settles a step throws ERR_BUSY.
+   * Writes data, state, the number of steps and the settings to a safetensors file, atomically: a failure leaves an
+   * older file whole. Until the promise settles a step throws ERR_BUSY.
    * @throws RootError ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
    */
   async save(path: string): Promise<void> {
@@ -197,9 +216,9 @@ export abstract class Optimizer {
   }
 
   /**
-   * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting but
-   * `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they are. Where a CUDA device
-   * fails meanwhile the optimizer is disposed of.
+   * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
+   * but `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they
+   * are. Where a CUDA device fails meanwhile the optimizer is disposed of.
    * @returns the number of steps that had been applied when the file was saved
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
@@ -223,7 +242,10 @@ export abstract class Optimizer {
     });
   }
 
-  /** Frees state and scratch memory, after a running step has ended. Idempotent; every other method throws ERR_DISPOSED afterwards. */
+  /**
+   * Frees state and scratch memory, after a running step has ended. Idempotent; every other method throws ERR_DISPOSED
+   * afterwards.
+   */
   dispose(): void {
     this.#disposed = true;
     guard(() => this.#native.dispose());

@@ -23,14 +23,14 @@ export type MuonGroup = GroupOf<'muon'> & MuonSettings;
 export type AdamWGroup = GroupOf<'adamw'> & AdamWSettings;
 
 /**
- * Parameters that are updated by the same settings. Live: what is written to it holds from the next step on, and is checked as it
- * is written. Compound values (`threshold`, `betas`, `coefficients`) are replaced whole.
+ * Parameters that are updated by the same settings. Live: what is written to it holds from the next step on, and is
+ * checked as it is written. Compound values (`threshold`, `betas`, `coefficients`) are replaced whole.
  */
 export type ParamGroup = RootGroup | MuonGroup | AdamWGroup;
 
 /**
- * A group as it is given to an optimizer; what is absent comes from the optimizer's options. Without `algorithm` it is the
- * optimizer's own, and parameters with fewer than two dimensions go to AdamW.
+ * A group as it is given to an optimizer; what is absent comes from the optimizer's options. Without `algorithm` it is
+ * the optimizer's own, and parameters with fewer than two dimensions go to AdamW.
  */
 export type GroupOptions = { params: readonly Parameter[] } & (
   | ({ algorithm?: 'root' | undefined } & Given<RootSettings>)
@@ -41,8 +41,8 @@ export type GroupOptions = { params: readonly Parameter[] } & (
 const algorithmRule = oneOf('root', 'muon', 'adamw');
 
 /**
- * The groups of an optimizer of `algorithm`: those given, in their order, then one of AdamW for each that mixes in parameters with
- * fewer than two dimensions. A flat list is one group.
+ * The groups of an optimizer of `algorithm`: those given, in their order, then one of AdamW for each that mixes in
+ * parameters with fewer than two dimensions. A flat list is one group.
  */
 export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: Defaults): readonly ParamGroup[] {
   if (!Array.isArray(params) || params.length === 0)

@@ -3,10 +3,14 @@ import { Optimizer } from './base.js';
 import type { GroupOptions } from './groups.js';
 import type { MuonOptions } from './options.js';
 
-/** Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping. The momentum buffer accumulates: M ← μM + G. */
+/**
+ * Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping. The momentum buffer
+ * accumulates: M ← μM + G.
+ */
 export class Muon extends Optimizer {
   /**
-   * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to AdamW
+   * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to
+   * AdamW
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
    */
   constructor(params: readonly Parameter[] | readonly GroupOptions[], options: MuonOptions = {}) {

@@ -53,12 +53,15 @@ export interface DeviceOptions {
   device?: Device | undefined;
   /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
   threads?: number | undefined;
-  /** Of gradients: `error`, the default, throws ERR_NON_FINITE; `skip` leaves the step out and reports so. Either way nothing changes. */
+  /**
+   * Of gradients: `error`, the default, throws ERR_NON_FINITE; `skip` leaves the step out and reports so. Either way
+   * nothing changes.
+   */
   nonFinite?: 'error' | 'skip' | undefined;
   /**
-   * On CUDA, when host arrays and the device's copies of them are made equal. `step`, the default: a step takes `grad`, and `data` where it
-   * was changed, to the device and brings `data` back. `manual`: it works on the device's copies (see `deviceMemory`), and
-   * `readParameters` and `writeParameters` copy. Without effect on the CPU.
+   * On CUDA, when host arrays and the device's copies of them are made equal. `step`, the default: a step takes `grad`,
+   * and `data` where it was changed, to the device and brings `data` back. `manual`: it works on the device's copies
+   * (see `deviceMemory`), and `readParameters` and `writeParameters` copy. Without effect on the CPU.
    */
   hostSync?: HostSync | undefined;
 }
@@ -68,9 +71,10 @@ export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   /** Of the parameters that AdamW updates. */
   adamw?: Given<AdamWSettings> | undefined;
   /**
-   * Of the Newton-Schulz products: on CUDA `float16`, the default, `bfloat16` or `float32`. The CPU computes in `float32` unless it is asked for
-   * `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up to twice as fast, with errors near one
-   * percent on matrices of full rank, and many times that on others. Coefficients that its rounding can send astray are refused.
+   * Of the Newton-Schulz products: on CUDA `float16`, the default, `bfloat16` or `float32`. The CPU computes in
+   * `float32` unless it is asked for `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up
+   * to twice as fast, with errors near one percent on matrices of full rank, and many times that on others.
+   * Coefficients that its rounding can send astray are refused.
    */
   precision?: Precision | undefined;
 }
@@ -138,7 +142,10 @@ const rootDefaults = {
   lrScale: 'rms',
 };
 
-/** What holds where a group gives no value of its own; `steps` may be absent, since it depends on the group's `coefficients`. */
+/**
+ * What holds where a group gives no value of its own; `steps` may be absent, since it depends on the group's
+ * `coefficients`.
+ */
 export type Defaults = Readonly<Record<Algorithm, Readonly<Record<string, unknown>>>>;
 
 export interface ResolvedOptions {

@@ -4,15 +4,16 @@ import type { GroupOptions } from './groups.js';
 import type { RootOptions } from './options.js';
 
 /**
- * ROOT (arXiv 2511.20626): Muon whose momentum matrices are clipped at a quantile of their absolute values before they are
- * orthogonalised. For a matrix θ of m × n with gradient G:
+ * ROOT (arXiv 2511.20626): Muon whose momentum matrices are clipped at a quantile of their absolute values before they
+ * are orthogonalised. For a matrix θ of m × n with gradient G:
  *
- * M ← μM + G; U = G + μM (or M without `nesterov`); ε = scale · quantile of |U|; B = clamp(U, −ε, ε), or U where ε is 0;
- * X = Newton-Schulz of B; θ ← (1 − lr·λ)θ − lr·s·X with the scale s of `lrScale`.
+ * M ← μM + G; U = G + μM (or M without `nesterov`); ε = scale · quantile of |U|; B = clamp(U, −ε, ε), or U where ε is
+ * 0; X = Newton-Schulz of B; θ ← (1 − lr·λ)θ − lr·s·X with the scale s of `lrScale`.
  */
 export class Root extends Optimizer {
   /**
-   * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to AdamW
+   * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to
+   * AdamW
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
    */
   constructor(params: readonly Parameter[] | readonly GroupOptions[], options: RootOptions = {}) {

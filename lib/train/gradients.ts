@@ -32,8 +32,8 @@ export class GradientSum {
 }
 
 /**
- * Scales all gradients by one factor, so that their common Euclidean norm is at most `most`. Gradients that are not finite stay
- * as they are, for the optimizer to find.
+ * Scales all gradients by one factor, so that their common Euclidean norm is at most `most`. Gradients that are not
+ * finite stay as they are, for the optimizer to find.
  * @returns the norm before
  */
 export function clipGradients(parameters: readonly Parameter[], most: number): number {

@@ -14,11 +14,11 @@ const inTraining = new WeakSet<Optimizer>();
 /**
  * Trains a model: `steps` times it lets the model fill the gradients, sets the learning rates, and steps the optimizer.
  *
- * However it ends, between two steps or by an error, parameters and optimizer are as the last whole step left them, learning
- * rates are those before the schedule, files are closed and the iterator of `batches` is told so.
- * @throws RootError ERR_INVALID_ARGUMENT for options, before anything starts, for metrics that cannot be written and for
- * gradients that were taken away; ERR_BUSY where another `train` has not done with the optimizer; what the optimizer throws;
- * whatever the model, `batches`, `evaluate` or `onStep` throw
+ * However it ends, between two steps or by an error, parameters and optimizer are as the last whole step left them,
+ * learning rates are those before the schedule, files are closed and the iterator of `batches` is told so.
+ * @throws RootError ERR_INVALID_ARGUMENT for options, before anything starts, for metrics that cannot be written and
+ * for gradients that were taken away; ERR_BUSY where another `train` has not done with the optimizer; what the
+ * optimizer throws; whatever the model, `batches`, `evaluate` or `onStep` throw
  */
 export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainResult> {
   const run = prepareTraining(options);

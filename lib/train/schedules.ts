@@ -8,9 +8,15 @@ export type Schedule = (step: number) => number;
 export type ScheduleKind = 'cosine' | 'linear' | 'constant';
 
 export interface ScheduleOptions {
-  /** Steps that the factor rises over, in equal parts from 1 / `warmup` in step 1 to 1 in step `warmup`; default 0: it starts at 1. */
+  /**
+   * Steps that the factor rises over, in equal parts from 1 / `warmup` in step 1 to 1 in step `warmup`; default 0: it
+   * starts at 1.
+   */
   warmup?: number | undefined;
-  /** What the factor falls to, in [0, 1]; default 0. Reached just after the last step, so that no step is lost on a rate of zero. */
+  /**
+   * What the factor falls to, in [0, 1]; default 0. Reached just after the last step, so that no step is lost on a rate
+   * of zero.
+   */
   floor?: number | undefined;
 }
 
@@ -26,7 +32,8 @@ const descents: Readonly<Record<ScheduleKind, (done: number) => number>> = {
 };
 
 /**
- * A learning-rate schedule of `steps` steps: a linear warm-up, then what `kind` says. Pure: the same step gives the same factor.
+ * A learning-rate schedule of `steps` steps: a linear warm-up, then what `kind` says. Pure: the same step gives the
+ * same factor.
  * @param steps the last step; after it the factor stays where it has come to
  * @returns a function from a step (an integer from 1) to a factor in [0, 1]
  * @throws RootError ERR_INVALID_ARGUMENT

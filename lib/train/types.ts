@@ -8,7 +8,8 @@ import type { Schedule, ScheduleKind, ScheduleOptions } from './schedules.js';
 export interface Model<Batch> {
   readonly parameters: readonly Parameter[];
   /**
-   * Fills `grad` of every parameter (writing or adding: they come as zeros) with the gradient of the mean loss over `batch`.
+   * Fills `grad` of every parameter (writing or adding: they come as zeros) with the gradient of the mean loss over
+   * `batch`.
    * @returns the loss
    */
   lossAndGradients(batch: Batch): number | Promise<number>;
@@ -30,14 +31,16 @@ export interface TrainOptions<Batch> {
   /** Optimizer steps to take. */
   steps: number;
   /**
-   * What the groups' own learning rates are multiplied by: a name, a name with `warmup` and `floor`, or a function of the step
-   * (from 1) with values in [0, 1]. Written to `paramGroups[i].lr`, which is as it was when `train` returns. Default: none, which
-   * leaves the rates to whoever sets them, `onStep` for example.
+   * What the groups' own learning rates are multiplied by: a name, a name with `warmup` and `floor`, or a function of
+   * the step (from 1) with values in [0, 1]. Written to `paramGroups[i].lr`, which is as it was when `train` returns.
+   * Default: none, which leaves the rates to whoever sets them, `onStep` for example.
    */
   schedule?: ScheduleKind | ({ kind: ScheduleKind } & ScheduleOptions) | Schedule | undefined;
   /** Batches a step, whose gradients and losses are averaged; default 1. */
   accumulation?: number | undefined;
-  /** The largest Euclidean norm that all gradients together may have, else they are scaled down to it; default: none. */
+  /**
+   * The largest Euclidean norm that all gradients together may have, else they are scaled down to it; default: none.
+   */
   clipNorm?: number | null | undefined;
   evaluate?: Evaluation | undefined;
   /** A bar with loss, learning rate and time left; where there is no terminal, a line every so often. Default false. */
@@ -64,8 +67,8 @@ export interface StepMetrics {
   /** Euclidean, of all gradients together before clipping; with `clipNorm` only. */
   readonly gradNorm?: number;
   /**
-   * What `evaluate` gave after this step, where it ran. Where only then it turns out that this step was the last, it is in the
-   * history alone.
+   * What `evaluate` gave after this step, where it ran. Where only then it turns out that this step was the last, it is
+   * in the history alone.
    */
   readonly evaluation?: number;
   /** From asking for the first batch to the end of the optimizer's step; evaluation is not in it. */

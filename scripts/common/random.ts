@@ -2,8 +2,8 @@
 export type Random = () => number;
 
 /**
- * The generator sfc32 of PractRand, seeded through SplitMix32. The same seed and purpose give the same numbers, other purposes
- * unrelated ones, so that drawing more for one does not change another.
+ * The generator sfc32 of PractRand, seeded through SplitMix32. The same seed and purpose give the same numbers, other
+ * purposes unrelated ones, so that drawing more for one does not change another.
  */
 export function makeRandom(seed: number, purpose: string): Random {
   let mixed = seed | 0;

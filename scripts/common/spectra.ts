@@ -1,4 +1,7 @@
-/** Dense matrices of known singular values and vectors, whose image under the Newton-Schulz iteration is known in float64 as well. */
+/**
+ * Dense matrices of known singular values and vectors, whose image under the Newton-Schulz iteration is known in
+ * float64 as well.
+ */
 import type { Triple } from '../../lib/index.js';
 
 /** `length` singular values in descending order, of a matrix whose longer side is `aspect` times the shorter one. */
@@ -14,7 +17,9 @@ export const spectra: Readonly<Record<string, (length: number, aspect: number) =
   'condition 1e6': (length) => Array.from({ length }, (_, i) => 10 ** ((-6 * i) / Math.max(1, length - 1))),
 };
 
-/** Those of a Gaussian matrix, by the law that they follow as it grows, times a factor that its Frobenius norm removes. */
+/**
+ * Those of a Gaussian matrix, by the law that they follow as it grows, times a factor that its Frobenius norm removes.
+ */
 function marchenkoPastur(length: number, aspect: number): number[] {
   const y = 1 / aspect;
   const [low, high] = [(1 - Math.sqrt(y)) ** 2, (1 + Math.sqrt(y)) ** 2];

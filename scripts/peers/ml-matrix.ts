@@ -1,4 +1,7 @@
-/** A peer of `npm run bench:peers`: the iteration in plain JavaScript, with ml-matrix. Takes a request a line, answers with a line of JSON. */
+/**
+ * A peer of `npm run bench:peers`: the iteration in plain JavaScript, with ml-matrix. Takes a request a line, answers
+ * with a line of JSON.
+ */
 import { createInterface } from 'node:readline';
 import { Matrix } from 'ml-matrix';
 import { milliseconds } from '../bench/measure/turns.js';

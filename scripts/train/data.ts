@@ -25,7 +25,8 @@ export interface Batch {
 export class DataError extends Error {}
 
 /**
- * Reads a file, or all files of a folder but hidden and binary ones; by default the declarations that come with TypeScript.
+ * Reads a file, or all files of a folder but hidden and binary ones; by default the declarations that come with
+ * TypeScript.
  * @param context the length of the windows that the text has to hold
  * @throws DataError
  */

@@ -16,8 +16,8 @@ export interface ModelShape {
 type Arrays = Record<string, np.Array>;
 
 /**
- * A small GPT: token and position embeddings; per layer causal attention and an MLP with squared ReLU, each behind an RMSNorm
- * and around a residual; a norm and a linear head. Weights of linear maps are [out, in].
+ * A small GPT: token and position embeddings; per layer causal attention and an MLP with squared ReLU, each behind an
+ * RMSNorm and around a residual; a norm and a linear head. Weights of linear maps are [out, in].
  *
  * jax-js frees an array at its last use: every use but that one takes `.ref`.
  */
@@ -129,8 +129,9 @@ export class Gpt implements Model<Batch> {
   }
 
   /**
-   * The same as `nn.dotProductAttention` with `isCausal`, but twice as fast forward: the weights are divided by their sum after
-   * the product with the values, and after its transposition, which keeps jax-js from computing them anew for every value.
+   * The same as `nn.dotProductAttention` with `isCausal`, but twice as fast forward: the weights are divided by their
+   * sum after the product with the values, and after its transposition, which keeps jax-js from computing them anew for
+   * every value.
    */
   #attention(qkv: np.Array): np.Array {
     const { context, width, heads } = this.shape;

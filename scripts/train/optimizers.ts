@@ -5,7 +5,8 @@ export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
 
 /**
- * The best of the sweeps in docs/experiments.md. AdamW's is also what embeddings, head and norms are trained with everywhere.
+ * The best of the sweeps in docs/experiments.md. AdamW's is also what embeddings, head and norms are trained with
+ * everywhere.
  */
 export const learningRates: Readonly<Record<OptimizerName, number>> = {
   root: 1.4e-2,

@@ -8,7 +8,9 @@ export interface Orthogonality {
   readonly matrix: string;
   /** The distance to the polar factor, ‖X − UVᵀ‖ / √m. */
   readonly error: number;
-  /** Singular values, descending, of what went into the iterations, divided by its Frobenius norm, and of what came out. */
+  /**
+   * Singular values, descending, of what went into the iterations, divided by its Frobenius norm, and of what came out.
+   */
   readonly spectra?: { readonly before: readonly number[]; readonly after: readonly number[] };
 }
 

@@ -66,7 +66,8 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
       onStep: async (metrics) => {
         result.history.push(metrics);
         if (metrics.step === 1 || metrics.evaluation !== undefined) {
-          // A square matrix and a tall one, which iterations serve differently; measuring all would take a tenth of the time.
+          // A square matrix and a tall one, which iterations serve differently; measuring all would take a tenth of the
+          // time.
           for (const [i, parameter] of model.hidden.slice(-3, -1).entries()) {
             const measured = await measureOrthogonality(
               optimizer,

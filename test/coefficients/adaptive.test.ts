@@ -35,7 +35,10 @@ function expectBounded(triples: readonly Triple[]): void {
   }
 }
 
-/** √(mean of (σ − 1)²) over all singular values: Gaussian ones by the Marchenko-Pastur law, decaying ones counted one by one. */
+/**
+ * √(mean of (σ − 1)²) over all singular values: Gaussian ones by the Marchenko-Pastur law, decaying ones counted one by
+ * one.
+ */
 function exactErrors(
   [m, n]: readonly [number, number],
   triples: readonly Triple[],
@@ -111,7 +114,8 @@ test('4 iterations are no worse than 5 of muon, but for large matrices that are 
   for (const [m, n] of shapes) {
     const four = exactErrors([m, n], adaptiveTriples(m, n, 4)).mixture;
     const five = exactErrors([m, n], newtonSchulzCoefficients([m, n], 'muon', 5)).mixture;
-    // With values kept within [0, 1] and away from 0 no quintic rises by more than 4.24 times x, so that four cannot lift what five of muon lift.
+    // With values kept within [0, 1] and away from 0 no quintic rises by more than 4.24 times x, so that four cannot
+    // lift what five of muon lift.
     const large = m >= 1024 && (n === m || m === 8192 || m * 16 === n);
     expect(four / five).toBeLessThan(large ? 1.13 : 1);
   }

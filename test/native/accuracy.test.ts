@@ -40,8 +40,8 @@ const limits: Record<Precision, { usual: number; preset: number }> = {
   bfloat16: { usual: 3e-2, preset: 0.1 },
 };
 /**
- * The same for matrices of lower rank than size, or nearly so: whatever rounds the matrix itself puts something into every direction, and the
- * iteration raises it a few hundred times.
+ * The same for matrices of lower rank than size, or nearly so: whatever rounds the matrix itself puts something into
+ * every direction, and the iteration raises it a few hundred times.
  */
 const deficient: typeof limits = {
   float32: { usual: 1e-4, preset: 1e-3 },

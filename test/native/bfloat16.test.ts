@@ -96,7 +96,8 @@ test('the plan: the standard form near squares, else the Gram form, whose square
 });
 
 whereAvailable('products in bfloat16', () => {
-  // Odd lengths, whose last word is half empty, and edges of tiles (8), vectors (16), panels (48) and blocks (96, 192); both forms.
+  // Odd lengths, whose last word is half empty, and edges of tiles (8), vectors (16), panels (48) and blocks (96, 192);
+  // both forms.
   const shapes = [
     [1, 1],
     [1, 2],
@@ -184,7 +185,8 @@ whereAvailable('products in bfloat16', () => {
     }
   });
 
-  // Q stands for 1 in the directions that X has, and for as much as the coefficients grow by in all others: rounding that must not reach the 1.
+  // Q stands for 1 in the directions that X has, and for as much as the coefficients grow by in all others: rounding
+  // that must not reach the 1.
   const lowRank: Record<string, (length: number) => number[]> = {
     'rank 1': (length) => Array.from({ length }, (_, i) => (i < 1 ? 1 : 0)),
     'rank 4': (length) => Array.from({ length }, (_, i) => (i < 4 ? 1 : 0)),

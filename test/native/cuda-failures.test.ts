@@ -49,7 +49,9 @@ onEmulator('what there is instead of a device', () => {
   });
 });
 
-/** Every optimizer takes three steps or fails; what is then left is compared with what steps that did not fail leave. */
+/**
+ * Every optimizer takes three steps or fails; what is then left is compared with what steps that did not fail leave.
+ */
 const trial = `
   const values = (size, seed) => Float32Array.from({ length: size }, (_, i) => Math.sin(i * 12.9898 + seed));
   const make = () => [[6, 10], [6, 10], [12, 4], [60000]].map((shape, i) => new Parameter({ name: 'w' + i, shape, data: values(shape.reduce((a, b) => a * b), i) }));

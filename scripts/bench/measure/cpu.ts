@@ -54,7 +54,9 @@ export interface Work {
 
 const rounds = 7;
 
-/** Measures in a process of its own: the addon chooses its kernels once. Undefined where the processor lacks the set. */
+/**
+ * Measures in a process of its own: the addon chooses its kernels once. Undefined where the processor lacks the set.
+ */
 export function measureSet(set: string, work: Work): Measured | undefined {
   const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };
   const args = [...process.execArgv, __filename, JSON.stringify(work)];

@@ -15,7 +15,10 @@ export interface Request {
   repeats: number;
 }
 
-/** What a peer says of itself; `threads`: those it can be told to use, all if absent; `mostElements`: beyond that it takes minutes. */
+/**
+ * What a peer says of itself; `threads`: those it can be told to use, all if absent; `mostElements`: beyond that it
+ * takes minutes.
+ */
 interface Introduction {
   name: string;
   tasks: Task[];
@@ -33,8 +36,8 @@ export interface Figure {
 }
 
 /**
- * Large blocks that a peer frees stay its own. glibc would give them back to the system, and to fetch the pages of the next result anew can take
- * longer than its product, on a virtual machine at least.
+ * Large blocks that a peer frees stay its own. glibc would give them back to the system, and to fetch the pages of the
+ * next result anew can take longer than its product, on a virtual machine at least.
  */
 const KEEP_MEMORY = { MALLOC_MMAP_THRESHOLD_: String(2 ** 25), MALLOC_TRIM_THRESHOLD_: String(2 ** 32) };
 

@@ -14,9 +14,9 @@ export interface Least {
 }
 
 /**
- * Median milliseconds of each task of each contestant in each of several rounds. Tasks take turns, so that what else the
- * machine does meets all of them. One call before each turn does not count: it finds caches and threads as another task has
- * left them.
+ * Median milliseconds of each task of each contestant in each of several rounds. Tasks take turns, so that what else
+ * the machine does meets all of them. One call before each turn does not count: it finds caches and threads as another
+ * task has left them.
  */
 export function inTurns<Task extends string>(
   rounds: number,
