@@ -46,7 +46,8 @@ function load(): Binding {
           cause,
         )
       : unavailable(
-          `The native addon at ${found} does not load (${messageOf(cause)}); to build it anew, run: npx root-optimizer build`,
+          `The native addon at ${found} does not load (${messageOf(cause)}); ` +
+            'to build it anew, run: npx root-optimizer build',
           cause,
         );
   }

@@ -43,7 +43,8 @@ export function resolveDevice(device: Device): DeviceInfo {
   if (device === 'cpu') return onCpu('asked for');
   if (device === 'auto' && cuda.devices[0] !== undefined && process.env['ROOT_OPTIMIZER_AUTO_CUDA'] !== '1') {
     return onCpu(
-      `the CUDA backend has not been run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for or ROOT_OPTIMIZER_AUTO_CUDA is 1`,
+      `the CUDA backend has not been run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for ` +
+        'or ROOT_OPTIMIZER_AUTO_CUDA is 1',
     );
   }
   const candidates = device.includes(':') ? cuda.devices.filter((one) => one.name === device) : cuda.devices;

@@ -35,8 +35,9 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
   if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}`;
   if (Array.isArray(value)) return describeArray(value);
-  if (ArrayBuffer.isView(value))
+  if (ArrayBuffer.isView(value)) {
     return `${kind(value)} of length ${String('length' in value ? value.length : value.byteLength)}`;
+  }
   if (typeof value === 'object' && value !== null) return `${/^[AEIOU]/.test(kind(value)) ? 'an' : 'a'} ${kind(value)}`;
   return typeof value === 'bigint' ? `${value}n` : String(value);
 }

@@ -113,8 +113,9 @@ export function matricesOf(
 function blocksOf(split: unknown, rows: number, name: string): readonly number[] {
   if (split === undefined) return [rows];
   if (typeof split === 'number') {
-    if (!Number.isInteger(split) || split < 1 || rows % split !== 0)
+    if (!Number.isInteger(split) || split < 1 || rows % split !== 0) {
       throw expected(name, `a divisor of the ${rows} rows`, split);
+    }
     return Array.from({ length: split }, () => rows / split);
   }
   if (!Array.isArray(split)) throw expected(name, 'a number of blocks or a list of their rows', split);

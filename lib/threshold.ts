@@ -21,8 +21,9 @@ const scaleRule = interval('(0, ∞)');
 export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
   if (value === null) return null;
   if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745 });
-  if (typeof value !== 'object' || Array.isArray(value))
+  if (typeof value !== 'object' || Array.isArray(value)) {
     throw expected(name, 'null, "robust" or { quantile, scale }', value);
+  }
   const given = checkObject(value, name);
   checkKeys(given, ['quantile', 'scale'], `of ${name}`);
   return checkThreshold(given, `${name}.`);

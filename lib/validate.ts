@@ -29,8 +29,9 @@ export function interval(text: string): Rule<number> {
       (close === ']' ? value <= most : value < most);
     if (!inside) throw expected(name, `in ${text}`, value);
     const rounded = Math.fround(value);
-    if (!Number.isFinite(rounded) || (close === ')' && rounded === most))
+    if (!Number.isFinite(rounded) || (close === ')' && rounded === most)) {
       throw expected(name, `in ${text} as a float32`, value);
+    }
     return value;
   };
 }

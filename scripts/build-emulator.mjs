@@ -171,9 +171,9 @@ function execute(args) {
     execFile(compiler, args, { cwd: root, maxBuffer: Infinity }, (error, _, messages) => {
       process.stderr.write(messages);
       if (!error) done(undefined);
-      else if (error.code === 'ENOENT')
+      else if (error.code === 'ENOENT') {
         reject(new BuildError(`The emulator needs a C++ compiler: ${compiler} not found.`));
-      else reject(new BuildError(`The build failed: ${[compiler, ...args].join(' ')}`));
+      } else reject(new BuildError(`The build failed: ${[compiler, ...args].join(' ')}`));
     });
   });
 }

@@ -51,7 +51,8 @@ async function main(): Promise<void> {
   const architectures = await findArchitectures();
   const kernels = await compileAll(architectures);
   const products = kernels.filter(([name]) => name.startsWith('gemm_'));
-  const passes = kernels.filter(([name]) => !name.startsWith('gemm_') && name !== 'nothing'); // which devices.cu never launches
+  // devices.cu never launches `nothing`.
+  const passes = kernels.filter(([name]) => !name.startsWith('gemm_') && name !== 'nothing');
 
   console.log(`nvcc ${version}, \`${flags.join(' ')}\`\n\n### Products\n`);
   print(architectures, products, ofTensorCores);
@@ -83,7 +84,8 @@ async function findArchitectures(): Promise<string[]> {
   const found = wanted.filter((one) => known.includes(`sm_${one.replace('a', '')}`));
   if (found.length === 0 || !found.every((one) => one in limits)) {
     throw new Error(
-      `Expected CMakeLists.txt to name architectures that nvcc and scripts/cuda-report.ts know, got ${wanted.join(' ')}`,
+      'Expected CMakeLists.txt to name architectures that nvcc and scripts/cuda-report.ts know, ' +
+        `got ${wanted.join(' ')}`,
     );
   }
   return found;
@@ -96,8 +98,9 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
   const folder = mkdtempSync(join(tmpdir(), 'cuda-report-'));
   const work = async () => {
     for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
-      for (const [name, usage] of await compile(job.source, job.architecture, folder))
+      for (const [name, usage] of await compile(job.source, job.architecture, folder)) {
         found.set(name, [...(found.get(name) ?? []), usage]);
+      }
     }
   };
   const workers = Array.from({ length: Math.min(2, availableParallelism()) }, work);
@@ -108,8 +111,9 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
     await Promise.allSettled(workers);
     rmSync(folder, { recursive: true });
   }
-  for (const usages of found.values())
+  for (const usages of found.values()) {
     usages.sort((a, b) => architectures.indexOf(a.architecture) - architectures.indexOf(b.architecture));
+  }
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
@@ -142,8 +146,9 @@ async function compile(source: string, architecture: string, folder: string): Pr
         /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads[^]*?Used (\d+) registers(?:.*?(\d+) bytes smem)?/.exec(
           text,
         );
-      if (body === undefined || figures === null)
+      if (body === undefined || figures === null) {
         throw new Error(`Expected PTX of ${mangled}, and the figures of ptxas -v in: ${text}`);
+      }
       const figure = (index: number) => Number(figures[index] ?? 0);
       const name = readable(mangled);
       const counts = Object.fromEntries(
@@ -187,7 +192,8 @@ function localMemory([name, usages]: Kernel): string[] {
     .filter(({ local, spills }) => local + spills > 0)
     .map(
       ({ architecture, local, spills }) =>
-        `\`${name}\` on sm_${architecture}: ${local} bytes of local memory a thread, ${spills} of spill stores and loads`,
+        `\`${name}\` on sm_${architecture}: ${local} bytes of local memory a thread, ` +
+        `${spills} of spill stores and loads`,
     );
 }
 

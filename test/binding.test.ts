@@ -39,7 +39,9 @@ function use(addon = ''): { name?: string; code?: string; message?: string; caus
   const script = `
     require('tsx/cjs');
     try { console.log(JSON.stringify(require(${JSON.stringify(path.join(copy, 'lib/index.ts'))}).devices())); }
-    catch ({ name, code, message, cause }) { console.log(JSON.stringify({ name, code, message, cause: cause?.message })); }
+    catch ({ name, code, message, cause }) {
+      console.log(JSON.stringify({ name, code, message, cause: cause?.message }));
+    }
   `;
   const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
     cwd: root,

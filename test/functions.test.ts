@@ -322,8 +322,9 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     expect(() => orthogonalizeSync(Float32Array.of(NaN), [1, 1], { device, precision, threads: 2 })).toThrow(/finite/);
     const pending = cases.map(({ x, shape, threads }) => orthogonalize(x, shape, { device, precision, threads }));
     for (const threads of [2, 1, 2]) {
-      for (const [i, { x, shape }] of [...cases.entries()].reverse())
+      for (const [i, { x, shape }] of [...cases.entries()].reverse()) {
         expect(bits(orthogonalizeSync(x, shape, { device, precision, threads }))).toBe(results[i]);
+      }
     }
     expect((await Promise.all(pending)).map(bits)).toEqual(results);
   });

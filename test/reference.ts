@@ -90,8 +90,9 @@ export function newtonSchulz(
   columns: number,
   coefficients: readonly Triple[],
 ): Float64Array {
-  if (rows > columns)
+  if (rows > columns) {
     return transpose(newtonSchulz(transpose(x, rows, columns), columns, rows, coefficients), columns, rows);
+  }
   const norm = frobenius(x) + 1e-7;
   let y = Float64Array.from(x, (value) => value / norm);
   for (const [a, b, c] of coefficients) {
@@ -111,8 +112,9 @@ export function singularValues(x: ArrayLike<number>, rows: number, columns: numb
   for (let sweep = 0; sweep < 30; sweep++) {
     let largest = 0;
     for (let p = 0; p < m; p++) {
-      for (let q = p + 1; q < m; q++)
+      for (let q = p + 1; q < m; q++) {
         largest = Math.max(largest, rotate(y.subarray(p * n, p * n + n), y.subarray(q * n, q * n + n)));
+      }
     }
     if (largest < 1e-12) break;
   }

@@ -16,8 +16,9 @@ export function devicesUnderTest(): Device[] {
   const { cuda } = devices();
   const only = process.env['ROOT_OPTIMIZER_TEST_DEVICE'];
   if (only !== undefined) return [only as Device];
-  if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0)
+  if (process.env['REQUIRE_CUDA'] === '1' && cuda.devices.length === 0) {
     throw new Error(`REQUIRE_CUDA is set, but ${String(cuda.reason)}`);
+  }
   return ['cpu', ...cuda.devices.slice(0, 1).map((one) => one.name)];
 }
 
@@ -82,10 +83,11 @@ export function parameters(prefix: string, shapes: readonly number[][]): Paramet
 
 /** The same gradients for each model, others every step. */
 export function fillGradients(step: number, ...models: Parameter[][]): void {
-  for (const model of models)
+  for (const model of models) {
     model.forEach((one, i) => {
       one.grad.set(gaussian(one.size, 100 * step + i));
     });
+  }
 }
 
 /** What bits a model and its state consist of. */

@@ -99,8 +99,9 @@ export async function readCheckpoint(
     }
     const entries: Entry[] = [];
     for (const group of groups) {
-      for (const parameter of group.params)
+      for (const parameter of group.params) {
         entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
+      }
     }
     return { step, entries };
   } finally {

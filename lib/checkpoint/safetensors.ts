@@ -43,8 +43,9 @@ export async function writeSafetensors(
       await writeAll(handle, header(metadata, tensors));
       for (const { name, shape, values } of tensors) {
         const array = values();
-        if (array.length !== product(shape))
+        if (array.length !== product(shape)) {
           throw failure(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
+        }
         await writeAll(handle, array);
       }
       await handle.sync();
@@ -115,8 +116,9 @@ export class SafetensorsFile {
       if (size < 8) throw malformed(file, `it is ${size} bytes long`);
       await readAll(handle, start, 0);
       const length = Number(start[0]);
-      if (length > headerLimit || length > size - 8)
+      if (length > headerLimit || length > size - 8) {
         throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
+      }
       const bytes = new Uint8Array(length);
       await readAll(handle, bytes, 8);
       const { metadata, tensors } = parseHeader(file, bytes, size);
@@ -171,8 +173,9 @@ function parseEntry(file: string, name: string, entry: unknown, begin: number): 
   if (!isRecord(entry)) throw malformed(file, `the entry of tensor "${name}" is not an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
   if (dtype !== 'F32') throw malformed(file, `tensor "${name}" is ${JSON.stringify(dtype)} rather than "F32"`);
-  if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2)
+  if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2) {
     throw malformed(file, `the entry of tensor "${name}" is not valid`);
+  }
   const [start, end] = offsets as [number, number];
   if (end - start !== product(shape) * elementSize) {
     throw malformed(file, `tensor "${name}" takes ${end - start} bytes rather than ${product(shape) * elementSize}`);

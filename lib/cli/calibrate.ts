@@ -9,11 +9,12 @@ import { formatTable } from './table.js';
 
 const help = `Usage: root-optimizer calibrate <checkpoint> [options]
 
-Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save, and writes a file whose
-parsed content the option \`coefficients\` takes, of an optimizer or of a group.
+Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save, and writes a
+file whose parsed content the option \`coefficients\` takes, of an optimizer or of a group.
 
   --steps <n>    iterations to fit, 1 to 10 (default 5)
-  --per <what>   what shares coefficients: shape (the default), parameter, or group, by which all parameters of the same settings share theirs
+  --per <what>   what shares coefficients: shape (the default), parameter, or group, by which all parameters of the same
+                 settings share theirs
   --out <file>   default coefficients.json
   --html <file>  also draw the spectra and maps
   --help         print this
@@ -39,7 +40,8 @@ export async function calibrateCommand(args: string[]): Promise<number> {
   }
   const { out, html } = options;
   const targets = html === undefined ? [out] : [out, html];
-  for (const target of targets) accessSync(path.dirname(path.resolve(target)), constants.W_OK); // before the work rather than after it
+  // Before the work rather than after it.
+  for (const target of targets) accessSync(path.dirname(path.resolve(target)), constants.W_OK);
   const result = await calibrate(options.file, options.steps, options.per);
   console.log(table(result.parameters));
   const contents = [
@@ -77,8 +79,9 @@ function parse(args: string[]): Options | string | undefined {
     const [file, ...rest] = positionals;
     if (file === undefined || rest.length > 0) return `Expected one checkpoint, got ${positionals.length}.`;
     const steps = Number(values.steps ?? 5);
-    if (!Number.isInteger(steps) || steps < 1 || steps > 10)
+    if (!Number.isInteger(steps) || steps < 1 || steps > 10) {
       return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
+    }
     const { out = 'coefficients.json', html } = values;
     const files = [file, out, ...(html === undefined ? [] : [html])].map((one) => path.resolve(one));
     if (new Set(files).size < files.length) return 'Expected the checkpoint, --out and --html to be different files.';

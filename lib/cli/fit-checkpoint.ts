@@ -136,8 +136,9 @@ async function readMatrices(path: string): Promise<Matrix[]> {
       const momentum = await file.read(`${description.name}.momentumBuffer`);
       matrices.push(...matricesIn(path, description, momentum));
     }
-    if (matrices.length === 0)
+    if (matrices.length === 0) {
       throw new RootError('ERR_CHECKPOINT', `${path} holds no momentum of ROOT or Muon that is not 0`);
+    }
     return matrices;
   } finally {
     await file.close();
@@ -157,18 +158,20 @@ function matricesIn(
       algorithm === 'root' ? settings['threshold'] : null,
     );
     offset += rows * columns;
-    if (!values.every(Number.isFinite))
+    if (!values.every(Number.isFinite)) {
       throw new RootError('ERR_CHECKPOINT', `Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
+    }
     if (values.every((value) => value === 0)) return [];
     const { exact, ...decomposed } = singularValues(values, rows, columns);
     const spectrum = measuredSpectrum(decomposed.values, Math.min(rows, columns), decomposed.weights);
     return [{ name, group, shape: [rows, columns], spectrum, exact }];
   });
-  if (offset !== momentum.length)
+  if (offset !== momentum.length) {
     throw new RootError(
       'ERR_CHECKPOINT',
       `Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`,
     );
+  }
   return found;
 }
 

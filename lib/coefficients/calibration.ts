@@ -36,8 +36,9 @@ export function isCalibration(coefficients: unknown): coefficients is Calibratio
 export function checkCalibration(value: unknown, name: string): Calibration {
   const { version, steps, entries } = value as Record<string, unknown>;
   if (version !== 1) throw expected(`${name}.version`, '1', version);
-  if (!Number.isInteger(steps) || (steps as number) < 1 || (steps as number) > 100)
+  if (!Number.isInteger(steps) || (steps as number) < 1 || (steps as number) > 100) {
     throw expected(`${name}.steps`, 'an integer in [1, 100]', steps);
+  }
   if (!Array.isArray(entries) || entries.length === 0) throw expected(`${name}.entries`, 'a non-empty list', entries);
   const checked = entries.map((entry, i) => checkEntry(entry, steps as number, `${name}.entries[${i}]`));
   return Object.freeze({ format: calibrationFormat, version, steps: steps as number, entries: Object.freeze(checked) });
@@ -46,15 +47,18 @@ export function checkCalibration(value: unknown, name: string): Calibration {
 function checkEntry(entry: unknown, steps: number, name: string): CalibrationEntry {
   if (!isRecord(entry)) throw expected(name, 'an object', entry);
   const { names, shape, coefficients } = entry;
-  if ((names === undefined) === (shape === undefined))
+  if ((names === undefined) === (shape === undefined)) {
     throw expected(name, 'an object with either names or shape', entry);
-  if (!Array.isArray(coefficients) || coefficients.length !== steps)
+  }
+  if (!Array.isArray(coefficients) || coefficients.length !== steps) {
     throw expected(`${name}.coefficients`, `a list of ${steps} triples`, coefficients);
+  }
   const triples = checkTriples(coefficients, `${name}.coefficients`);
   if (shape !== undefined) {
     const [rows, columns, ...rest] = checkShape(shape, `${name}.shape`);
-    if (rows === undefined || columns === undefined || rest.length > 0)
+    if (rows === undefined || columns === undefined || rest.length > 0) {
       throw expected(`${name}.shape`, '[rows, columns]', shape);
+    }
     return Object.freeze({ shape: Object.freeze([rows, columns] as const), coefficients: triples });
   }
   if (!Array.isArray(names) || names.length === 0 || !names.every((one) => typeof one === 'string')) {

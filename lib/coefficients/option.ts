@@ -67,8 +67,9 @@ export function boundedTriplesFor(
   name?: string,
 ): Triple[] {
   const triples = triplesFor(rows, columns, coefficients, steps, name);
-  if (typeof coefficients !== 'string' || precision !== 'float32' || coefficients === 'paper')
+  if (typeof coefficients !== 'string' || precision !== 'float32' || coefficients === 'paper') {
     checkBounded(triples, precision);
+  }
   return triples;
 }
 
@@ -85,7 +86,8 @@ function checkBounded(triples: readonly Triple[], precision: Precision): void {
   const { least, most } = composedBounds(triples, rounding[precision]);
   if (most <= mostGrowth && least >= -mostGrowth) return;
   const reach = Math.max(most, -least);
-  const got = `ones that take some to ${Number.isFinite(reach) ? reach.toPrecision(3) : 'infinity'} in ${triples.length} iterations`;
+  const where = Number.isFinite(reach) ? reach.toPrecision(3) : 'infinity';
+  const got = `ones that take some to ${where} in ${triples.length} iterations`;
   const rounded = precision === 'float32' ? '' : `, rounded to ${precision},`;
   throw new RootError(
     'ERR_INVALID_ARGUMENT',
@@ -101,8 +103,9 @@ function listFor(
   name: string | undefined,
 ): readonly Triple[] {
   if (typeof coefficients === 'string') return presets[coefficients](rows, columns, steps);
-  if (isCalibration(coefficients))
+  if (isCalibration(coefficients)) {
     return calibratedTriples(coefficients, rows, columns, steps, name) ?? adaptiveTriples(rows, columns, steps);
+  }
   return isList(coefficients) ? coefficients : [coefficients];
 }
 

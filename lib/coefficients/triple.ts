@@ -21,7 +21,8 @@ export function checkTriples(triples: readonly unknown[], name: string): readonl
  */
 export function checkTriple(triple: unknown, name: string): Triple {
   const fits = (value: unknown) => typeof value === 'number' && Number.isFinite(Math.fround(value));
-  if (!Array.isArray(triple) || triple.length !== 3 || !triple.every(fits))
+  if (!Array.isArray(triple) || triple.length !== 3 || !triple.every(fits)) {
     throw expected(name, 'three finite numbers [a, b, c]', triple);
+  }
   return Object.freeze([...(triple as [number, number, number])]);
 }

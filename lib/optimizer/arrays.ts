@@ -56,8 +56,9 @@ function checkApart(parameters: readonly Parameter[], { data, gradients }: Array
         );
       }
       if (furthest === undefined || extent.end > furthest.end) furthest = extent;
-      if (extent.written && (furthestWritten === undefined || extent.end > furthestWritten.end))
+      if (extent.written && (furthestWritten === undefined || extent.end > furthestWritten.end)) {
         furthestWritten = extent;
+      }
     }
   }
 }

@@ -327,11 +327,13 @@ export abstract class Optimizer {
 
   #checkIdle(): void {
     this.#checkLive();
-    if (this.#running !== undefined)
+    if (this.#running !== undefined) {
       throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
+    }
     const shared = this.#parameters.find((parameter) => inUse.has(parameter));
-    if (shared !== undefined)
+    if (shared !== undefined) {
       throw new RootError('ERR_BUSY', `Expected another optimizer to have ended what it does with "${shared.name}"`);
+    }
   }
 
   #checkLive(): void {

@@ -45,8 +45,9 @@ const algorithmRule = oneOf('root', 'muon', 'adamw');
  * parameters with fewer than two dimensions. A flat list is one group.
  */
 export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: Defaults): readonly ParamGroup[] {
-  if (!Array.isArray(params) || params.length === 0)
+  if (!Array.isArray(params) || params.length === 0) {
     throw expected('the parameters', 'a non-empty list of Parameters or of groups', params);
+  }
   const flat = params.filter((one) => one instanceof Parameter).length;
   if (flat !== 0 && flat !== params.length) throw expected('the parameters', 'all Parameters or all groups', 'both');
   const given = flat === 0 ? (params as unknown[]) : [{ params }];
@@ -60,16 +61,19 @@ export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: D
 
 function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, label: string): [ParamGroup, ParamGroup?] {
   const { params, algorithm: asked, ...settings } = checkObject(options, label);
-  if (!Array.isArray(params) || params.length === 0)
+  if (!Array.isArray(params) || params.length === 0) {
     throw expected(`params of ${label}`, 'a non-empty list of Parameters', params);
-  for (const one of params)
+  }
+  for (const one of params) {
     if (!(one instanceof Parameter)) throw expected(`params of ${label}`, 'a list of Parameters', one);
+  }
   const vectors = (params as Parameter[]).filter((one) => one.shape.length < 2);
   const matrices = (params as Parameter[]).filter((one) => one.shape.length >= 2);
   if (asked !== undefined) {
     const algorithm = algorithmRule(asked, `algorithm of ${label}`);
-    if (own === 'adamw' && algorithm !== 'adamw')
+    if (own === 'adamw' && algorithm !== 'adamw') {
       throw expected(`algorithm of ${label} in AdamW`, '"adamw"', algorithm);
+    }
     if (algorithm !== 'adamw' && vectors[0] !== undefined) {
       const names = enumerate(vectors.map((one) => one.name));
       throw new RootError(
@@ -79,8 +83,9 @@ function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, labe
     }
     return [makeGroup(algorithm, params as Parameter[], settings, defaults, label)];
   }
-  if (own === 'adamw' || matrices.length === 0)
+  if (own === 'adamw' || matrices.length === 0) {
     return [makeGroup('adamw', params as Parameter[], settings, defaults, label)];
+  }
   const group = makeGroup(own, matrices, settings, defaults, label);
   if (vectors.length === 0) return [group];
   const { weightDecay } = group;
@@ -114,8 +119,9 @@ function live(algorithm: Algorithm, params: Parameter[], settings: Record<string
   const target = Object.seal({ params: Object.freeze([...params]), algorithm, ...settings }) as Record<string, unknown>;
   return new Proxy(target, {
     set(_, key, value) {
-      if (key === 'params' || key === 'algorithm')
+      if (key === 'params' || key === 'algorithm') {
         throw new RootError('ERR_INVALID_ARGUMENT', `Expected ${key} of a group to stay as it is`);
+      }
       const rule = Object.hasOwn(known, key) ? known[key as string] : undefined;
       if (rule === undefined) throw unknownOption(String(key), Object.keys(known), `of a group (${algorithm})`);
       target[key as string] = rule(value, key as string);

@@ -23,8 +23,9 @@ const inTraining = new WeakSet<Optimizer>();
 export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainResult> {
   const run = prepareTraining(options);
   const { optimizer } = run;
-  if (inTraining.has(optimizer))
+  if (inTraining.has(optimizer)) {
     throw new RootError('ERR_BUSY', 'Expected the train that is running with this optimizer to be awaited first');
+  }
   inTraining.add(optimizer);
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   try {
@@ -93,11 +94,12 @@ async function takeSteps<Batch>(
     const started = performance.now();
     const loss = await fillGradients(run, batches);
     if (loss === undefined) {
-      if (step === 1)
+      if (step === 1) {
         throw new RootError(
           'ERR_INVALID_ARGUMENT',
           `Expected batches to be at least the ${run.accumulation} of a step, got fewer`,
         );
+      }
       return finish('batches');
     }
     if (schedule !== undefined) {

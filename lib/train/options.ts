@@ -58,8 +58,9 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     throw expected('metrics', 'the name of a file or a writable stream', metrics);
   }
   if (labels !== undefined) checkLabels(labels);
-  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal))
+  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal)) {
     throw expected('signal', 'an AbortSignal', signal);
+  }
   if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);
   const accumulation = count(options.accumulation ?? 1, 'accumulation');
   return {
@@ -108,10 +109,12 @@ function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] 
 
 function checkLabels(labels: unknown): void {
   for (const [name, value] of Object.entries(checkObject(labels, 'labels'))) {
-    if (metricNames.some((metric) => metric === name))
+    if (metricNames.some((metric) => metric === name)) {
       throw expected('the names of labels', `other than ${metricNames.join(', ')}`, name);
-    if (!['string', 'number', 'boolean'].includes(typeof value))
+    }
+    if (!['string', 'number', 'boolean'].includes(typeof value)) {
       throw expected(`labels.${name}`, 'a string, a number, true or false', value);
+    }
   }
 }
 
@@ -136,8 +139,9 @@ function resolveProgress(progress: unknown): ProgressOptions | undefined {
   checkKeys(options, ['label', 'stream', 'interval'], 'of progress');
   const { label, stream, interval: between } = options as Record<keyof ProgressOptions, unknown>;
   if (label !== undefined && typeof label !== 'string') throw expected('progress.label', 'a string', label);
-  if (stream !== undefined && !(stream instanceof Writable))
+  if (stream !== undefined && !(stream instanceof Writable)) {
     throw expected('progress.stream', 'a writable stream', stream);
+  }
   if (between !== undefined) interval('[0, ∞)')(between, 'progress.interval');
   return options;
 }

@@ -17,8 +17,8 @@ const HELP = `Usage: npm run bench:peers -- [options]
 
 The same work here and in other libraries, in turns within one run, and how many times faster it is here: PyTorch (the
 float32 addmm form, a ROOT step written with it, and torch.optim.Muon where it has one), optax's Muon, and plain
-JavaScript with ml-matrix. What is not installed is left out. Coefficients are Muon's, five iterations. Products here are
-float32, in the task muon-bfloat16 bfloat16; torch.optim.Muon computes in bfloat16 in either.
+JavaScript with ml-matrix. What is not installed is left out. Coefficients are Muon's, five iterations. Products here
+are float32, in the task muon-bfloat16 bfloat16; torch.optim.Muon computes in bfloat16 in either.
 
   --shapes <list>   rows x columns (default ${SHAPES})
   --threads <list>  CPU threads (default 1 and the physical cores)

@@ -42,7 +42,8 @@ export function loadCorpus(from: string | undefined, context: number): Corpus {
   const validation = Buffer.concat(texts.map((text, i) => text.subarray(splits[i])));
   if (validation.length <= context) {
     throw new DataError(
-      `Expected the last tenth of the text in ${name}, which is held out, to be more than ${context} bytes, got ${validation.length}`,
+      `Expected the last tenth of the text in ${name}, which is held out, to be more than ${context} bytes, ` +
+        `got ${validation.length}`,
     );
   }
   const counts = new Float64Array(256);
@@ -53,7 +54,7 @@ export function loadCorpus(from: string | undefined, context: number): Corpus {
   const index = new Uint8Array(256);
   vocabulary.forEach((byte, i) => (index[byte] = i));
   return {
-    description: `${name}: ${(all.length / 1e6).toFixed(2)} MB in ${texts.length} ${texts.length === 1 ? 'file' : 'files'}`,
+    description: `${name}: ${(all.length / 1e6).toFixed(2)} MB in ${texts.length} file${texts.length === 1 ? '' : 's'}`,
     vocabulary,
     training: new Uint8Array(training).map((byte) => index[byte]!),
     validation: new Uint8Array(validation).map((byte) => index[byte]!),
@@ -100,12 +101,13 @@ export function* trainingBatches(
   context: number,
   random: Random,
 ): Generator<Batch, never> {
-  for (;;)
+  for (;;) {
     yield windows(
       text,
       context,
       Array.from({ length: rows }, () => Math.floor(random() * (text.length - context))),
     );
+  }
 }
 
 /** `count` batches of windows at even distances, the same each time. */

@@ -22,7 +22,8 @@ metrics, checkpoints and a report with loss curves to runs/<time>/.
   --seed <n>             of weights, batches and noise (default 1)
   --seeds <n>            repeat with this many seeds, from --seed on (default 1)
   --device <name>        of the optimizers: auto, cpu, cuda or cuda:N (default auto)
-  --precision <what>     of the products of root and muon: float16, bfloat16 or float32 (default float16); float32 where the device lacks it
+  --precision <what>     of the products of root and muon: float16, bfloat16 or float32 (default float16); float32 where
+                         the device lacks it
   --threads <n>          CPU threads of the optimizers; 0, the default: the physical cores
   --out <folder>         instead of runs/<time>
   --help                 print this`;
@@ -113,8 +114,9 @@ function wholeNumber(flag: string, text: string, least: number, most = 1e9): num
 
 function parseLr(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !(value > 0 && value <= 10))
+  if (text.trim() === '' || !(value > 0 && value <= 10)) {
     throw new UsageError(`Expected --lr to be numbers in (0, 10], got "${text}"`);
+  }
   return value;
 }
 
@@ -152,7 +154,8 @@ function parseOptimizers(text: string): OptimizerName[] {
 }
 
 function parseDevice(text: string): Options['device'] {
-  if (!/^(auto|cpu|cuda|cuda:\d+)$/.test(text))
+  if (!/^(auto|cpu|cuda|cuda:\d+)$/.test(text)) {
     throw new UsageError(`Expected --device to be auto, cpu, cuda or cuda:N, got "${text}"`);
+  }
   return text as Options['device'];
 }

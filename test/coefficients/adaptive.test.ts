@@ -151,8 +151,9 @@ test.each([
   for (const steps of [1, 2, 3, 5, 10]) {
     const triples = adaptiveTriples(m, n, steps);
     expectBounded(triples);
-    if (m === 1 || n === 1)
+    if (m === 1 || n === 1) {
       expect(triples.reduce((x, [a, b, c]) => a * x + b * x ** 3 + c * x ** 5, 1)).toBeCloseTo(1, 3);
+    }
   }
 });
 
@@ -179,6 +180,7 @@ test('fits the spectrum of a user', () => {
   const mixed = mixedWithRandom(real, 96, 384);
   const triples = fitToSpectrum(mixed, 96, 384, 5);
   expectBounded(triples);
-  for (const preset of presets)
+  for (const preset of presets) {
     expect(rmsError(triples, mixed)).toBeLessThan(rmsError(newtonSchulzCoefficients([96, 384], preset, 5), mixed));
+  }
 });

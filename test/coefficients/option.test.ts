@@ -135,7 +135,8 @@ test.each<[unknown, unknown, unknown, string]>([
     [8, 9],
     'Muon',
     5,
-    'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], a list of [a, b, c] or a calibration, got "Muon"',
+    'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], ' +
+      'a list of [a, b, c] or a calibration, got "Muon"',
   ],
   [[8, 9], 'toString', 5, 'got "toString"'],
   [[8, 9], [], 5, 'got []'],

@@ -109,12 +109,14 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       ];
       for (const call of calls) {
         if (precision === 'float32') call();
-        else
+        else {
           expect(call).toThrow(
             new RegExp(
-              `^Expected coefficients to keep singular values in \\[0, 1\\], rounded to ${precision}, within 10, got ones that take some to`,
+              `^Expected coefficients to keep singular values in \\[0, 1\\], rounded to ${precision}, within 10, ` +
+                'got ones that take some to',
             ),
           );
+        }
       }
     }
   });

@@ -66,7 +66,7 @@ test('the addon refuses what the processor does not multiply, before anything el
   }
 });
 
-test('the plan: the standard form near squares, else the Gram form, whose squares are float32, after single iterations', () => {
+test('the plan: standard form near squares, else the Gram form, its squares float32, after single iterations', () => {
   const plan = (rows: number, columns: number, preset: 'muon' | 'adaptive' | 'polar-express', steps = 5) =>
     addon().newtonSchulzPlan(
       device,
@@ -148,13 +148,14 @@ whereAvailable('products in bfloat16', () => {
     const result = (precision: Precision) => bits(orthogonalizeSync(x, [60, 70], { device, threads: 2, precision }));
     const [half, full] = [result('bfloat16'), result('float32')];
     expect(half).not.toBe(full);
-    for (let i = 0; i < 3; i++)
+    for (let i = 0; i < 3; i++) {
       expect([result('bfloat16'), result('float32'), result('float32'), result('bfloat16')]).toEqual([
         half,
         full,
         full,
         half,
       ]);
+    }
   });
 
   test('more iterations take restarts, and stay as near', () => {
@@ -275,8 +276,9 @@ whereAvailable('products in bfloat16', () => {
               const x = new Float32Array(rows * columns);
               for (let i = 0; i < count; i++) {
                 const value = trial === 0 ? 1 : Math.exp(-trial * next());
-                for (let q = i * along; q < (i + 1) * along; q++)
+                for (let q = i * along; q < (i + 1) * along; q++) {
                   x[rows < columns ? q * columns + i : i * columns + q] = next() < 0.5 ? value : -value;
+                }
               }
               const norm =
                 Math.hypot(
@@ -326,7 +328,7 @@ whereAvailable('products in bfloat16', () => {
       const options = { device, precision: 'bfloat16' } as const;
       expect(orthogonalizeSync(new Float32Array(x.length), shape, options)).toEqual(new Float32Array(x.length));
       const result = orthogonalizeSync(x, shape, options);
-      for (const factor of [1e-2, 1e30])
+      for (const factor of [1e-2, 1e30]) {
         expect(
           relativeError(
             orthogonalizeSync(
@@ -337,6 +339,7 @@ whereAvailable('products in bfloat16', () => {
             result,
           ),
         ).toBeLessThan(1e-2);
+      }
     }
   });
 

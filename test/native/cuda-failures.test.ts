@@ -8,7 +8,8 @@ const lib = JSON.stringify(path.join(__dirname, '../../lib/index.ts'));
 
 /** Runs a script on an emulator of its own and returns what it printed as JSON. */
 function run<T>(script: string, env: Record<string, string>): T {
-  const code = `require('tsx/cjs'); const { AdamW, Muon, Parameter, Root, devices, orthogonalizeSync } = require(${lib}); (async () => {${script}})()`;
+  const names = 'AdamW, Muon, Parameter, Root, devices, orthogonalizeSync';
+  const code = `require('tsx/cjs'); const { ${names} } = require(${lib}); (async () => {${script}})()`;
   const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {
     encoding: 'utf8',
     cwd: path.join(__dirname, '..', '..'),
@@ -20,8 +21,17 @@ function run<T>(script: string, env: Record<string, string>): T {
 
 onEmulator('what there is instead of a device', () => {
   const look = `
-    const message = (device) => { try { const one = new AdamW([new Parameter({ name: 'w', shape: [2] })], { device }); one.dispose(); return one.device.name + ': ' + one.device.reason; } catch (error) { return error.code + ': ' + error.message; } };
-    console.log(JSON.stringify({ found: devices().cuda.devices.length, reason: devices().cuda.reason, auto: message('auto'), cuda: message('cuda') }));`;
+    const message = (device) => {
+      try {
+        const one = new AdamW([new Parameter({ name: 'w', shape: [2] })], { device });
+        one.dispose();
+        return one.device.name + ': ' + one.device.reason;
+      } catch (error) {
+        return error.code + ': ' + error.message;
+      }
+    };
+    const { devices: found, reason } = devices().cuda;
+    console.log(JSON.stringify({ found: found.length, reason, auto: message('auto'), cuda: message('cuda') }));`;
   test.each<[Record<string, string>, number, string]>([
     [{ EMULATOR_DRIVER: '0' }, 0, 'no NVIDIA driver is installed'],
     [{ EMULATOR_DRIVER: '12080' }, 0, 'the NVIDIA driver is too old: it supports CUDA 12.8, this build needs 13.0'],
@@ -54,11 +64,15 @@ onEmulator('what there is instead of a device', () => {
  */
 const trial = `
   const values = (size, seed) => Float32Array.from({ length: size }, (_, i) => Math.sin(i * 12.9898 + seed));
-  const make = () => [[6, 10], [6, 10], [12, 4], [60000]].map((shape, i) => new Parameter({ name: 'w' + i, shape, data: values(shape.reduce((a, b) => a * b), i) }));
+  const make = () => [[6, 10], [6, 10], [12, 4], [60000]].map((shape, i) => {
+    return new Parameter({ name: 'w' + i, shape, data: values(shape.reduce((a, b) => a * b), i) });
+  });
   const fill = (model, step) => model.forEach((one, i) => one.grad.set(values(one.size, 10 * step + i)));
-  const digest = (arrays) => require('node:crypto').createHash('sha1').update(Buffer.concat(arrays.map((one) => Buffer.from(one.buffer)))).digest('hex');
+  const bytes = (arrays) => Buffer.concat(arrays.map((one) => Buffer.from(one.buffer)));
+  const digest = (arrays) => require('node:crypto').createHash('sha1').update(bytes(arrays)).digest('hex');
   const dataOf = (model) => digest(model.map((one) => one.data));
-  const stateOf = (optimizer, model) => digest(model.flatMap((one) => Object.values(optimizer.stateOf(one)).filter((item) => ArrayBuffer.isView(item))));
+  const arraysOf = (state) => Object.values(state).filter((item) => ArrayBuffer.isView(item));
+  const stateOf = (optimizer, model) => digest(model.flatMap((one) => arraysOf(optimizer.stateOf(one))));
   const steps = 3;`;
 
 interface Outcome {
@@ -79,7 +93,11 @@ onEmulator('a call that fails', () => {
       const model = make();
       const optimizer = new Root(model, { device: 'cuda:0' });
       const expected = [[dataOf(model), stateOf(optimizer, model)]];
-      for (let step = 1; step <= steps; step++) { fill(model, step); optimizer.stepSync(); expected.push([dataOf(model), stateOf(optimizer, model)]); }
+      for (let step = 1; step <= steps; step++) {
+        fill(model, step);
+        optimizer.stepSync();
+        expected.push([dataOf(model), stateOf(optimizer, model)]);
+      }
       console.log(JSON.stringify(expected));`,
         {},
       ),
@@ -133,7 +151,9 @@ onEmulator('a call that fails', () => {
           try {
             if (attempt % 2 === 0) optimizer.stepSync(); else await optimizer.step();
             done++;
-            if (dataOf(model) !== expected[done][0]) outcome.wrong.push('data after step ' + done + ' of trial ' + trial);
+            if (dataOf(model) !== expected[done][0]) {
+              outcome.wrong.push('data after step ' + done + ' of trial ' + trial);
+            }
           } catch (error) {
             outcome.errors.push([error.code, 'step', error.message]);
             let state;
@@ -171,21 +191,36 @@ onEmulator('a call that fails', () => {
     // More than AdamW updates at once, and more than 32 MB: two graphs of updates behind the one of the checks.
     const outcome = run<{ errors: [string, string][]; disposed: string }>(
       `
-      const model = Array.from({ length: 65 }, (_, i) => new Parameter({ name: 'w' + i, shape: [132000], data: new Float32Array(132000).fill(1), grad: new Float32Array(132000).fill(1) }));
+      const ones = () => new Float32Array(132000).fill(1);
+      const parameter = (i) => new Parameter({ name: 'w' + i, shape: [132000], data: ones(), grad: ones() });
+      const model = Array.from({ length: 65 }, (_, i) => parameter(i));
       const optimizer = new AdamW(model, { device: 'cuda:0' });
       const errors = [];
-      const calls = [() => optimizer.stepSync(), () => optimizer.step(), () => optimizer.stateOf(model[0]), () => optimizer.save('/nonexistent/x')];
-      for (const call of calls) { try { await call(); errors.push(['none', '']); } catch (error) { errors.push([error.code, error.message]); } }
+      const calls = [
+        () => optimizer.stepSync(),
+        () => optimizer.step(),
+        () => optimizer.stateOf(model[0]),
+        () => optimizer.save('/nonexistent/x'),
+      ];
+      for (const call of calls) {
+        try {
+          await call();
+          errors.push(['none', '']);
+        } catch (error) {
+          errors.push([error.code, error.message]);
+        }
+      }
       optimizer.dispose();
       const again = new AdamW(model, { device: 'cuda:0' });
       console.log(JSON.stringify({ errors, disposed: String(again.stepSync().applied) }));`,
       { EMULATOR_FAIL: 'cudaGraphLaunch:3=cudaErrorMemoryAllocation' },
     );
     expect(outcome.errors.map(([code]) => code)).toEqual(['ERR_OUT_OF_MEMORY', 'ERR_CUDA', 'ERR_CUDA', 'ERR_CUDA']);
-    for (const [, message] of outcome.errors)
+    for (const [, message] of outcome.errors) {
       expect(message).toMatch(
         /cudaGraphLaunch of the updates failed: .* while a step was being applied: what the optimizer held is lost/,
       );
+    }
     expect(outcome.disposed).toBe('true');
   });
 });

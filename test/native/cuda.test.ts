@@ -255,10 +255,11 @@ onGpu("on a GPU, at sizes out of the emulator's reach", () => {
       for (const fill of Object.values(spectra)) {
         const x = fill(4096, 14336);
         const expected = orthogonalizeSync(x, [4096, 14336], { device: 'cpu' });
-        for (const [precision, limit] of limits)
+        for (const [precision, limit] of limits) {
           expect(relativeError(orthogonalizeSync(x, [4096, 14336], { device, precision }), expected)).toBeLessThan(
             limit,
           );
+        }
       }
     },
     30 * minutes,
@@ -325,10 +326,11 @@ onGpu("on a GPU, at sizes out of the emulator's reach", () => {
       ] as const) {
         const x = gaussian(rows * columns);
         const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu' });
-        for (const [precision, limit] of limits)
+        for (const [precision, limit] of limits) {
           expect(relativeError(orthogonalizeSync(x, [rows, columns], { device, precision }), expected)).toBeLessThan(
             limit,
           );
+        }
         expect(softThresholdSync(x, { device }).threshold).toBe(softThresholdSync(x, { device: 'cpu' }).threshold);
       }
     },

@@ -11,15 +11,18 @@ const program = `
   try {
     const results = shapes.map(({ rows, columns, input }) => {
       const output = new Float32Array(input.length);
-      native.orthogonalizeSync('cpu', 2, 'float32', Float32Array.from(input), output, [{ offset: 0, rows, columns }], [Float64Array.from(coefficients)]);
+      const [x, triples] = [Float32Array.from(input), Float64Array.from(coefficients)];
+      native.orthogonalizeSync('cpu', 2, 'float32', x, output, [{ offset: 0, rows, columns }], [triples]);
       return Array.from(output);
     });
     // Momentum, threshold, clip and update go through the sets' own transposes as well.
     const steps = shapes.map(({ rows, columns, input }) => {
       const [data, gradient] = [Float32Array.from(input).reverse(), Float32Array.from(input)];
-      const optimizer = new native.Optimizer('cpu', 2, 'float32', [{ size: data.length, matrices: [{ offset: 0, rows, columns }] }]);
+      const layout = { size: data.length, matrices: [{ offset: 0, rows, columns }] };
+      const optimizer = new native.Optimizer('cpu', 2, 'float32', [layout]);
       const matrices = [{ updateScale: 1, coefficients: Float64Array.from(coefficients) }];
-      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold: { quantile: 0.9, scale: 1 }, matrices };
+      const threshold = { quantile: 0.9, scale: 1 };
+      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices };
       for (let i = 0; i < 2; i++) optimizer.stepSync([data], [gradient], [settings]);
       const { momentumBuffer, thresholds } = optimizer.state(0);
       return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };

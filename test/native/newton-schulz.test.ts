@@ -45,11 +45,12 @@ test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifte
 });
 
 test('bfloat16 takes the standard form, which errs less', () => {
-  for (const preset of presets)
+  for (const preset of presets) {
     expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [] });
+  }
 });
 
-test('square matrices take the standard form, and coefficients that rounding can send astray take it at any shape', () => {
+test('square matrices take the standard form, and coefficients that rounding can send astray do at any shape', () => {
   expect(plan(512, 512, 'muon', 5).form).toBe('standard');
   const [published] = newtonSchulzCoefficients([2048, 2048], 'paper', 1);
   const five = Float64Array.from(Array.from({ length: 5 }, () => published!).flat());

@@ -52,8 +52,9 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       () => optimizer.save('/nonexistent/x'),
       () => optimizer.load('/nonexistent/x'),
     ];
-    for (const call of calls)
+    for (const call of calls) {
       await expectError(call, 'ERR_BUSY', 'Expected the step that is running to be awaited first');
+    }
     expect(await pending).toMatchObject({ step: 1 });
     expect(optimizer.stepSync()).toMatchObject({ step: 2 });
   });
@@ -170,12 +171,13 @@ describe.each(devicesUnderTest())('on %s', (device) => {
           const before = snapshot();
           for (const step of [() => optimizer.step(), () => optimizer.stepSync()]) {
             if (nonFinite === 'skip') expect(await step()).toEqual({ step: 1, applied: false, nonFinite: ['bad'] });
-            else
+            else {
               await expectError(
                 step,
                 'ERR_NON_FINITE',
                 `Expected finite gradients, got ${got} in "bad"; nothing was changed`,
               );
+            }
             expect(snapshot()).toEqual(before);
           }
           params[1].grad[5] = 0;

@@ -230,7 +230,8 @@ describe('refused where it is given', () => {
     [{ betas: [0.9, 0.95] }, 'Unknown option "betas"; there are lr, momentum'],
     [
       { zzz: 1 },
-      'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, threshold, device',
+      'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, threshold, ' +
+        'device',
     ],
   ])('option %j', async (options, message) => {
     await expectError(() => new Root([w], options), 'ERR_INVALID_ARGUMENT', message);

@@ -27,8 +27,9 @@ describe('the model', () => {
   beforeEach(() => {
     model.initialize(makeRandom(1, 'weights'));
     // Embeddings and head begin so small that differences would drown in rounding.
-    for (const { name, data } of model.parameters)
+    for (const { name, data } of model.parameters) {
       if (!/\d|norm/.test(name)) data.forEach((value, i) => (data[i] = 20 * value));
+    }
   });
   afterAll(() => model.dispose());
 
@@ -185,8 +186,9 @@ test('--coefficients and --precision apply to every optimizer of matrices, --thr
       halves ? 'bfloat16' : 'float32',
     ]);
   }
-  for (const name of ['root', 'muon'] as const)
+  for (const name of ['root', 'muon'] as const) {
     expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
+  }
   expect(groupOf('root')).toMatchObject({ threshold: { quantile: 0.9, scale: 1 } });
   expect(groupOf('root', '--threshold', '0.95')).toMatchObject({ threshold: { quantile: 0.95, scale: 1 } });
   expect(groupOf('root', '--threshold', 'robust')).toMatchObject({ threshold: { quantile: 0.5, scale: 3.5 / 0.6745 } });
@@ -313,7 +315,8 @@ describe('options', () => {
     [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
     [
       ['--coefficients', 'ours'],
-      'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive or a file that root-optimizer calibrate wrote, got "ours": ENOENT',
+      'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive ' +
+        'or a file that root-optimizer calibrate wrote, got "ours": ENOENT',
     ],
     [['--threshold', '1.1'], 'Expected --threshold to be a quantile in [0, 1], robust or none, got "1.1"'],
     [['--threshold', ''], 'Expected --threshold to be a quantile in [0, 1], robust or none, got ""'],

@@ -88,8 +88,9 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
     'Singular values before and after the iterations',
   ];
   expect(Array.from(report.matchAll(/<svg [^>]*aria-label="([^"]*)"/g), ([, label]) => label)).toEqual(charts);
-  for (const text of ['1.attention.out', '1.mlp.up', 'step 1', 'step 2', 'step 3'])
+  for (const text of ['1.attention.out', '1.mlp.up', 'step 1', 'step 2', 'step 3']) {
     expect(report).toContain(`>${text}<`);
+  }
   expect(report).toContain('loss (nats per byte)');
   expect(report).toContain('optimizer step');
   expect(report).toContain('training, smoothed');

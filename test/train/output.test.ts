@@ -117,7 +117,9 @@ test('a process that is killed leaves whole lines', async () => {
      const w = new Parameter({ name: 'w', shape: [1] });
      const model = { parameters: [w], lossAndGradients: () => 1 };
      function* forever() { for (;;) yield 0; }
-     void train({ model, optimizer: new AdamW([w]), batches: forever(), steps: 1e9, metrics: '${metrics}', onStep: ({ step }) => { if (step === 20) console.log('on'); } });`,
+     const onStep = ({ step }) => { if (step === 20) console.log('on'); };
+     const optimizer = new AdamW([w]);
+     void train({ model, optimizer, batches: forever(), steps: 1e9, metrics: '${metrics}', onStep });`,
   );
   const child = spawn(process.execPath, ['--require', require.resolve('tsx/cjs'), script], {
     stdio: ['ignore', 'pipe', 'inherit'],
