@@ -19,14 +19,7 @@ export { type Coefficients, newtonSchulzCoefficients } from './coefficients/opti
 export type { Preset } from './coefficients/presets.js';
 export type { Triple } from './coefficients/triple.js';
 export { AdamW } from './optimizer/adamw.js';
-export type {
-  AdamWState,
-  DeviceMemory,
-  Optimizer,
-  OrthogonalState,
-  ParameterState,
-  StepReport,
-} from './optimizer/base.js';
+export type { Optimizer } from './optimizer/base.js';
 export type { AdamWGroup, GroupOptions, MuonGroup, ParamGroup, RootGroup } from './optimizer/groups.js';
 export { Muon } from './optimizer/muon.js';
 export type {
@@ -41,6 +34,7 @@ export type {
   RootSettings,
 } from './optimizer/options.js';
 export { Root } from './optimizer/root.js';
+export type { AdamWState, DeviceMemory, OrthogonalState, ParameterState, StepReport } from './optimizer/types.js';
 export { train } from './train/loop.js';
 export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
