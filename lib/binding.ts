@@ -4,7 +4,7 @@ import bindings from 'bindings';
 import type * as native from '../binding.js';
 import { messageOf, RootError, type RootErrorCode } from './errors.js';
 
-export type Binding = typeof native;
+type Binding = typeof native;
 
 const packageRoot = path.join(__dirname, '..');
 const builds = [

@@ -1,6 +1,7 @@
 import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { mostFitted } from '../coefficients/adaptive.js';
 import { messageOf } from '../errors.js';
 import { oneOf } from '../validate.js';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './fit-checkpoint.js';
@@ -12,7 +13,7 @@ const help = `Usage: root-optimizer calibrate <checkpoint> [options]
 Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save, and writes a
 file whose parsed content the option \`coefficients\` takes, of an optimizer or of a group.
 
-  --steps <n>    iterations to fit, 1 to 10 (default 5)
+  --steps <n>    iterations to fit, 1 to ${mostFitted} (default 5)
   --per <what>   what shares coefficients: shape (the default), parameter, or group, by which all parameters of the same
                  settings share theirs
   --out <file>   default coefficients.json
@@ -79,8 +80,8 @@ function parse(args: string[]): Options | string | undefined {
     const [file, ...rest] = positionals;
     if (file === undefined || rest.length > 0) return `Expected one checkpoint, got ${positionals.length}.`;
     const steps = Number(values.steps ?? 5);
-    if (!Number.isInteger(steps) || steps < 1 || steps > 10) {
-      return `Expected --steps to be an integer in [1, 10], got "${String(values.steps)}".`;
+    if (!Number.isInteger(steps) || steps < 1 || steps > mostFitted) {
+      return `Expected --steps to be an integer in [1, ${mostFitted}], got "${String(values.steps)}".`;
     }
     const { out = 'coefficients.json', html } = values;
     const files = [file, out, ...(html === undefined ? [] : [html])].map((one) => path.resolve(one));

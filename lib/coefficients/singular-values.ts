@@ -9,7 +9,7 @@ export interface SingularValues {
 }
 
 /** Shorter sides up to this are decomposed; of longer ones the distribution is estimated. */
-export const mostExact = 1024;
+const mostExact = 1024;
 
 const probes = 4;
 const lanczosSteps = 64;

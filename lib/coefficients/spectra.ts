@@ -68,7 +68,7 @@ function quantiles(count: number, r: number): Spectrum {
 }
 
 /** σᵢ ∝ i^−p, i from 1 to m, for p from 0.5 to 1 in equal parts: real momentum in the mixture. */
-export function decayingSpectrum(rows: number, columns: number): Spectrum {
+function decayingSpectrum(rows: number, columns: number): Spectrum {
   const [m] = ordered(rows, columns);
   const groups = geometricGroups(m);
   const all = mix(exponents.map((p) => [1, normalized(powers(groups, p), m)]));
