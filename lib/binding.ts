@@ -85,20 +85,20 @@ export function asRootError(error: unknown): unknown {
   return code === undefined ? error : new RootError(nativeCodes[code], messageOf(error), { cause: error });
 }
 
-/** Runs a native call; what it throws comes out as a RootError. */
-export function guard<T>(call: () => T): T {
+/** Runs a native call. What it throws comes out as `map` makes it, by default as a RootError. */
+export function guard<T>(call: () => T, map = asRootError): T {
   try {
     return call();
   } catch (error) {
-    throw asRootError(error);
+    throw map(error);
   }
 }
 
 /** The same for a call that returns a promise. */
-export async function guardAsync<T>(call: () => Promise<T>): Promise<T> {
+export async function guardAsync<T>(call: () => Promise<T>, map = asRootError): Promise<T> {
   try {
     return await call();
   } catch (error) {
-    throw asRootError(error);
+    throw map(error);
   }
 }

@@ -1,5 +1,5 @@
 import { allocate, checkArray, firstNonFinite } from './arrays.js';
-import { addon, asRootError, nativeCodeOf } from './binding.js';
+import { addon, asRootError, guard, guardAsync, nativeCodeOf } from './binding.js';
 import {
   boundedTriplesFor,
   checkCoefficients,
@@ -77,11 +77,8 @@ export async function orthogonalize(
   options: OrthogonalizeOptions = {},
 ): Promise<Float32Array> {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  try {
-    await addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients);
-  } catch (error) {
-    throw explained(error, x);
-  }
+  const call = () => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients);
+  await guardAsync(call, explaining(x));
   return output;
 }
 
@@ -92,11 +89,8 @@ export function orthogonalizeSync(
   options: OrthogonalizeOptions = {},
 ): Float32Array {
   const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  try {
-    addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients);
-  } catch (error) {
-    throw explained(error, x);
-  }
+  const call = () => addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients);
+  guard(call, explaining(x));
   return output;
 }
 
@@ -108,23 +102,15 @@ export function orthogonalizeSync(
  */
 export async function softThreshold(x: Float32Array, options: SoftThresholdOptions = {}): Promise<SoftThresholdResult> {
   const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
-  try {
-    const threshold = await addon().softThreshold(device, threads, x, base, outliers, quantile, scale);
-    return { base, outliers, threshold };
-  } catch (error) {
-    throw explained(error, x);
-  }
+  const call = () => addon().softThreshold(device, threads, x, base, outliers, quantile, scale);
+  return { base, outliers, threshold: await guardAsync(call, explaining(x)) };
 }
 
 /** The same as `softThreshold`, on the calling thread. */
 export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions = {}): SoftThresholdResult {
   const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
-  try {
-    const threshold = addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale);
-    return { base, outliers, threshold };
-  } catch (error) {
-    throw explained(error, x);
-  }
+  const call = () => addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale);
+  return { base, outliers, threshold: guard(call, explaining(x)) };
 }
 
 function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
@@ -168,9 +154,11 @@ function where({ device, threads }: WhereOptions): { device: string; threads: nu
   return { device: name, threads: checkThreads(threads ?? 0, 'threads') };
 }
 
-/** What a call of the addon threw, as a RootError. The addon tells only that a value is not finite; this says which. */
-function explained(error: unknown, x: Float32Array): unknown {
-  const found = nativeCodeOf(error) === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
-  if (found === undefined) return asRootError(error);
-  return new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
+/** Makes RootErrors of what a call on `x` throws. The addon tells only that a value is not finite; they say which. */
+function explaining(x: Float32Array): (error: unknown) => unknown {
+  return (error) => {
+    const found = nativeCodeOf(error) === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;
+    if (found === undefined) return asRootError(error);
+    return new RootError('ERR_NON_FINITE', `Expected x to be finite, got ${found}`, { cause: error });
+  };
 }
