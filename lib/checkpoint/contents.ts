@@ -1,9 +1,9 @@
 import type * as native from '../../binding.js';
 import { checkArray } from '../arrays.js';
-import { describe, RootError } from '../errors.js';
+import { describe } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 import { isRecord } from '../validate.js';
-import { SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
+import { checkpointError, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
 
 type State = native.OrthogonalState | native.AdamWState;
 
@@ -95,7 +95,7 @@ export async function readCheckpoint(
     const differences = compare(descriptions, groups, compareSettings);
     if (differences.length > 0) {
       const rest = differences.length > 10 ? [`and ${differences.length - 10} more differences`] : [];
-      throw failure([`${path} is not of this optimizer:`, ...differences.slice(0, 10), ...rest].join('\n- '));
+      throw checkpointError([`${path} is not of this optimizer:`, ...differences.slice(0, 10), ...rest].join('\n- '));
     }
     const entries: Entry[] = [];
     for (const group of groups) {
@@ -121,9 +121,9 @@ export function readMetadata(
   { metadata }: SafetensorsFile,
   path: string,
 ): { step: number; descriptions: Map<string, Description> } {
-  if (metadata['format'] !== format) throw failure(`${path} is not a checkpoint of ${format}`);
+  if (metadata['format'] !== format) throw checkpointError(`${path} is not a checkpoint of ${format}`);
   if (metadata['version'] !== version) {
-    throw failure(
+    throw checkpointError(
       `Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`,
     );
   }
@@ -132,13 +132,15 @@ export function readMetadata(
   try {
     parameters = JSON.parse(metadata['parameters'] ?? '');
   } catch (cause) {
-    throw failure(`The parameters in the metadata of ${path} are not JSON`, cause);
+    throw checkpointError(`The parameters in the metadata of ${path} are not JSON`, cause);
   }
   if (!(step <= mostSteps) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
-    throw failure(`The metadata of ${path} are not those of a checkpoint`);
+    throw checkpointError(`The metadata of ${path} are not those of a checkpoint`);
   }
   const descriptions = new Map(parameters.map((one) => [one.name, one]));
-  if (descriptions.size !== parameters.length) throw failure(`The metadata of ${path} describe a parameter twice`);
+  if (descriptions.size !== parameters.length) {
+    throw checkpointError(`The metadata of ${path} describe a parameter twice`);
+  }
   return { step, descriptions };
 }
 
@@ -203,7 +205,7 @@ async function readEntry(
     const name = `${parameter.name}.${key}`;
     const shape = file.tensors.get(name)?.shape;
     if (JSON.stringify(shape) !== JSON.stringify(parameter.shape)) {
-      throw failure(
+      throw checkpointError(
         `Expected tensor "${name}" of ${path} to be of shape ${describe(parameter.shape)}, got ${describe(shape)}`,
       );
     }
@@ -216,7 +218,7 @@ async function readEntry(
     // A state that is not finite would refuse every step from then on.
     const [least, requirement] = key === 'expAvgSq' ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
     if (!array.every((value) => Number.isFinite(value) && value >= least)) {
-      throw failure(`Expected tensor "${parameter.name}.${key}" of ${path} to be ${requirement}`);
+      throw checkpointError(`Expected tensor "${parameter.name}.${key}" of ${path} to be ${requirement}`);
     }
   }
   const further = group.algorithm === 'adamw' ? {} : { thresholds: Float64Array.from(thresholds, (one) => one ?? NaN) };
@@ -233,8 +235,4 @@ function arrayOf(state: State, key: string): Float32Array {
 
 function nullForNaN(value: number): number | null {
   return Number.isNaN(value) ? null : value;
-}
-
-function failure(message: string, cause?: unknown): RootError {
-  return new RootError('ERR_CHECKPOINT', message, cause === undefined ? undefined : { cause });
 }

@@ -44,7 +44,7 @@ export async function writeSafetensors(
       for (const { name, shape, values } of tensors) {
         const array = values();
         if (array.length !== product(shape)) {
-          throw failure(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
+          throw checkpointError(`Expected tensor "${name}" to be of ${product(shape)} elements, got ${array.length}`);
         }
         await writeAll(handle, array);
       }
@@ -55,7 +55,7 @@ export async function writeSafetensors(
     await rename(temporary, target);
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
-    throw error instanceof RootError ? error : failure(`Cannot write ${file}: ${messageOf(error)}`, error);
+    throw error instanceof RootError ? error : checkpointError(`Cannot write ${file}: ${messageOf(error)}`, error);
   }
   await syncFolder(path.dirname(target));
 }
@@ -108,7 +108,7 @@ export class SafetensorsFile {
   /** @throws RootError ERR_CHECKPOINT where it cannot be read or is not such a file */
   static async open(file: string): Promise<SafetensorsFile> {
     const handle = await open(file, 'r').catch((cause: unknown) => {
-      throw failure(`Cannot read ${file}: ${messageOf(cause)}`, cause);
+      throw checkpointError(`Cannot read ${file}: ${messageOf(cause)}`, cause);
     });
     try {
       const { size } = await handle.stat();
@@ -125,7 +125,7 @@ export class SafetensorsFile {
       return new SafetensorsFile(file, handle, metadata, tensors);
     } catch (error) {
       await handle.close();
-      throw error instanceof RootError ? error : failure(`Cannot read ${file}: ${messageOf(error)}`, error);
+      throw error instanceof RootError ? error : checkpointError(`Cannot read ${file}: ${messageOf(error)}`, error);
     }
   }
 
@@ -137,7 +137,7 @@ export class SafetensorsFile {
       await readAll(this.handle, values, entry.start);
       return values;
     } catch (cause) {
-      throw failure(`Cannot read tensor "${name}" of ${this.file}: ${messageOf(cause)}`, cause);
+      throw checkpointError(`Cannot read tensor "${name}" of ${this.file}: ${messageOf(cause)}`, cause);
     }
   }
 
@@ -200,9 +200,9 @@ function isNaturals(value: unknown): value is number[] {
 }
 
 function malformed(file: string, why: string, cause?: unknown): RootError {
-  return failure(`${file} is not a valid safetensors file: ${why}`, cause);
+  return checkpointError(`${file} is not a valid safetensors file: ${why}`, cause);
 }
 
-function failure(message: string, cause?: unknown): RootError {
+export function checkpointError(message: string, cause?: unknown): RootError {
   return new RootError('ERR_CHECKPOINT', message, cause === undefined ? undefined : { cause });
 }

@@ -1,5 +1,5 @@
 import { type Description, readMetadata } from '../checkpoint/contents.js';
-import { SafetensorsFile } from '../checkpoint/safetensors.js';
+import { checkpointError, SafetensorsFile } from '../checkpoint/safetensors.js';
 import { fitToSpectrum } from '../coefficients/adaptive.js';
 import { type Calibration, calibrationFormat } from '../coefficients/calibration.js';
 import { rmsError } from '../coefficients/fit.js';
@@ -15,7 +15,6 @@ import {
   type Spectrum,
 } from '../coefficients/spectra.js';
 import type { Triple } from '../coefficients/triple.js';
-import { RootError } from '../errors.js';
 import { checkThreshold } from '../threshold.js';
 import { isRecord } from '../validate.js';
 
@@ -137,7 +136,7 @@ async function readMatrices(path: string): Promise<Matrix[]> {
       matrices.push(...matricesIn(path, description, momentum));
     }
     if (matrices.length === 0) {
-      throw new RootError('ERR_CHECKPOINT', `${path} holds no momentum of ROOT or Muon that is not 0`);
+      throw checkpointError(`${path} holds no momentum of ROOT or Muon that is not 0`);
     }
     return matrices;
   } finally {
@@ -159,7 +158,7 @@ function matricesIn(
     );
     offset += rows * columns;
     if (!values.every(Number.isFinite)) {
-      throw new RootError('ERR_CHECKPOINT', `Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
+      throw checkpointError(`Expected tensor "${name}.momentumBuffer" of ${path} to be finite`);
     }
     if (values.every((value) => value === 0)) return [];
     const { exact, ...decomposed } = singularValues(values, rows, columns);
@@ -167,10 +166,7 @@ function matricesIn(
     return [{ name, group, shape: [rows, columns], spectrum, exact }];
   });
   if (offset !== momentum.length) {
-    throw new RootError(
-      'ERR_CHECKPOINT',
-      `Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`,
-    );
+    throw checkpointError(`Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`);
   }
   return found;
 }
