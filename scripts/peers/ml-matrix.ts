@@ -4,7 +4,7 @@
  */
 import { createInterface } from 'node:readline';
 import { Matrix } from 'ml-matrix';
-import { milliseconds } from '../bench/measure/turns.js';
+import { milliseconds } from '../common/time.js';
 
 interface Request {
   rows: number;

@@ -11,7 +11,7 @@ import {
 import { deviceMemory } from '../../common/device-memory.js';
 import { median, plainFlops } from '../../common/numbers.js';
 import { gaussian } from '../../common/random.js';
-import { milliseconds } from './turns.js';
+import { milliseconds } from '../../common/time.js';
 
 /** The matrices of a model. */
 export interface Case {

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { Muon, orthogonalizeSync, Parameter, Root } from '../../../lib/index.js';
 import { median } from '../../common/numbers.js';
 import { gaussian } from '../../common/random.js';
-import { milliseconds } from './turns.js';
+import { milliseconds } from '../../common/time.js';
 
 export type Task = 'orthogonalize' | 'root' | 'muon' | 'muon-bfloat16';
 

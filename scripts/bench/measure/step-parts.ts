@@ -1,7 +1,7 @@
 import { addon } from '../../../lib/binding.js';
 import { newtonSchulzCoefficients, type Precision } from '../../../lib/index.js';
 import { gaussian } from '../../common/random.js';
-import { milliseconds } from './turns.js';
+import { milliseconds } from '../../common/time.js';
 
 /** A ROOT step on the CPU whose parts the addon times. */
 export interface TimedStep {

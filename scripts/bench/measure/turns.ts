@@ -1,11 +1,5 @@
 import { median } from '../../common/numbers.js';
-
-/** Milliseconds that a call takes. */
-export function milliseconds(call: () => unknown): number {
-  const start = performance.now();
-  call();
-  return performance.now() - start;
-}
+import { milliseconds } from '../../common/time.js';
 
 /** How long a task is measured in one turn: at least so many calls and at least so many milliseconds. */
 export interface Least {
