@@ -8,7 +8,7 @@
 #include <new>
 #include <utility>
 
-#include "check.cuh"
+#include "status.h"
 
 namespace root_optimizer {
 

@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-#include "check.cuh"
+#include "status.h"
 
 namespace root_optimizer {
 

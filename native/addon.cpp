@@ -1,5 +1,5 @@
-#include "functions_wrap.h"
-#include "optimizer_wrap.h"
+#include "wrap/functions.h"
+#include "wrap/optimizer.h"
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Optimizer", root_optimizer::OptimizerWrap::define(env));

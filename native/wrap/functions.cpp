@@ -1,10 +1,10 @@
-#include "functions_wrap.h"
+#include "functions.h"
 
 #include <algorithm>
 #include <functional>
 
-#include "bind.h"
-#include "functions.h"
+#include "readers.h"
+#include "../functions.h"
 #include "spare_backend.h"
 
 namespace root_optimizer {

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "error.h"
-#include "step.h"
+#include "../error.h"
+#include "../step.h"
 
 namespace root_optimizer {
 

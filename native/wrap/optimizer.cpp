@@ -1,4 +1,4 @@
-#include "optimizer_wrap.h"
+#include "optimizer.h"
 
 namespace root_optimizer {
 

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "bind.h"
+#include "readers.h"
 
 namespace root_optimizer {
 

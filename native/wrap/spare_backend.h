@@ -4,7 +4,7 @@
 #include <mutex>
 #include <utility>
 
-#include "backend.h"
+#include "../backend.h"
 
 namespace root_optimizer {
 
