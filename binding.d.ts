@@ -110,27 +110,12 @@ export class Optimizer {
    * @param device 'cpu' or 'cuda:N'
    * @param threads CPU threads, the calling one included; 0: the physical cores
    * @param precision of the products; on the CPU one of `devices().cpu.precisions`
-   * @param parameters sizes and matrices, fixed for life; matrices of a parameter must not overlap and must cover it
-   * @param profile whether to fill `stepTimes`; only on the CPU
+   * @param parameters sizes and matrices, fixed for life; the matrices of a parameter cover it in order, without overlap
    */
-  constructor(
-    device: string,
-    threads: number,
-    precision: Precision,
-    parameters: readonly ParameterLayout[],
-    profile?: boolean,
-  );
+  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
 
-  /** CPU threads in use. */
-  readonly threads: number;
   /** State, the scratch memory that steps so far have needed, and on CUDA the parameters' data and gradients. */
   readonly memoryBytes: number;
-  /**
-   * Seconds that parts of the last step took: the checks, which find the thresholds as well, momentum and proximal
-   * pass, products, and updates of the data. All parameters together; where each has a thread, that is more than went
-   * by. Zeros without `profile`, and before the first step.
-   */
-  readonly stepTimes: { checks: number; proximal: number; products: number; updates: number };
 
   /**
    * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On
@@ -178,33 +163,6 @@ export class Optimizer {
   /** Frees state and scratch, after a running step has ended. Idempotent; every later call throws ERR_DISPOSED. */
   dispose(): void;
 }
-
-/**
- * Which products orthogonalise a matrix, settled by its shape and the coefficients (a, b, c of every iteration in
- * turn).
- */
-export function newtonSchulzPlan(
-  device: string,
-  precision: Precision,
-  rows: number,
-  columns: number,
-  coefficients: Float64Array,
-): {
-  form: 'standard' | 'gram';
-  /** Gram form: iterations of each leg between restarts. Standard form: empty. */
-  legs: number[];
-  /** Floating-point operations, symmetric products counted by halves. */
-  flops: number;
-  /** Those of them that are float32 although `precision` is another: on the CPU, of bfloat16's Gram form. */
-  float32Flops: number;
-};
-
-/**
- * FLOP/s of one core that multiplies and adds in registers alone, best of five: what a benchmark's figures are measured
- * against.
- * @throws ERR_INVALID_ARGUMENT for a precision that is not among `devices().cpu.precisions`
- */
-export function cpuPeak(precision: Precision): number;
 
 /**
  * Orthogonalises every matrix of `input` into the same place of `output` (same length; may be the same array).
@@ -255,3 +213,46 @@ export function softThresholdSync(
   quantile: number,
   scale: number,
 ): number;
+
+// For benchmarks and tests alone.
+
+/** The products that orthogonalise a matrix. Its shape and `coefficients`, a, b, c of every iteration, decide them. */
+export function newtonSchulzPlan(
+  device: string,
+  precision: Precision,
+  rows: number,
+  columns: number,
+  coefficients: Float64Array,
+): {
+  form: 'standard' | 'gram';
+  /** Gram form: iterations of each leg between restarts. Standard form: empty. */
+  legs: number[];
+  /** Floating-point operations, symmetric products counted by halves. */
+  flops: number;
+  /** The part of `flops` that is float32 although `precision` is another, as in bfloat16's Gram form on the CPU. */
+  float32Flops: number;
+};
+
+/**
+ * FLOP/s of one core that multiplies and adds in registers alone, best of five. Benchmarks measure figures against it.
+ * @throws ERR_INVALID_ARGUMENT for a precision that is not among `devices().cpu.precisions`
+ */
+export function cpuPeak(precision: Precision): number;
+
+/**
+ * From now on `stepTimes` tells what the optimizer's last step took.
+ * @throws ERR_INVALID_ARGUMENT for an optimizer that is not on the CPU; ERR_BUSY; ERR_DISPOSED
+ */
+export function profile(optimizer: Optimizer): void;
+
+/**
+ * Seconds that the parts of the last step took, all parameters together: the checks, which find the thresholds as well;
+ * momentum and proximal pass; products; updates of the data. With a thread to a parameter that is more than went by.
+ * Zeros before the first step that is profiled.
+ */
+export function stepTimes(optimizer: Optimizer): {
+  checks: number;
+  proximal: number;
+  products: number;
+  updates: number;
+};

@@ -4,18 +4,18 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
+#include <span>
 
-#include "../native/backend.h"
+#include "../native/formulas.h"
 #include "elements.cuh"
 #include "launch.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-/// Entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. Being part of
-/// the launch they are part of a captured graph, with no table in memory to keep for it.
+/// The entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. Being part
+/// of the launch they are part of a captured graph, with no table in memory to keep for it.
 constexpr int kTableEntries = 64;
-static_assert(kTableEntries * sizeof(Item) + 256 <= 4096);
+static_assert(kTableEntries * sizeof(Matrix) + 256 <= 4096);
 
 template <typename T>
 struct Table {
@@ -23,22 +23,26 @@ struct Table {
 };
 
 template <typename T>
-Table<T> table_of(const std::vector<T>& list) {
+Table<T> table_of(std::span<const T> list) {
   Table<T> table{};
   std::copy(list.begin(), list.end(), table.entries);
   return table;
 }
 
+inline Table<Matrix> table_of(const Batch& batch) { return table_of(std::span(batch.matrices)); }
+
 constexpr int kPassThreads = 256;
 
-/// Blocks along x for passes over `size` elements, a row of blocks for each item. It depends on nothing but the size,
-/// so that sums over blocks do not either.
-inline dim3 pass_grid(int64_t size, size_t items) {
+/// The blocks of a pass over `size` elements along x, and a row of blocks for each entry. It depends on nothing but the
+/// size, so that sums over blocks do not either.
+inline dim3 pass_grid(int64_t size, int64_t entries) {
   constexpr int64_t kElementsOfABlock = 16 * kPassThreads;
   constexpr int64_t kMostBlocks = 1024;
   const int64_t blocks = std::min((size + kElementsOfABlock - 1) / kElementsOfABlock, kMostBlocks);
-  return dim3(unsigned(std::max<int64_t>(blocks, 1)), unsigned(items));
+  return dim3(unsigned(std::max<int64_t>(blocks, 1)), unsigned(entries));
 }
+
+inline dim3 pass_grid(const Batch& batch) { return pass_grid(batch.size(), batch.count()); }
 
 struct Quad {
   float v[4];
@@ -79,33 +83,31 @@ __device__ void for_each_quad(int64_t size, Body body) {
   }
 }
 
-/// U of one matrix, after its M has become μM + G: G + μM, or M where there is no gradient to look ahead along.
+/// U of one matrix after its M has become μM + G.
 struct LookAhead {
   const float* momentum;
-  const float* gradient;
+  const float* gradient;  ///< null: U is M
   float mu;
   bool whole_words;
 
-  /// `row_length`: what the indices that quads begin at are multiples of, besides of 4.
-  __device__ LookAhead(const Item& item, bool nesterov, int64_t row_length = 4)
-      : momentum(item.momentum),
-        gradient(nesterov ? item.gradient : nullptr),
-        mu(gradient == nullptr ? 0 : item.scalars->mu),
+  /// Quads begin at multiples of `row_length` and of 4.
+  __device__ LookAhead(const Matrix& matrix, bool nesterov, int64_t row_length = 4)
+      : momentum(matrix.momentum),
+        gradient(nesterov ? matrix.gradient : nullptr),
+        mu(gradient == nullptr ? 0 : matrix.scalars->mu),
         whole_words(row_length % 4 == 0 && aligned(momentum) && aligned(gradient)) {}
 
   __device__ Quad quad(int64_t i, int count) const {
     Quad u = load_quad(momentum, i, count, whole_words);
     if (gradient == nullptr) return u;
     const Quad g = load_quad(gradient, i, count, whole_words);
-    for (int e = 0; e < 4; ++e) u.v[e] = g.v[e] + mu * u.v[e];
+    for (int e = 0; e < 4; ++e) u.v[e] = look_ahead(u.v[e], g.v[e], mu);
     return u;
   }
 };
 
-/// The clipping bound in effect, infinite where nothing is to be clipped.
-__device__ inline float clip_limit(const Item& item) {
-  const float limit = item.threshold == nullptr ? 0.0f : float(*item.threshold);
-  return limit == 0 ? __uint_as_float(0x7f800000) : limit;
+__device__ inline float clip_limit_of(const Matrix& matrix) {
+  return clip_limit(matrix.threshold == nullptr ? 0 : *matrix.threshold);
 }
 
 __device__ inline float clamp(float u, float limit) { return min(max(u, -limit), limit); }
@@ -113,4 +115,4 @@ __device__ inline float clamp(float u, float limit) { return min(max(u, -limit),
 /// True for infinities and NaN.
 __device__ inline bool not_finite(float x) { return !(fabsf(x) <= 3.402823466e38f); }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -1,52 +1,58 @@
-// M ← μM + G, and before it whether that would stay finite.
+// Would M ← μM + G and the U made of it, or AdamW's moments, stay finite? Raises flags and writes nothing else.
 
 #include "batch.cuh"
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-namespace {
-
-__global__ void check_momentum_kernel(const __grid_constant__ Table<Item> items, int64_t size, bool nesterov) {
-  const Item& item = items.entries[blockIdx.y];
-  const float* gradient = item.gradient;
-  const float mu = gradient == nullptr ? 0 : item.scalars->mu;
-  const bool whole_words = aligned(item.momentum) && aligned(gradient);
+__global__ void check_matrices_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov) {
+  const Matrix& matrix = matrices.entries[blockIdx.y];
+  const float* gradient = matrix.gradient;
+  const float mu = gradient == nullptr ? 0 : matrix.scalars->mu;
+  const bool whole_words = aligned(matrix.momentum) && aligned(gradient);
   bool bad = false;
   for_each_quad(size, [&](int64_t i, int count) {
-    const Quad m = load_quad(item.momentum, i, count, whole_words);
+    const Quad m = load_quad(matrix.momentum, i, count, whole_words);
     const Quad g = gradient == nullptr ? Quad{} : load_quad(gradient, i, count, whole_words);
     for (int e = 0; e < 4; ++e) {
-      const float next = gradient == nullptr ? m.v[e] : mu * m.v[e] + g.v[e];
-      bad |= not_finite(nesterov ? g.v[e] + mu * next : next);
+      const float next = gradient == nullptr ? m.v[e] : next_momentum(m.v[e], g.v[e], mu);
+      bad |= not_finite(nesterov ? look_ahead(next, g.v[e], mu) : next);
     }
   });
-  if (bad) *item.flag = 1;
+  if (bad) *matrix.flag = 1;
 }
 
-__global__ void momentum_kernel(const __grid_constant__ Table<Item> items, int64_t size, const uint32_t* gate) {
-  if (*gate != 0) return;
-  const Item& item = items.entries[blockIdx.y];
-  const float mu = item.scalars->mu;
-  const bool whole_words = aligned(item.momentum) && aligned(item.gradient);
-  for_each_quad(size, [&](int64_t i, int count) {
-    Quad m = load_quad(item.momentum, i, count, whole_words);
-    const Quad g = load_quad(item.gradient, i, count, whole_words);
-    for (int e = 0; e < 4; ++e) m.v[e] = mu * m.v[e] + g.v[e];
-    store_quad(item.momentum, i, count, whole_words, m);
+__global__ void check_moments_kernel(const __grid_constant__ Table<Moments> list) {
+  const Moments& p = list.entries[blockIdx.y];
+  const AdamWScalars s = *p.scalars;
+  const bool whole_words = aligned(p.gradient) && aligned(p.exp_avg) && aligned(p.exp_avg_sq);
+  bool bad = false;
+  for_each_quad(p.size, [&](int64_t i, int count) {
+    const Quad g = load_quad(p.gradient, i, count, whole_words);
+    const Quad average = load_quad(p.exp_avg, i, count, whole_words);
+    const Quad square = load_quad(p.exp_avg_sq, i, count, whole_words);
+    for (int e = 0; e < 4; ++e) {
+      bad |= not_finite(next_exp_avg(average.v[e], g.v[e], s)) | not_finite(next_exp_avg_sq(square.v[e], g.v[e], s));
+    }
   });
+  if (bad) *p.flag = 1;
 }
 
-}  // namespace
-
-void CudaQueue::check_momentum(const Batch& batch) {
-  launch("check_momentum", check_momentum_kernel, pass_grid(batch.size(), batch.items.size()), kPassThreads, 0, stream_,
-         table_of(batch.items), batch.size(), batch.nesterov);
+void CudaQueue::check_matrices(std::span<const Batch> batches) {
+  for (const Batch& batch : batches) {
+    launch("check_matrices", check_matrices_kernel, pass_grid(batch), kPassThreads, 0, stream_, table_of(batch),
+           batch.size(), batch.nesterov);
+  }
 }
 
-void CudaQueue::momentum(const Batch& batch) {
-  launch("momentum", momentum_kernel, pass_grid(batch.size(), batch.items.size()), kPassThreads, 0, stream_,
-         table_of(batch.items), batch.size(), gate_);
+dim3 moments_grid(std::span<const Moments> moments) {
+  int64_t largest = 0;
+  for (const Moments& one : moments) largest = std::max(largest, one.size);
+  return pass_grid(largest, int64_t(moments.size()));
 }
 
-}  // namespace root_optimizer
+void CudaQueue::check_moments(std::span<const Moments> moments) {
+  launch("check_moments", check_moments_kernel, moments_grid(moments), kPassThreads, 0, stream_, table_of(moments));
+}
+
+}  // namespace root_optimizer::cuda

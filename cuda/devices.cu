@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <string>
 
-#include "../native/backend.h"
+#include "../native/devices.h"
 #include "../native/error.h"
 #include "handles.h"
 #include "launch.cuh"
 
 namespace root_optimizer {
 
-namespace {
+namespace cuda {
 
 // The kernels use mma.sync with bfloat16 and cp.async.
 constexpr int kOldestMajor = 8;
@@ -24,18 +24,18 @@ constexpr int kOldestDriver = 12030;
 // An optimizer that has not even this much to work with fails sooner or later; the CPU does not.
 constexpr size_t kLeastFree = size_t(64) << 20;
 
-std::string version_text(int version) {
+static std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-std::string capability(const cudaDeviceProp& properties) {
+static std::string capability(const cudaDeviceProp& properties) {
   return std::to_string(properties.major) + "." + std::to_string(properties.minor);
 }
 
-std::string name_of(cudaError_t status) { return cudaGetErrorName(status); }
+static std::string name_of(cudaError_t status) { return cudaGetErrorName(status); }
 
 // Empty where there is a driver that this build can use.
-std::string driver_obstacle() {
+static std::string driver_obstacle() {
   int driver = 0;
   int runtime = 0;
   cudaDriverGetVersion(&driver);
@@ -49,7 +49,7 @@ std::string driver_obstacle() {
   return {};
 }
 
-std::string device_obstacle(const cudaDeviceProp& properties) {
+static std::string device_obstacle(const cudaDeviceProp& properties) {
   if (properties.major < kOldestMajor) {
     return std::string(properties.name) + " is too old: it has compute capability " + capability(properties) +
            ", this build needs 8.0";
@@ -58,9 +58,7 @@ std::string device_obstacle(const cudaDeviceProp& properties) {
   return {};
 }
 
-}  // namespace
-
-static CudaReport look_around() {
+static CudaReport find_devices() {
   const std::string driver = driver_obstacle();
   if (!driver.empty()) return {{}, driver};
   int count = 0;
@@ -89,9 +87,11 @@ static CudaReport look_around() {
   return report;
 }
 
+}  // namespace cuda
+
 // Devices don't come and go while a process runs.
 CudaReport cuda_report() {
-  static const CudaReport report = look_around();
+  static const CudaReport report = cuda::find_devices();
   return report;
 }
 
@@ -102,15 +102,15 @@ std::string cuda_obstacle(int index) {
   for (const CudaDevice& device : report.devices) known |= device.name == name;
   if (!known) return report.reason.empty() ? "there is no usable " + name : report.reason;
   try {
-    const OnDevice scope(index);
+    const cuda::OnDevice scope(index);
     size_t free = 0;
     size_t total = 0;
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    if (free < kLeastFree) {
+    cuda::require(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    if (free < cuda::kLeastFree) {
       return "its memory is taken: " + std::to_string(free >> 20) + " MiB are free of " + std::to_string(total >> 20);
     }
     cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, nothing), "loading kernels: cudaFuncGetAttributes");
+    cuda::require(cudaFuncGetAttributes(&attributes, cuda::nothing), "loading kernels: cudaFuncGetAttributes");
     return {};
   } catch (const Error& error) {
     const bool full = std::string(error.code()) == "ERR_OUT_OF_MEMORY";

@@ -2,10 +2,10 @@
 
 // Elements of the products' operands.
 
-#include "../native/backend.h"
+#include "../native/batch.h"
 #include "launch.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 /// Elements of an operand, 16 bytes at a time.
 template <typename T>
@@ -55,4 +55,4 @@ void with_element(Precision precision, Task task) {
   }
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

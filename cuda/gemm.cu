@@ -1,4 +1,4 @@
-// out ← α·product + β·c over a batch: on tensor cores where the elements have 16 bits.
+// Products over a batch: on tensor cores where the elements have 16 bits.
 
 #include "gemm.cuh"
 
@@ -6,38 +6,65 @@
 
 #include "gemm_float32.cuh"
 #include "gemm_tensor.cuh"
+#include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-namespace {
-
-template <Product kProduct, bool kSymmetric>
-void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t stream) {
+template <Contraction kContraction, bool kSymmetric>
+static void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t stream) {
   switch (precision) {
-    case Precision::float16: return launch_gemm_tensor<__half, kProduct, kSymmetric>(gemm, stream);
-    case Precision::bfloat16: return launch_gemm_tensor<__nv_bfloat16, kProduct, kSymmetric>(gemm, stream);
-    case Precision::float32: return launch_gemm_float32<kProduct, kSymmetric>(gemm, stream);
+    case Precision::float16: return launch_gemm_tensor<__half, kContraction, kSymmetric>(gemm, stream);
+    case Precision::bfloat16: return launch_gemm_tensor<__nv_bfloat16, kContraction, kSymmetric>(gemm, stream);
+    case Precision::float32: return launch_gemm_float32<kContraction, kSymmetric>(gemm, stream);
   }
 }
 
-}  // namespace
-
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
+  using enum Contraction;
   if (gemm.symmetric) {
-    switch (gemm.product) {
-      case Product::rows_by_rows: return launch_gemm_as<Product::rows_by_rows, true>(precision, gemm, stream);
-      case Product::columns_by_columns:
-        return launch_gemm_as<Product::columns_by_columns, true>(precision, gemm, stream);
-      case Product::plain: break;
+    switch (gemm.contraction) {
+      case rows_by_rows: return launch_gemm_as<rows_by_rows, true>(precision, gemm, stream);
+      case columns_by_columns: return launch_gemm_as<columns_by_columns, true>(precision, gemm, stream);
+      case plain: break;
     }
   } else {
-    switch (gemm.product) {
-      case Product::rows_by_rows: return launch_gemm_as<Product::rows_by_rows, false>(precision, gemm, stream);
-      case Product::plain: return launch_gemm_as<Product::plain, false>(precision, gemm, stream);
-      case Product::columns_by_columns: break;
+    switch (gemm.contraction) {
+      case rows_by_rows: return launch_gemm_as<rows_by_rows, false>(precision, gemm, stream);
+      case plain: return launch_gemm_as<plain, false>(precision, gemm, stream);
+      case columns_by_columns: break;
     }
   }
   throw std::logic_error("There is no such product");
 }
 
-}  // namespace root_optimizer
+void CudaQueue::gemm_symmetric(const Product& p) {
+  launch_gemm(precision_,
+              {.contraction = p.a.is_wide() ? Contraction::rows_by_rows : Contraction::columns_by_columns,
+               .symmetric = true,
+               .alpha = p.alpha,
+               .beta = p.beta,
+               .out = stored(p.out),
+               .a = stored(p.a),
+               .b = stored(p.b),
+               .c = stored(p.c),
+               .count = p.out.count},
+              stream_);
+}
+
+// b is symmetric, so that its rows serve as its columns where a is tall.
+void CudaQueue::gemm(const Product& p) {
+  launch_gemm(precision_,
+              {.contraction = p.a.is_wide() ? Contraction::plain : Contraction::rows_by_rows,
+               .symmetric = false,
+               .alpha = p.alpha,
+               .beta = p.beta,
+               .out = stored(p.out),
+               .a = stored(p.a.is_wide() ? p.b : p.a),
+               .b = stored(p.a.is_wide() ? p.a : p.b),
+               .c = stored(p.c),
+               .count = p.out.count},
+              stream_);
+  if (p.update != nullptr) update({p.update, 1}, {&p.out, 1});
+}
+
+}  // namespace root_optimizer::cuda

@@ -10,7 +10,7 @@
 #include "launch.cuh"
 #include "tile.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 constexpr int kFloat32Tile = 64;
 constexpr int kFloat32Depth = 16;
@@ -25,10 +25,10 @@ struct alignas(16) OuterElements {
 template <bool kDepthAlongRows>
 class Float32Load {
  public:
-  __device__ Float32Load(const Matrices& matrices, int64_t item, int64_t outer) : pitch_(matrices.pitch) {
+  __device__ Float32Load(const StoredMatrices& matrices, int64_t matrix, int64_t outer) : pitch_(matrices.pitch) {
     const int64_t row = (kDepthAlongRows ? outer : 0) + threadIdx.x / kQuads;
     const int64_t column = (kDepthAlongRows ? 0 : outer) + threadIdx.x % kQuads * 4;
-    from_ = static_cast<const float*>(matrices.data) + item * matrices.stride + row * pitch_ + column;
+    from_ = static_cast<const float*>(matrices.data) + matrix * matrices.stride + row * pitch_ + column;
     rows_left_ = matrices.rows - row;
     columns_left_ = matrices.columns - column;
   }
@@ -64,36 +64,36 @@ class Float32Load {
 };
 
 /// Four elements of `out`, zeros where they are padding.
-__device__ __forceinline__ void store_quad(const Matrices& out, int64_t item, int64_t row, int64_t column,
+__device__ __forceinline__ void store_quad(const StoredMatrices& out, int64_t matrix, int64_t row, int64_t column,
                                            const float4& quad) {
   if (row >= out.rows || column >= out.pitch) return;
-  static_cast<float4*>(out.data)[(item * out.stride + row * out.pitch + column) / 4] = {
+  static_cast<float4*>(out.data)[(matrix * out.stride + row * out.pitch + column) / 4] = {
       column < out.columns ? quad.x : 0, column + 1 < out.columns ? quad.y : 0, column + 2 < out.columns ? quad.z : 0,
       column + 3 < out.columns ? quad.w : 0};
 }
 
-template <Product kProduct, bool kSymmetric>
+template <Contraction kContraction, bool kSymmetric>
 __global__ void __launch_bounds__(kFloat32Threads)
-    gemm_float32(const __grid_constant__ Gemm gemm, const int64_t first_item) {
-  constexpr bool kDepthAlongA = kProduct != Product::columns_by_columns;
-  constexpr bool kDepthAlongB = kProduct == Product::rows_by_rows;
+    gemm_float32(const __grid_constant__ Gemm gemm, const int64_t first_matrix) {
+  constexpr bool kDepthAlongA = kContraction != Contraction::columns_by_columns;
+  constexpr bool kDepthAlongB = kContraction == Contraction::rows_by_rows;
   SHARED_ARRAY(OuterElements, tiles, 2 * 2 * kFloat32Depth);
 
-  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_item, kFloat32Tile);
+  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_matrix, kFloat32Tile);
   const int row0 = threadIdx.x / 16 * 4;
   const int column0 = threadIdx.x % 16 * 4;
 
-  Float32Load<kDepthAlongA> load_a(gemm.a, at.item, at.row);
-  Float32Load<kDepthAlongB> load_b(gemm.b, at.item, at.column);
+  Float32Load<kDepthAlongA> load_a(gemm.a, at.matrix, at.row);
+  Float32Load<kDepthAlongB> load_b(gemm.b, at.matrix, at.column);
   float4 next_a = load_a.next();
   float4 next_b = load_b.next();
 
-  const int steps = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, kFloat32Depth);
+  const int slices = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, kFloat32Depth);
   float sum[4][4] = {};
-  for (int step = 0; step < steps; ++step) {
-    // Two tiles of each operand take turns, so that one barrier a step will do: whoever fills one has seen everybody
-    // finish with it.
-    OuterElements* a = tiles + step % 2 * 2 * kFloat32Depth;
+  for (int slice = 0; slice < slices; ++slice) {
+    // Two tiles of each operand take turns, so that one barrier a slice will do: whoever fills a tile has seen
+    // everybody finish with it.
+    OuterElements* a = tiles + slice % 2 * 2 * kFloat32Depth;
     OuterElements* b = a + kFloat32Depth;
     load_a.put(a, next_a);
     load_b.put(b, next_b);
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kFloat32Threads)
   for (int i = 0; i < 4; ++i) {
     float4 addend = {0, 0, 0, 0};
     if (gemm.beta != 0 && row + i < gemm.c.rows && column < gemm.c.columns) {
-      const float* c = static_cast<const float*>(gemm.c.data) + at.item * gemm.c.stride;
+      const float* c = static_cast<const float*>(gemm.c.data) + at.matrix * gemm.c.stride;
       addend = *reinterpret_cast<const float4*>(c + (row + i) * gemm.c.pitch + column);
     }
     const float addends[4] = {addend.x, addend.y, addend.z, addend.w};
@@ -129,15 +129,15 @@ __global__ void __launch_bounds__(kFloat32Threads)
     }
   }
   for (int i = 0; i < 4; ++i) {
-    store_quad(gemm.out, at.item, row + i, column, {sum[i][0], sum[i][1], sum[i][2], sum[i][3]});
+    store_quad(gemm.out, at.matrix, row + i, column, {sum[i][0], sum[i][1], sum[i][2], sum[i][3]});
     if (kSymmetric && row > column)
-      store_quad(gemm.out, at.item, column + i, row, {sum[0][i], sum[1][i], sum[2][i], sum[3][i]});
+      store_quad(gemm.out, at.matrix, column + i, row, {sum[0][i], sum[1][i], sum[2][i], sum[3][i]});
   }
 }
 
-template <Product kProduct, bool kSymmetric>
+template <Contraction kContraction, bool kSymmetric>
 void launch_gemm_float32(const Gemm& gemm, cudaStream_t stream) {
-  launch_tiles(gemm_float32<kProduct, kSymmetric>, kFloat32Tile, kFloat32Threads, 0, gemm, stream);
+  launch_tiles(gemm_float32<kContraction, kSymmetric>, kFloat32Tile, kFloat32Threads, 0, gemm, stream);
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -2,17 +2,17 @@
 
 // Products on tensor cores: elements of 16 bits, sums in float32, on any device since sm_80.
 //
-// A block computes a tile of kTile × kTile elements, each warp kTile / 2 × 32 of it. The operands' tiles, kStageDepth
-// deep, come through a ring of stages in shared memory: while one is multiplied, copies fill the others. Tiles keep the
-// order in which the matrices lie in memory, whichever dimension is the depth; ldmatrix transposes them on their way
-// into registers.
+// A block computes a tile of kTile × kTile elements, each warp kTile / 2 × 32 of it. The depth comes in slices of
+// kStageDepth. The operands' slices pass through a ring of stages in shared memory: while one stage is multiplied,
+// copies fill the others. A slice keeps the order in which its matrix lies in memory, whichever dimension is the depth;
+// ldmatrix transposes it on the way into registers.
 
 #include "elements.cuh"
 #include "gemm.cuh"
 #include "launch.cuh"
 #include "tile.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 constexpr int kStages = 4;
 constexpr int kStageDepth = 32;
@@ -34,33 +34,33 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * kChunks + (chunk ^ (kChunks == 4 ? row >> 1 & 3 : row & 7));
 }
 
-/// A thread's share in copying an operand's tiles, one depth after another. The outer dimension is the one that is not
-/// the depth: a's rows of the product, b's columns. Past its end the matrix's last elements do as well as any others,
-/// for what they make is not stored; past the depth's end there must be zeros.
+/// A thread's share in copying an operand's slices, one after another. The outer dimension is the one that is not the
+/// depth: for a the product's rows, for b its columns. Past the end of the outer dimension the matrix's last elements
+/// do as well as any others, because what they make is not stored. Past the end of the depth there must be zeros.
 template <typename Element, int kTile, bool kDepthAlongRows>
 class OperandCopy {
  public:
-  __device__ OperandCopy(const Matrices& matrices, int64_t item, int64_t outer) {
+  __device__ OperandCopy(const StoredMatrices& matrices, int64_t matrix, int64_t outer) {
     const int row = threadIdx.x / kChunks;
     const int chunk = threadIdx.x % kChunks;
-    const Element* data = static_cast<const Element*>(matrices.data) + item * matrices.stride;
+    const Element* data = static_cast<const Element*>(matrices.data) + matrix * matrices.stride;
     for (int pass = 0; pass < kPasses; ++pass) {
       const int tile_row = row + pass * kRowsAtOnce;
       from_[pass] =
           data + (kDepthAlongRows ? min(outer + tile_row, matrices.rows - 1) * matrices.pitch + chunk * 8
                                   : tile_row * matrices.pitch + min(outer + chunk * 8, matrices.columns - 1) / 8 * 8);
     }
-    step_ = kDepthAlongRows ? kStageDepth : kStageDepth * matrices.pitch;
+    stride_ = kDepthAlongRows ? kStageDepth : kStageDepth * matrices.pitch;
     slot_ = swizzled<kChunks>(row, chunk);
     depth_ = kDepthAlongRows ? chunk * 8 : row;
   }
 
-  /// Of the next kStageDepth, `depth` are there.
+  /// Of the next slice, `depth` elements are there.
   __device__ void next(Chunk<Element>* stage, int depth) {
     for (int pass = 0; pass < kPasses; ++pass) {
       copy_async_16(&stage[slot_ + pass * kRowsAtOnce * kChunks], from_[pass],
                     depth_ + (kDepthAlongRows ? 0 : pass * kRowsAtOnce) < depth);
-      from_[pass] += step_;
+      from_[pass] += stride_;
     }
   }
 
@@ -71,8 +71,8 @@ class OperandCopy {
   static constexpr int kPasses = kRows / kRowsAtOnce;
   static_assert(kRowsAtOnce % 8 == 0, "so that each pass finds its slots where the first one does, that much further");
 
-  const Element* from_[kPasses];  // a pointer each, because the compiler would compute distances anew in every step
-  int64_t step_;
+  const Element* from_[kPasses];  // one pointer a pass: the compiler would compute distances anew in every slice
+  int64_t stride_;
   int slot_;
   int depth_;
 };
@@ -100,7 +100,7 @@ enum class Reading { straight, transposed, mirrored };
 
 /// Stores the tile that waits in shared memory. `mirrored`: what is above its diagonal is taken from below.
 template <Reading kReading, int kTile, typename Element>
-__device__ void store_tile(const Matrices& out, int64_t item, int64_t row0, int64_t column0,
+__device__ void store_tile(const StoredMatrices& out, int64_t matrix, int64_t row0, int64_t column0,
                            const Chunk<Element>* tile) {
   constexpr int kChunks = kTile / 8;
   const auto element = [&](int row, int column) {
@@ -125,52 +125,52 @@ __device__ void store_tile(const Matrices& out, int64_t item, int64_t row0, int6
         if (column0 + column + i >= out.columns) chunk.elements[i] = Element(0.0f);
       }
     }
-    static_cast<Chunk<Element>*>(out.data)[(item * out.stride + (row0 + row) * out.pitch + column0 + column) / 8] =
+    static_cast<Chunk<Element>*>(out.data)[(matrix * out.stride + (row0 + row) * out.pitch + column0 + column) / 8] =
         chunk;
   }
 }
 
-template <typename Element, Product kProduct, bool kSymmetric, int kTile>
+template <typename Element, Contraction kContraction, bool kSymmetric, int kTile>
 __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
-    gemm_tensor(const __grid_constant__ Gemm gemm, const int64_t first_item) {
-  constexpr bool kDepthAlongA = kProduct != Product::columns_by_columns;
-  constexpr bool kDepthAlongB = kProduct == Product::rows_by_rows;
+    gemm_tensor(const __grid_constant__ Gemm gemm, const int64_t first_matrix) {
+  constexpr bool kDepthAlongA = kContraction != Contraction::columns_by_columns;
+  constexpr bool kDepthAlongB = kContraction == Contraction::rows_by_rows;
   constexpr int kDown = kTile / 2 / 16;  // of a warp's 16 × 8 blocks
   constexpr int kAcross = 32 / 8;
   constexpr int kOperand = kTile * kStageDepth / 8;
 
-  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_item, kTile);
+  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_matrix, kTile);
   const int warp_row = threadIdx.x / kTile * (kTile / 2);
   const int warp_column = threadIdx.x % kTile / 32 * 32;
   const int lane = threadIdx.x % 32;
   Chunk<Element>* shared = dynamic_shared<Chunk<Element>>();
 
   const int64_t depth = kDepthAlongA ? gemm.a.columns : gemm.a.rows;
-  const int steps = tiles_along(depth, kStageDepth);
-  const int last_depth = int(depth - int64_t(steps - 1) * kStageDepth);
-  OperandCopy<Element, kTile, kDepthAlongA> copy_a(gemm.a, at.item, at.row);
-  OperandCopy<Element, kTile, kDepthAlongB> copy_b(gemm.b, at.item, at.column);
-  const auto fetch = [&](int step) {
-    if (step < steps) {
-      Chunk<Element>* stage = shared + step % kStages * 2 * kOperand;
-      const int present = step == steps - 1 ? last_depth : kStageDepth;
+  const int slices = tiles_along(depth, kStageDepth);
+  const int last_depth = int(depth - int64_t(slices - 1) * kStageDepth);
+  OperandCopy<Element, kTile, kDepthAlongA> copy_a(gemm.a, at.matrix, at.row);
+  OperandCopy<Element, kTile, kDepthAlongB> copy_b(gemm.b, at.matrix, at.column);
+  const auto fetch = [&](int slice) {
+    if (slice < slices) {
+      Chunk<Element>* stage = shared + slice % kStages * 2 * kOperand;
+      const int present = slice == slices - 1 ? last_depth : kStageDepth;
       copy_a.next(stage, present);
       copy_b.next(stage + kOperand, present);
     }
     commit_copies();  // an empty group counts as well
   };
-  for (int step = 0; step < kStages - 1; ++step) fetch(step);
+  for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
 
   float sum[kDown][kAcross][4] = {};
 #pragma unroll 1  // twice the loop would need more registers than there are
-  for (int step = 0; step < steps; ++step) {
-    // Everybody's copies of this step have landed, and nobody still reads what the step before left, which is where the
-    // next copies go.
+  for (int slice = 0; slice < slices; ++slice) {
+    // Everybody's copies of this slice have landed, and nobody still reads the stage of the slice before, which the
+    // next copies fill.
     wait_copies<kStages - 2>();
     __syncthreads();
-    fetch(step + kStages - 1);
+    fetch(slice + kStages - 1);
 
-    const Chunk<Element>* a = shared + step % kStages * 2 * kOperand;
+    const Chunk<Element>* a = shared + slice % kStages * 2 * kOperand;
     const Chunk<Element>* b = a + kOperand;
     // mma takes a's quarters outer before depth, and b's, of which it takes two at a time, depth before outer.
     const int first = lane / 8 % 2 * 8;
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
 
   __syncthreads();  // the stages make room for the result
   if (gemm.beta != 0) {
-    const Element* c = static_cast<const Element*>(gemm.c.data) + at.item * gemm.c.stride;
+    const Element* c = static_cast<const Element*>(gemm.c.data) + at.matrix * gemm.c.stride;
     for (int index = threadIdx.x; index < kTile * kTile / 8; index += kTensorThreads<kTile>) {
       const int row = index / (kTile / 8);
       const int chunk = index % (kTile / 8);
@@ -222,39 +222,39 @@ __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
   }
   __syncthreads();
   if (kSymmetric && at.row == at.column) {
-    store_tile<Reading::mirrored, kTile>(gemm.out, at.item, at.row, at.column, shared);
+    store_tile<Reading::mirrored, kTile>(gemm.out, at.matrix, at.row, at.column, shared);
   } else {
-    store_tile<Reading::straight, kTile>(gemm.out, at.item, at.row, at.column, shared);
-    if (kSymmetric) store_tile<Reading::transposed, kTile>(gemm.out, at.item, at.column, at.row, shared);
+    store_tile<Reading::straight, kTile>(gemm.out, at.matrix, at.row, at.column, shared);
+    if (kSymmetric) store_tile<Reading::transposed, kTile>(gemm.out, at.matrix, at.column, at.row, shared);
   }
 }
 
-template <typename Element, Product kProduct, bool kSymmetric, int kTile>
+template <typename Element, Contraction kContraction, bool kSymmetric, int kTile>
 void launch_gemm_tensor(const Gemm& gemm, cudaStream_t stream) {
-  const auto kernel = gemm_tensor<Element, kProduct, kSymmetric, kTile>;
+  const auto kernel = gemm_tensor<Element, kContraction, kSymmetric, kTile>;
   // Of the current device, so it can't be done once and for all.
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kTensorShared<kTile>)),
-        "cudaFuncSetAttribute");
+  require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kTensorShared<kTile>)),
+          "cudaFuncSetAttribute");
   launch_tiles(kernel, kTile, kTensorThreads<kTile>, kTensorShared<kTile>, gemm, stream);
 }
 
-template <typename Element, Product kProduct, bool kSymmetric>
+template <typename Element, Contraction kContraction, bool kSymmetric>
 void launch_gemm_tensor(const Gemm& gemm, cudaStream_t stream) {
   int device;
   int processors;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  // What the busiest processor gets, in elements: small tiles spread the work more evenly and stick out less, but take
-  // about 1.4 times as long for as many (an estimate, from how often they read shared memory).
+  require(cudaGetDevice(&device), "cudaGetDevice");
+  require(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  // The elements that the busiest processor gets. Small tiles spread the work more evenly and stick out less, but take
+  // about 1.4 times as long for as many elements (an estimate from how often they read shared memory).
   const auto busiest = [&](int tile) {
     const int64_t tiles = tile_count(gemm.out, kSymmetric, tile) * gemm.count;
     return double((tiles + processors - 1) / processors) * tile * tile;
   };
   if (1.4 * busiest(64) < busiest(128)) {
-    launch_gemm_tensor<Element, kProduct, kSymmetric, 64>(gemm, stream);
+    launch_gemm_tensor<Element, kContraction, kSymmetric, 64>(gemm, stream);
   } else {
-    launch_gemm_tensor<Element, kProduct, kSymmetric, 128>(gemm, stream);
+    launch_gemm_tensor<Element, kContraction, kSymmetric, 128>(gemm, stream);
   }
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -5,9 +5,9 @@
 
 #include "../native/error.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-void check(cudaError_t status, const char* call) {
+void require(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // forget what can be forgotten: the next call is not to fail for this one
   const std::string message =
@@ -47,19 +47,19 @@ OnDevice::~OnDevice() {
 
 Stream make_stream() {
   cudaStream_t stream;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   return Stream(stream);
 }
 
 Event make_event() {
   cudaEvent_t event;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreateWithFlags");
+  require(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreateWithFlags");
   return Event(event);
 }
 
 Pinned make_pinned(size_t bytes) {
   void* memory;
-  check(cudaMallocHost(&memory, bytes), "cudaMallocHost");
+  require(cudaMallocHost(&memory, bytes), "cudaMallocHost");
   return Pinned(memory);
 }
 
@@ -69,7 +69,7 @@ Pool make_pool(int device) {
   properties.location.type = cudaMemLocationTypeDevice;
   properties.location.id = device;
   cudaMemPool_t pool;
-  check(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
+  require(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
   return Pool(pool);
 }
 
@@ -86,7 +86,7 @@ void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStre
                                          mebibytes(free) + " free of " + mebibytes(total) +
                                          " (cudaMallocFromPoolAsync: cudaErrorMemoryAllocation)");
   }
-  check(status, "cudaMallocFromPoolAsync");
+  require(status, "cudaMallocFromPoolAsync");
   return memory;
 }
 
@@ -94,8 +94,8 @@ void* allocate_zeroed_from(cudaMemPool_t pool, size_t bytes, const char* what, c
   void* const memory = allocate_from(pool, bytes, what, stream);
   const cudaError_t status = cudaMemsetAsync(memory, 0, bytes, stream);
   if (status != cudaSuccess) cudaFreeAsync(memory, stream);
-  check(status, "cudaMemsetAsync");
+  require(status, "cudaMemsetAsync");
   return memory;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -10,13 +10,13 @@
 
 #include "status.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 /// What this thread's CUDA calls go to, for the length of a scope: the thread is Node's, and others use it. The context
 /// that was there before comes back, or none: cudaSetDevice would create one on a device that nobody asked for.
 class OnDevice {
  public:
-  explicit OnDevice(int index) : OnDevice(index, std::nothrow) { check(status_, "cudaSetDevice"); }
+  explicit OnDevice(int index) : OnDevice(index, std::nothrow) { require(status_, "cudaSetDevice"); }
   /// For destructors: where it fails, so will the calls that follow.
   OnDevice(int index, std::nothrow_t) noexcept;
   OnDevice(const OnDevice&) = delete;
@@ -69,4 +69,4 @@ Pool make_pool(int device);
 void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
 void* allocate_zeroed_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <numeric>
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 namespace {
 
@@ -33,7 +33,12 @@ HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaSt
     release(stream);
     throw;
   }
-  for (const int64_t offset : offsets_) arrays_.push_back({data_ + offset, gradients_ + offset});
+}
+
+std::vector<Arrays> HostLink::arrays() const {
+  std::vector<Arrays> arrays;
+  for (const int64_t offset : offsets_) arrays.push_back({.data = data_ + offset, .gradient = gradients_ + offset});
+  return arrays;
 }
 
 void HostLink::release(cudaStream_t stream) noexcept {
@@ -54,8 +59,8 @@ void HostLink::prepare() {
   }
 }
 
-// What goes into a slot together: large parameters in parts, small ones with their neighbours, so that each load is one
-// copy between the device's block and the slot.
+// The pieces that share a slot: a large parameter comes in parts, small ones come with their neighbours, so that each
+// load is one copy between the device's block and the slot.
 std::vector<HostLink::Pieces> HostLink::loads(const std::vector<uint32_t>& parameters) const {
   std::vector<Pieces> loads;
   for (const uint32_t p : parameters) {
@@ -78,7 +83,7 @@ void HostLink::send(const std::vector<Pieces>& loads, const std::function<const 
                     float* device) {
   for (const Pieces& load : loads) {
     const Slot& slot = in_slots_[next_slot_++ % kSlots];
-    check(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
+    require(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
     float* const memory = static_cast<float*>(slot.memory.get());
     const int64_t first = offsets_[load[0].parameter] + load[0].begin;
     int64_t end = first;
@@ -87,10 +92,10 @@ void HostLink::send(const std::vector<Pieces>& loads, const std::function<const 
       end = begin + piece.end - piece.begin;
       std::memcpy(memory + (begin - first), host(piece.parameter) + piece.begin, size_t(end - begin) * sizeof(float));
     }
-    check(
+    require(
         cudaMemcpyAsync(device + first, memory, size_t(end - first) * sizeof(float), cudaMemcpyHostToDevice, in_.get()),
         "cudaMemcpyAsync to the device");
-    check(cudaEventRecord(slot.copied.get(), in_.get()), "cudaEventRecord");
+    require(cudaEventRecord(slot.copied.get(), in_.get()), "cudaEventRecord");
   }
 }
 
@@ -103,8 +108,8 @@ void HostLink::upload(const std::vector<Arrays>& host, cudaStream_t stream) {
 void HostLink::upload_data(const std::vector<Arrays>& host, cudaStream_t stream) {
   send(
       loads(all(host.size())), [&](uint32_t p) { return host[p].data; }, data_);
-  check(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
-  check(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
+  require(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
+  require(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
 }
 
 void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
@@ -114,22 +119,22 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
     const Slot& slot = out_slots_[i % kSlots];
     for (const Piece& piece : all_loads[i]) {
       const cudaEvent_t event = ready(piece.parameter);
-      if (event != nullptr) check(cudaStreamWaitEvent(out_.get(), event, 0), "cudaStreamWaitEvent");
+      if (event != nullptr) require(cudaStreamWaitEvent(out_.get(), event, 0), "cudaStreamWaitEvent");
     }
     const Piece& last = all_loads[i].back();
     const int64_t first = offsets_[all_loads[i][0].parameter] + all_loads[i][0].begin;
     const int64_t end = offsets_[last.parameter] + last.end;
-    check(cudaMemcpyAsync(slot.memory.get(), data_ + first, size_t(end - first) * sizeof(float), cudaMemcpyDeviceToHost,
-                          out_.get()),
-          "cudaMemcpyAsync to the host");
-    check(cudaEventRecord(slot.copied.get(), out_.get()), "cudaEventRecord");
+    require(cudaMemcpyAsync(slot.memory.get(), data_ + first, size_t(end - first) * sizeof(float),
+                            cudaMemcpyDeviceToHost, out_.get()),
+            "cudaMemcpyAsync to the host");
+    require(cudaEventRecord(slot.copied.get(), out_.get()), "cudaEventRecord");
   };
   for (size_t i = 0; i < all_loads.size() + kSlots - 1; ++i) {
     if (i < all_loads.size()) copy(i);
     if (i + 1 < kSlots) continue;
     const size_t done = i + 1 - kSlots;
     const Slot& slot = out_slots_[done % kSlots];
-    check(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
+    require(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
     const float* const memory = static_cast<const float*>(slot.memory.get());
     const int64_t first = offsets_[all_loads[done][0].parameter] + all_loads[done][0].begin;
     for (const Piece& piece : all_loads[done]) {
@@ -141,7 +146,7 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
 }
 
 void HostLink::zero_gradients(cudaStream_t stream) {
-  check(cudaMemsetAsync(gradients_, 0, bytes() / 2, stream), "cudaMemsetAsync");
+  require(cudaMemsetAsync(gradients_, 0, bytes() / 2, stream), "cudaMemsetAsync");
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -7,28 +7,30 @@
 #include "../native/backend.h"
 #include "handles.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-/// Parameters' data and gradients on the device, and their way between there and the host's arrays: through two pinned
-/// buffers each way, one of which is filled or emptied while the other is copied, on streams of their own.
+/// Parameters' data and gradients on the device, and their way to and from the host's arrays. Each way has two pinned
+/// buffers and a stream of its own: while one buffer is filled or emptied, the other is copied.
 class HostLink {
  public:
   HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream);
   /// Frees the device's memory in the order of the stream.
   void release(cudaStream_t stream) noexcept;
 
-  const std::vector<Arrays>& arrays() const { return arrays_; }
+  /// Where each parameter lies.
+  std::vector<Arrays> arrays() const;
+  size_t parameters() const { return sizes_.size(); }
   int64_t bytes_of(uint32_t parameter) const { return sizes_[parameter] * int64_t(sizeof(float)); }
   size_t bytes() const { return 2 * size_t(size_) * sizeof(float); }
 
-  /// Takes the pinned memory that copies need, before anything is changed. Who never copies never pays for it.
+  /// Takes the pinned memory that copies need, before anything is changed. A run that never copies never pays for it.
   void prepare();
   /// Copies gradients and data; `stream` waits for them.
   void upload(const std::vector<Arrays>& host, cudaStream_t stream);
   /// Copies data and none of the gradients.
   void upload_data(const std::vector<Arrays>& host, cudaStream_t stream);
-  /// Copies data. A parameter's copy waits for ready(parameter), an event, or for none; parameters are taken in the
-  /// order given.
+  /// Copies data, parameters in the order given. A parameter's copy waits for the event ready(parameter), unless that
+  /// is null.
   void download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
                 const std::function<cudaEvent_t(uint32_t parameter)>& ready);
   void zero_gradients(cudaStream_t stream);
@@ -55,11 +57,10 @@ class HostLink {
   int64_t size_ = 0;
   float* data_ = nullptr;
   float* gradients_ = nullptr;
-  std::vector<Arrays> arrays_;
   Stream in_, out_;
   Event uploaded_;
   std::vector<Slot> in_slots_, out_slots_;
   size_t next_slot_ = 0;
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -17,7 +17,7 @@
 
 #include "status.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 /// Launches a kernel; `name` is for errors.
 template <typename... P, typename... A>
@@ -25,7 +25,7 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
             A&&... args) {
   [&](P... parameters) {
     void* addresses[] = {static_cast<void*>(&parameters)...};
-    check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, addresses, shared, stream), name);
+    require(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, addresses, shared, stream), name);
   }(static_cast<P>(args)...);
 }
 
@@ -100,6 +100,6 @@ __device__ __forceinline__ void multiply_accumulate(float (&d)[4], const uint32_
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda
 
 #endif

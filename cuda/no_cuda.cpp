@@ -1,6 +1,6 @@
 // Stands in for the CUDA backend where the addon is built without it, so that no caller needs an #ifdef.
 
-#include "../native/backend.h"
+#include "../native/devices.h"
 #include "../native/error.h"
 
 namespace root_optimizer {

@@ -4,9 +4,20 @@
 #include "batch.cuh"
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-namespace {
+__global__ void momentum_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size, const uint32_t* gate) {
+  if (*gate != 0) return;
+  const Matrix& matrix = matrices.entries[blockIdx.y];
+  const float mu = matrix.scalars->mu;
+  const bool whole_words = aligned(matrix.momentum) && aligned(matrix.gradient);
+  for_each_quad(size, [&](int64_t i, int count) {
+    Quad m = load_quad(matrix.momentum, i, count, whole_words);
+    const Quad g = load_quad(matrix.gradient, i, count, whole_words);
+    for (int e = 0; e < 4; ++e) m.v[e] = next_momentum(m.v[e], g.v[e], mu);
+    store_quad(matrix.momentum, i, count, whole_words, m);
+  });
+}
 
 // Sums a value over the block, in a fixed order. The result is thread 0's.
 __device__ double block_sum(double value) {
@@ -22,16 +33,17 @@ __device__ double block_sum(double value) {
 }
 
 // In float64: float32 squares overflow from 1e19 on.
-__global__ void sum_squares(const __grid_constant__ Table<Item> items, int64_t size, bool nesterov, double* partial) {
-  const Item& item = items.entries[blockIdx.y];
-  const LookAhead look_ahead(item, nesterov);
-  const float limit = clip_limit(item);
+__global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
+                            double* partial) {
+  const Matrix& matrix = matrices.entries[blockIdx.y];
+  const LookAhead u(matrix, nesterov);
+  const float limit = clip_limit_of(matrix);
   double sum = 0;
   for_each_quad(size, [&](int64_t i, int count) {
-    const Quad u = look_ahead.quad(i, count);
+    const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
-      const double x = clamp(u.v[e], limit);
-      sum += x * x;
+      const double clipped = clamp(x.v[e], limit);
+      sum += clipped * clipped;
     }
   });
   sum = block_sum(sum);
@@ -47,12 +59,12 @@ __global__ void finish_norm(const double* partial, int count, double* factor) {
 }
 
 template <typename T>
-__global__ void write_operand(const __grid_constant__ Table<Item> items, int64_t rows, int64_t columns, bool nesterov,
-                              const double* factors, T* x, int64_t pitch, int64_t stride) {
+__global__ void write_operand(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns,
+                              bool nesterov, const double* factors, T* x, int64_t pitch, int64_t stride) {
   constexpr int kSize = Chunk<T>::kSize;
-  const Item& item = items.entries[blockIdx.y];
-  const LookAhead look_ahead(item, nesterov, columns);
-  const float limit = clip_limit(item);
+  const Matrix& matrix = matrices.entries[blockIdx.y];
+  const LookAhead u(matrix, nesterov, columns);
+  const float limit = clip_limit_of(matrix);
   const double factor = factors[blockIdx.y];
   T* const out = x + int64_t(blockIdx.y) * stride;
   const int64_t chunks_of_a_row = pitch / kSize;
@@ -64,41 +76,45 @@ __global__ void write_operand(const __grid_constant__ Table<Item> items, int64_t
     for (int part = 0; part < kSize; part += 4) {
       const int64_t column = first + part;
       const int count = int(min(max(columns - column, int64_t(0)), int64_t(4)));
-      const Quad u = count > 0 ? look_ahead.quad(row * columns + column, count) : Quad{};
-      for (int e = 0; e < 4; ++e) chunk.elements[part + e] = from_float<T>(float(clamp(u.v[e], limit) * factor));
+      const Quad from = count > 0 ? u.quad(row * columns + column, count) : Quad{};
+      for (int e = 0; e < 4; ++e) chunk.elements[part + e] = from_float<T>(float(clamp(from.v[e], limit) * factor));
     }
     store_chunk(out + row * pitch + first, chunk);
   }
 }
 
-}  // namespace
-
-size_t norm_bytes(int64_t size, int64_t items) {
-  return Arena::padded(size_t(items) * pass_grid(size, 1).x * sizeof(double)) +
-         Arena::padded(size_t(items) * sizeof(double));
+size_t norm_bytes(int64_t size, int64_t count) {
+  return Arena::padded(size_t(count) * pass_grid(size, 1).x * sizeof(double)) +
+         Arena::padded(size_t(count) * sizeof(double));
 }
 
-Operand CudaQueue::proximal(const Batch& batch) {
-  const Item& first = batch.items[0];
-  if (first.gradient != nullptr) momentum(batch);
-  if (first.threshold != nullptr) threshold(batch);
-  const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
+void CudaQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    if (batches[i].matrices[0].gradient != nullptr) {
+      launch("momentum", momentum_kernel, pass_grid(batches[i]), kPassThreads, 0, stream_, table_of(batches[i]),
+             batches[i].size(), gate_);
+    }
+    if (batches[i].clipped()) threshold({&batches[i], 1});
+    x[i] = operand(batches[i].rows, batches[i].columns, batches[i].count(), precision_);
+    write_normalized(batches[i], x[i]);
+  }
+}
+
+void CudaQueue::write_normalized(const Batch& batch, const Operand& x) {
   const size_t mark = arena_.mark();
-  const size_t items = batch.items.size();
-  const Table<Item> table = table_of(batch.items);
-  const dim3 grid = pass_grid(batch.size(), items);
-  auto* partial = take<double>(items * grid.x);
-  auto* factors = take<double>(items);
+  const Table<Matrix> table = table_of(batch);
+  const dim3 grid = pass_grid(batch);
+  auto* partial = take<double>(size_t(batch.count()) * grid.x);
+  auto* factors = take<double>(size_t(batch.count()));
   launch("sum_squares", sum_squares, grid, kPassThreads, 0, stream_, table, batch.size(), batch.nesterov, partial);
-  launch("finish_norm", finish_norm, unsigned(items), kPassThreads, 0, stream_, partial, int(grid.x), factors);
-  const Matrices m = stored(x);
+  launch("finish_norm", finish_norm, unsigned(batch.count()), kPassThreads, 0, stream_, partial, int(grid.x), factors);
+  const StoredMatrices m = stored(x);
   with_element(precision_, [&](auto element) {
     using T = decltype(element);
-    launch("write_operand", write_operand<T>, pass_grid(m.stride, items), kPassThreads, 0, stream_, table, m.rows,
-           m.columns, batch.nesterov, factors, static_cast<T*>(m.data), m.pitch, m.stride);
+    launch("write_operand", write_operand<T>, pass_grid(m.stride, batch.count()), kPassThreads, 0, stream_, table,
+           m.rows, m.columns, batch.nesterov, factors, static_cast<T*>(m.data), m.pitch, m.stride);
   });
   arena_.rewind(mark);
-  return x;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

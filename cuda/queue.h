@@ -4,15 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
-#include "../native/backend.h"
+#include "../native/queue.h"
 #include "gemm.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-/// Scratch memory, handed out from front to back within a job. Between two pieces there is room that is nobody's, so
-/// that a checker sees who steps over an end.
+/// Scratch memory, handed out from front to back within a job. The room between two pieces is nobody's, so that a
+/// checker sees who steps over an end.
 class Arena {
  public:
   static constexpr size_t kAlignment = 256;
@@ -32,7 +31,7 @@ class Arena {
   size_t used_ = 0;
 };
 
-/// Verbs are launches on one stream, each for all items of its batch.
+/// The verbs are launches on one stream, each for all matrices of a batch.
 class CudaQueue final : public Queue {
  public:
   /// `closed`: where it is not 0, no verb writes what outlives the job.
@@ -40,24 +39,24 @@ class CudaQueue final : public Queue {
       : precision_(precision), stream_(stream), arena_(arena), gate_(closed) {}
 
   static size_t scratch_bytes(Precision precision, const Footprint& footprint);
-  /// Begins a job: scratch is free again.
+  /// Begins a job: all scratch is free again.
   void begin() { arena_.rewind(0); }
 
-  void check_momentum(const Batch& batch) override;
-  void check_moments(const std::vector<Moments>& moments) override;
-  void threshold(const Batch& batch) override;
-  Operand proximal(const Batch& batch) override;
+  void check_matrices(std::span<const Batch> batches) override;
+  void check_moments(std::span<const Moments> moments) override;
+  void threshold(std::span<const Batch> batches) override;
+  void proximal(std::span<const Batch> batches, std::span<Operand> x) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
-  Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) override;
-  void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
-                      const Operand& c) override;
-  void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override;
+  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override;
+  void gemm_symmetric(const Product& product) override;
+  void gemm(const Product& product) override;
   void add_identity(const Operand& out, const Operand& z, float a) override;
-  void update(const Batch& batch, const Operand& x) override;
-  void adamw(const std::vector<Moments>& moments) override;
+  void update(std::span<const Batch> batches, std::span<const Operand> x) override;
+  void adamw(std::span<const Moments> moments) override;
 
  private:
-  void momentum(const Batch& batch);
+  /// X ← B / (‖B‖_F + 1e-7), of M and ε as they are now.
+  void write_normalized(const Batch& batch, const Operand& x);
 
   template <typename T>
   T* take(size_t count) {
@@ -70,12 +69,14 @@ class CudaQueue final : public Queue {
   const uint32_t* const gate_;
 };
 
-/// An operand as it lies in memory: a wide matrix of a batch as it is there, so transposed, with rows that begin at
-/// multiples of 16 bytes.
-Matrices stored(const Operand& operand);
+/// An operand as it lies in memory: row-major like its batch, rows at multiples of 16 bytes and padded with zeros.
+StoredMatrices stored(const Operand& operand);
 
-/// Workspace of `threshold` and of `proximal` for a batch.
-size_t selection_bytes(int64_t items);
-size_t norm_bytes(int64_t size, int64_t items);
+/// A launch's grid for parameters of different sizes.
+dim3 moments_grid(std::span<const Moments> moments);
 
-}  // namespace root_optimizer
+/// The workspace of `threshold` and of `proximal` for a batch.
+size_t selection_bytes(int64_t count);
+size_t norm_bytes(int64_t size, int64_t count);
+
+}  // namespace root_optimizer::cuda

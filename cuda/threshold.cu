@@ -1,108 +1,89 @@
-// ε ← scale · quantile of |U|, exactly: the two order statistics around the quantile are found by their bits, digit by
-// digit from the top, in three counting passes over U; a fourth looks for the upper one where it shares too few bits
-// with the lower.
+// ε ← scale · quantile of |U|, exactly. Three counting passes over U find the two order statistics around the quantile,
+// digit by digit from the top. A fourth pass looks for the upper one where it shares too few bits with the lower.
 
 #include "batch.cuh"
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-namespace {
-
-// |u| as an integer: the bits of a float without its sign order as its magnitude does. 11 + 11 + 9 bits.
-constexpr int kDigits = 1 << 11;
-constexpr int kPasses = 3;
-constexpr uint32_t kNone = 0xffffffffu;
-
+// Some bits of a key.
 struct Digit {
-  int shift;         // of the digit
-  int parent_shift;  // of what is known already
-  int count;
+  int shift;
+  int width;  // in bits
 
-  __host__ __device__ explicit Digit(int pass)
-      : shift(pass == 0   ? 20
-              : pass == 1 ? 9
-                          : 0),
-        parent_shift(pass == 0   ? 31
-                     : pass == 1 ? 20
-                                 : 9),
-        count(pass == 2 ? 1 << 9 : kDigits) {}
+  __host__ __device__ int count() const { return 1 << width; }
+  __device__ bool is_first() const { return shift + width == 31; }
+  __device__ bool is_last() const { return shift == 0; }
+  __device__ uint32_t of(uint32_t key) const { return key >> shift & uint32_t(count() - 1); }
+  /// The bits above, which are known already.
+  __device__ uint32_t parent_of(uint32_t key) const { return key >> (shift + width); }
 };
+
+constexpr Digit kPasses[] = {{20, 11}, {9, 11}, {0, 9}};
+constexpr int kMostDigits = 1 << 11;
+constexpr uint32_t kNone = 0xffffffffu;
 
 /// How far the search of a matrix has come.
 struct Selection {
-  int64_t rank;     // of the lower statistic, among those whose top bits are `prefix`
+  int64_t rank;     // the lower statistic's, among the keys whose top bits are `prefix`
   uint32_t prefix;  // its top bits; after the last pass its key
   uint32_t next;    // the upper statistic's key
-  bool pending;     // it is the smallest above `prefix`, and not found yet
+  bool pending;     // the upper statistic is the smallest key above `prefix`, and not found yet
 };
 
-struct Position {
-  double exact;
-  int64_t low;
-  int64_t high;
-
-  __device__ Position(int64_t size, double quantile)
-      : exact(double(size - 1) * quantile), low(min(int64_t(exact), size - 1)), high(min(low + 1, size - 1)) {}
-};
-
-__device__ uint32_t key_of(float u) { return __float_as_uint(u) & 0x7fffffffu; }
-
-__global__ void count_digits(const __grid_constant__ Table<Item> items, int64_t size, bool nesterov, int pass,
+__global__ void count_digits(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov, Digit digit,
                              const Selection* selections, unsigned long long* counts) {
-  SHARED_ARRAY(uint32_t, local, kDigits);
-  const Digit digit(pass);
-  for (int d = int(threadIdx.x); d < digit.count; d += int(blockDim.x)) local[d] = 0;
+  SHARED_ARRAY(uint32_t, local, kMostDigits);
+  for (int d = int(threadIdx.x); d < digit.count(); d += int(blockDim.x)) local[d] = 0;
   __syncthreads();
-  const LookAhead look_ahead(items.entries[blockIdx.y], nesterov);
-  const uint32_t prefix = pass == 0 ? 0 : selections[blockIdx.y].prefix;
+  const LookAhead u(matrices.entries[blockIdx.y], nesterov);
+  const uint32_t prefix = digit.is_first() ? 0 : selections[blockIdx.y].prefix;
   for_each_quad(size, [&](int64_t i, int count) {
-    const Quad u = look_ahead.quad(i, count);
+    const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
-      const uint32_t key = key_of(u.v[e]);
-      if (e < count && key >> digit.parent_shift == prefix) {
-        atomicAdd(&local[key >> digit.shift & uint32_t(digit.count - 1)], 1u);
+      const uint32_t key = key_of(x.v[e]);
+      if (e < count && digit.parent_of(key) == prefix) {
+        atomicAdd(&local[digit.of(key)], 1u);
       }
     }
   });
   __syncthreads();
-  unsigned long long* total = counts + int64_t(blockIdx.y) * kDigits;
-  for (int d = int(threadIdx.x); d < digit.count; d += int(blockDim.x)) {
+  unsigned long long* total = counts + int64_t(blockIdx.y) * kMostDigits;
+  for (int d = int(threadIdx.x); d < digit.count(); d += int(blockDim.x)) {
     if (local[d] != 0) atomicAdd(&total[d], static_cast<unsigned long long>(local[d]));
   }
 }
 
 // One block a matrix. Leaves the counts at zero for the next pass.
-__global__ void choose_digit(const __grid_constant__ Table<Item> items, int64_t size, int pass, Selection* selections,
-                             unsigned long long* counts) {
+__global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int64_t size, Digit digit,
+                             Selection* selections, unsigned long long* counts) {
   SHARED_ARRAY(int64_t, sums, kPassThreads);
-  const Digit digit(pass);
-  unsigned long long* total = counts + int64_t(blockIdx.x) * kDigits;
-  const int width = digit.count / kPassThreads;
+  unsigned long long* total = counts + int64_t(blockIdx.x) * kMostDigits;
+  const int width = digit.count() / kPassThreads;
   const int mine = int(threadIdx.x) * width;
   int64_t sum = 0;
   for (int d = mine; d < mine + width; ++d) sum += int64_t(total[d]);
   sums[threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {
-    const Position position(size, items.entries[blockIdx.x].scalars->quantile);
+    const Position position(size, matrices.entries[blockIdx.x].scalars->quantile);
     Selection& selection = selections[blockIdx.x];
-    int64_t rank = pass == 0 ? position.low : selection.rank;
+    int64_t rank = digit.is_first() ? position.low : selection.rank;
     int group = 0;
     // The bounds hold even where U changes meanwhile, as gradients that somebody still writes may.
     while (group < kPassThreads - 1 && rank >= sums[group]) rank -= sums[group++];
     int found = group * width;
-    while (found < digit.count - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
-    const uint32_t parent = pass == 0 ? 0 : selection.prefix << (digit.parent_shift - digit.shift);
+    while (found < digit.count() - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
+    const uint32_t parent = digit.is_first() ? 0 : selection.prefix << (digit.width);
     selection.rank = rank;
     selection.prefix = parent | uint32_t(found);
-    if (pass == kPasses - 1) {
+    if (digit.is_last()) {
       int next = found;
       if (position.high > position.low && rank + 1 >= int64_t(total[found])) {
         do ++next;
-        while (next < digit.count && total[next] == 0);
+        while (next < digit.count() && total[next] == 0);
       }
-      selection.pending = next == digit.count;
+      selection.pending = next == digit.count();
       selection.next = selection.pending ? kNone : parent | uint32_t(next);
     }
   }
@@ -110,20 +91,20 @@ __global__ void choose_digit(const __grid_constant__ Table<Item> items, int64_t 
   for (int d = mine; d < mine + width; ++d) total[d] = 0;
 }
 
-__global__ void find_next(const __grid_constant__ Table<Item> items, int64_t size, bool nesterov,
+__global__ void find_next(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
                           Selection* selections) {
   Selection& selection = selections[blockIdx.y];
   if (!selection.pending) return;
   SHARED_ARRAY(uint32_t, smallest, 1);
   if (threadIdx.x == 0) *smallest = kNone;
   __syncthreads();
-  const LookAhead look_ahead(items.entries[blockIdx.y], nesterov);
+  const LookAhead u(matrices.entries[blockIdx.y], nesterov);
   const uint32_t low = selection.prefix;
   uint32_t least = kNone;
   for_each_quad(size, [&](int64_t i, int count) {
-    const Quad u = look_ahead.quad(i, count);
+    const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
-      const uint32_t key = key_of(u.v[e]);
+      const uint32_t key = key_of(x.v[e]);
       if (e < count && key > low) least = min(least, key);
     }
   });
@@ -132,47 +113,41 @@ __global__ void find_next(const __grid_constant__ Table<Item> items, int64_t siz
   if (threadIdx.x == 0 && *smallest != kNone) atomicMin(&selection.next, *smallest);
 }
 
-// As numpy interpolates, which makes it exact at both ends.
-__device__ double interpolate(double low, double high, double t) {
-  return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
-}
-
-__global__ void write_threshold(const __grid_constant__ Table<Item> items, int64_t size, const Selection* selections,
-                                const uint32_t* gate) {
+__global__ void write_threshold(const __grid_constant__ Table<Matrix> matrices, int64_t size,
+                                const Selection* selections, const uint32_t* gate) {
   if (*gate != 0) return;
-  const Item& item = items.entries[blockIdx.x];
+  const Matrix& matrix = matrices.entries[blockIdx.x];
   const Selection& selection = selections[blockIdx.x];
-  const Position position(size, item.scalars->quantile);
-  const double low = double(__uint_as_float(selection.prefix));
-  const double high = double(__uint_as_float(selection.next));
-  *item.threshold = item.scalars->scale * interpolate(low, high, position.exact - double(position.low));
+  const Position position(size, matrix.scalars->quantile);
+  const double quantile = position.between(magnitude_of(selection.prefix), magnitude_of(selection.next));
+  *matrix.threshold = matrix.scalars->scale * quantile;
 }
 
-}  // namespace
-
-size_t selection_bytes(int64_t items) {
-  return Arena::padded(size_t(items) * sizeof(Selection)) +
-         Arena::padded(size_t(items) * kDigits * sizeof(unsigned long long));
+size_t selection_bytes(int64_t count) {
+  return Arena::padded(size_t(count) * sizeof(Selection)) +
+         Arena::padded(size_t(count) * kMostDigits * sizeof(unsigned long long));
 }
 
-void CudaQueue::threshold(const Batch& batch) {
-  const size_t mark = arena_.mark();
-  const size_t items = batch.items.size();
-  auto* selections = take<Selection>(items);
-  auto* counts = take<unsigned long long>(items * kDigits);
-  check(cudaMemsetAsync(counts, 0, items * kDigits * sizeof *counts, stream_), "cudaMemsetAsync");
-  const Table<Item> table = table_of(batch.items);
-  const int64_t size = batch.size();
-  const dim3 grid = pass_grid(size, items);
-  for (int pass = 0; pass < kPasses; ++pass) {
-    launch("count_digits", count_digits, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, pass, selections,
-           counts);
-    launch("choose_digit", choose_digit, unsigned(items), kPassThreads, 0, stream_, table, size, pass, selections,
-           counts);
+void CudaQueue::threshold(std::span<const Batch> batches) {
+  for (const Batch& batch : batches) {
+    const size_t mark = arena_.mark();
+    const size_t count = size_t(batch.count());
+    auto* selections = take<Selection>(count);
+    auto* counts = take<unsigned long long>(count * kMostDigits);
+    require(cudaMemsetAsync(counts, 0, count * kMostDigits * sizeof *counts, stream_), "cudaMemsetAsync");
+    const Table<Matrix> table = table_of(batch);
+    const int64_t size = batch.size();
+    const dim3 grid = pass_grid(batch);
+    for (const Digit digit : kPasses) {
+      launch("count_digits", count_digits, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, digit,
+             selections, counts);
+      launch("choose_digit", choose_digit, unsigned(count), kPassThreads, 0, stream_, table, size, digit, selections,
+             counts);
+    }
+    launch("find_next", find_next, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, selections);
+    launch("write_threshold", write_threshold, unsigned(count), 1, 0, stream_, table, size, selections, gate_);
+    arena_.rewind(mark);
   }
-  launch("find_next", find_next, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, selections);
-  launch("write_threshold", write_threshold, unsigned(items), 1, 0, stream_, table, size, selections, gate_);
-  arena_.rewind(mark);
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

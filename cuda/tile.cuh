@@ -1,6 +1,6 @@
 #pragma once
 
-// Which tile of which item a block of a product computes.
+// Which tile of which matrix a block of a product computes.
 
 #include <algorithm>
 #include <limits>
@@ -8,15 +8,15 @@
 #include "gemm.cuh"
 #include "launch.cuh"
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
 /// Blocks that run at the same time compute some rows of tiles, column by column, so that they find each other's
 /// operands in the L2 cache.
 constexpr unsigned kGroup = 8;
 
-/// The first element of a tile, and the item that it is in.
+/// The first element of a tile, and the matrix that it is in.
 struct Tile {
-  int64_t item;
+  int64_t matrix;
   int64_t row;
   int64_t column;
 };
@@ -25,14 +25,14 @@ __host__ __device__ inline unsigned tiles_along(int64_t length, int side) {
   return unsigned((length + side - 1) / side);
 }
 
-/// An item's tiles cover its padding too, for that must come out as zeros.
-__host__ __device__ inline unsigned tile_count(const Matrices& out, bool symmetric, int side) {
+/// An matrix's tiles cover its padding too, for that must come out as zeros.
+__host__ __device__ inline unsigned tile_count(const StoredMatrices& out, bool symmetric, int side) {
   const unsigned across = tiles_along(out.pitch, side);
   return symmetric ? across * (across + 1) / 2 : tiles_along(out.rows, side) * across;
 }
 
 template <bool kSymmetric>
-__device__ Tile tile_of_block(const Matrices& out, int64_t first_item, int side) {
+__device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix, int side) {
   const unsigned count = tile_count(out, kSymmetric, side);
   const unsigned across = tiles_along(out.pitch, side);
   const unsigned down = kSymmetric ? across : tiles_along(out.rows, side);
@@ -64,10 +64,10 @@ __device__ Tile tile_of_block(const Matrices& out, int64_t first_item, int side)
       row = column + index;
     }
   }
-  return {first_item + blockIdx.x / count, int64_t(row) * side, int64_t(column) * side};
+  return {first_matrix + blockIdx.x / count, int64_t(row) * side, int64_t(column) * side};
 }
 
-/// A block for every tile of every item, in as many launches as the largest grid makes necessary.
+/// A block for every tile of every matrix, in as many launches as the largest grid makes necessary.
 inline void launch_tiles(void (*kernel)(Gemm, int64_t), int side, int threads, size_t shared, const Gemm& gemm,
                          cudaStream_t stream) {
   const int64_t tiles = tile_count(gemm.out, gemm.symmetric, side);
@@ -78,4 +78,4 @@ inline void launch_tiles(void (*kernel)(Gemm, int64_t), int side, int threads, s
   }
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

@@ -3,20 +3,18 @@
 #include "batch.cuh"
 #include "queue.h"
 
-namespace root_optimizer {
-
-namespace {
+namespace root_optimizer::cuda {
 
 template <typename T>
-__global__ void update_kernel(const __grid_constant__ Table<Item> items, int64_t rows, int64_t columns, const T* x,
+__global__ void update_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns, const T* x,
                               int64_t pitch, int64_t stride, const uint32_t* gate) {
   if (*gate != 0) return;
   constexpr int kSize = Chunk<T>::kSize;
-  const Item& item = items.entries[blockIdx.y];
-  const float decay = item.scalars->decay;
-  const float rate = item.scalars->rate;
+  const Matrix& matrix = matrices.entries[blockIdx.y];
+  const float decay = matrix.scalars->decay;
+  const float rate = matrix.scalars->rate;
   if (decay == 1 && rate == 0) return;
-  const bool whole_words = columns % 4 == 0 && aligned(item.data);
+  const bool whole_words = columns % 4 == 0 && aligned(matrix.data);
   const T* const in = x + int64_t(blockIdx.y) * stride;
   const int64_t chunks_of_a_row = pitch / kSize;
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;
@@ -29,50 +27,25 @@ __global__ void update_kernel(const __grid_constant__ Table<Item> items, int64_t
       if (column >= columns) break;
       const int count = int(min(columns - column, int64_t(4)));
       const int64_t at = row * columns + column;
-      Quad theta = decay == 0 ? Quad{} : load_quad(item.data, at, count, whole_words);
+      Quad theta = decay == 0 ? Quad{} : load_quad(matrix.data, at, count, whole_words);
       for (int e = 0; e < 4; ++e) {
         const float direction = to_float(chunk.elements[part + e]);
         theta.v[e] = decay == 0 ? rate * direction : decay * theta.v[e] + rate * direction;
       }
-      store_quad(item.data, at, count, whole_words, theta);
+      store_quad(matrix.data, at, count, whole_words, theta);
     }
   }
 }
 
-template <typename T>
-__global__ void add_identity_kernel(T* out, const T* z, int64_t rows, int64_t pitch, int64_t stride, float a) {
-  const int64_t item = int64_t(blockIdx.y) * stride;
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  constexpr int kSize = Chunk<T>::kSize;
-  const int64_t chunks_of_a_row = pitch / kSize;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
-    const int64_t diagonal = i / chunks_of_a_row - i % chunks_of_a_row * kSize;
-    Chunk<T> chunk = load_chunk(z + item + i * kSize);
-    for (int e = 0; e < kSize; ++e) {
-      chunk.elements[e] = from_float<T>(to_float(chunk.elements[e]) + (e == diagonal ? a : 0));
-    }
-    store_chunk(out + item + i * kSize, chunk);
+void CudaQueue::update(std::span<const Batch> batches, std::span<const Operand> x) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const StoredMatrices m = stored(x[i]);
+    with_element(precision_, [&](auto element) {
+      using T = decltype(element);
+      launch("update", update_kernel<T>, pass_grid(m.stride, x[i].count), kPassThreads, 0, stream_,
+             table_of(batches[i]), m.rows, m.columns, static_cast<const T*>(m.data), m.pitch, m.stride, gate_);
+    });
   }
 }
 
-}  // namespace
-
-void CudaQueue::update(const Batch& batch, const Operand& x) {
-  const Matrices m = stored(x);
-  with_element(precision_, [&](auto element) {
-    using T = decltype(element);
-    launch("update", update_kernel<T>, pass_grid(m.stride, batch.items.size()), kPassThreads, 0, stream_,
-           table_of(batch.items), m.rows, m.columns, static_cast<const T*>(m.data), m.pitch, m.stride, gate_);
-  });
-}
-
-void CudaQueue::add_identity(const Operand& out, const Operand& z, float a) {
-  const Matrices m = stored(z);
-  with_element(precision_, [&](auto element) {
-    using T = decltype(element);
-    launch("add_identity", add_identity_kernel<T>, pass_grid(m.stride, size_t(z.items)), kPassThreads, 0, stream_,
-           static_cast<T*>(out.storage), static_cast<const T*>(m.data), m.rows, m.pitch, m.stride, a);
-  });
-}
-
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

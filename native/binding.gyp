@@ -18,7 +18,7 @@
       # The flags of CMakeLists.txt, in place of those that Node itself is built with.
       'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++20', '-std=gnu++23'],
       'cflags_cc': [
-        '-std=c++17',
+        '-std=c++20',
         '-Wall',
         '-Wextra',
         '-ffp-contract=off',
@@ -35,7 +35,7 @@
         ['OS=="linux"', {'ldflags': ['-Wl,--exclude-libs,ALL']}],
       ],
       'xcode_settings': {
-        'CLANG_CXX_LANGUAGE_STANDARD': 'c++17',
+        'CLANG_CXX_LANGUAGE_STANDARD': 'c++20',
         'CLANG_CXX_LIBRARY': 'libc++',
         'GCC_ENABLE_CPP_EXCEPTIONS': 'YES',
         'GCC_ENABLE_CPP_RTTI': 'YES',

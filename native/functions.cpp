@@ -1,101 +1,87 @@
 #include "functions.h"
 
 #include "error.h"
-#include "jobs.h"
+#include "optimizer.h"
 
 namespace root_optimizer {
 
 namespace {
 
-// Memory in which jobs find an array of the host's, and from which they hand one back.
-class Mirror {
- public:
-  Mirror(Backend& backend, size_t size)
-      : memory_(backend, backend.shares_host_memory() ? 0 : size), shared_(backend.shares_host_memory()) {}
-
-  float* at(float* host) const { return shared_ ? host : memory_.data(); }
-  float* sent(const float* host) {
-    if (!shared_) memory_.write(host);
-    return at(const_cast<float*>(host));
-  }
-  void fetch(float* host) const {
-    if (!shared_) memory_.read(host);
-  }
-
- private:
-  Owned<float> memory_;
-  bool shared_;
-};
-
-// U = the array itself.
-Item plain_item(float* input, float* output, double* threshold, const MatrixScalars* scalars, uint32_t* flag,
-                Clip* clip) {
-  return {output, nullptr, input, threshold, scalars, flag, clip};
+// Where jobs find arrays of the host. The function's input stands as the first one's gradient.
+std::vector<Arrays> place(Backend& backend, const std::vector<Arrays>& host, int64_t size) {
+  const ParameterStore* store = backend.make_store(std::vector<int64_t>(host.size(), size));
+  const std::vector<Arrays> places = placed(store, host);
+  backend.write(places[0].gradient, host[0].gradient, size_t(size) * sizeof(float));
+  return places;
 }
 
-void run_checks(Backend& backend, const std::vector<Job>& checks, const Owned<uint32_t>& flag) {
-  backend.run(checks);
-  if (flag.values()[0] != 0) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
+void require_finite(const std::vector<uint32_t>& flags) {
+  if (flags[0] != 0) throw Error("ERR_NON_FINITE", "Expected finite values, got NaN or an infinity");
 }
 
 }  // namespace
 
+// A step whose momentum is the input and whose update overwrites: θ ← 0·θ + 1·X.
 void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
                    const std::vector<std::vector<Coefficients>>& coefficients) {
-  const size_t size = size_t(matrices.back().offset + matrices.back().rows * matrices.back().columns);
-  Mirror from(backend, size);
-  Mirror to(backend, size);
-  Owned<uint32_t> flag(backend, 1);
+  const int64_t size = matrices.back().offset + matrices.back().rows * matrices.back().columns;
+  const Arrays at = place(backend, {{.data = output, .gradient = const_cast<float*>(input)}}, size)[0];
+  const Owned<uint32_t> flag(backend, 1);
   Owned<MatrixScalars> scalars(backend, 1);
-  Owned<Clip> clips(backend, matrices.size());
-  const MatrixScalars overwrite{0, 0, 0, 0, 1};
+  const MatrixScalars overwrite{.decay = 0, .rate = 1};
   scalars.write(&overwrite);
-  float* const source = from.sent(input);
-  float* const target = to.at(output);
 
   std::vector<Member> members;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const MatrixLayout& m = matrices[i];
-    const Item item =
-        plain_item(source + m.offset, target + m.offset, nullptr, scalars.data(), flag.data(), clips.data() + i);
-    members.push_back({item, m.rows, m.columns, false, &coefficients[i], 0});
+    members.push_back({.matrix = {.data = at.data + m.offset,
+                                  .momentum = at.gradient + m.offset,
+                                  .scalars = scalars.data(),
+                                  .flag = flag.data()},
+                       .rows = m.rows,
+                       .columns = m.columns,
+                       .coefficients = &coefficients[i]});
   }
-  std::vector<Job> checks;
-  std::vector<Job> jobs;
-  for (const Group& group : grouped(backend, members)) {
-    checks.push_back(check_job(group.batch, group.flops()));
-    jobs.push_back({group.flops(), group.footprint(), {}, [group](Queue& queue) {
-                      const Operand x = newton_schulz(queue, group.batch, queue.proximal(group.batch), group.schedule);
-                      queue.update(group.batch, x);
-                    }});
-  }
-  run_checks(backend, checks, flag);
-  backend.run(jobs);
-  to.fetch(output);
+  Plan plan = make_plan(backend, std::move(members), {});
+  plan.flags = flag.data();
+  plan.parameters = 1;
+  require_finite(backend.run(plan));
+  backend.read(output, at.data, size_t(size) * sizeof(float));
 }
 
 double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
                       Threshold threshold) {
-  Mirror from(backend, size_t(size));
-  Mirror kept(backend, size_t(size));
-  Mirror rest(backend, size_t(size));
-  Owned<uint32_t> flag(backend, 1);
-  Owned<double> epsilon(backend, 1);
+  const std::vector<Arrays> at =
+      place(backend, {{.data = base, .gradient = const_cast<float*>(input)}, {.data = outliers}}, size);
+  const Owned<uint32_t> flag(backend, 1);
+  const Owned<double> epsilon(backend, 1);
   Owned<MatrixScalars> scalars(backend, 1);
-  const MatrixScalars numbers{threshold.quantile, threshold.scale, 0, 1, 0};
+  const MatrixScalars numbers{.quantile = threshold.quantile, .scale = threshold.scale};
   scalars.write(&numbers);
-  const Item item = plain_item(from.sent(input), nullptr, epsilon.data(), scalars.data(), flag.data(), nullptr);
-  const Batch batch{size, 1, false, {item}};
-  const double cost = kElementCost * double(size);
-  run_checks(backend, {check_job(batch, cost)}, flag);
-  float* const base_there = kept.at(base);
-  float* const outliers_there = rest.at(outliers);
-  backend.run({{cost, {size, 1, 0, 0, true, 1}, {}, [=](Queue& queue) {
-                  queue.threshold(batch);
-                  queue.soft_threshold(batch, base_there, outliers_there);
-                }}});
-  kept.fetch(base);
-  rest.fetch(outliers);
+
+  const Matrix unclipped{.momentum = at[0].gradient, .scalars = scalars.data(), .flag = flag.data()};
+  Matrix clipped = unclipped;
+  clipped.threshold = epsilon.data();
+  const Batch checked{.rows = size, .columns = 1, .matrices = {unclipped}};
+  const Batch split{.rows = size, .columns = 1, .matrices = {clipped}};
+  const auto job = [&](std::function<void(Queue&)> enqueue) {
+    return Job{.cost = pass_cost(size),
+               .footprint = {.long_side = size, .short_side = 1, .selects = true},
+               .parameters = {},
+               .enqueue = std::move(enqueue)};
+  };
+  Plan plan;
+  plan.flags = flag.data();
+  plan.parameters = 1;
+  plan.matrices = 1;
+  plan.checks = {job([&](Queue& queue) { queue.check_matrices({&checked, 1}); })};
+  plan.updates = {job([&](Queue& queue) {
+    queue.threshold({&split, 1});
+    queue.soft_threshold(split, at[0].data, at[1].data);
+  })};
+  require_finite(backend.run(plan));
+  backend.read(base, at[0].data, size_t(size) * sizeof(float));
+  backend.read(outliers, at[1].data, size_t(size) * sizeof(float));
   return epsilon.values()[0];
 }
 

@@ -3,7 +3,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "step.h"
+#include "backend.h"
+#include "settings.h"
 
 namespace root_optimizer {
 

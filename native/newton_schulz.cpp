@@ -9,58 +9,152 @@ namespace root_optimizer {
 
 namespace {
 
-// The Gram form sees a singular value σ only through R, where it stands as σ² beside the rounding error of the largest
-// ones, about 2⁻²⁴ in float32. Each iteration multiplies small eigenvalues of R by up to a², error and value alike, so
-// a leg ends with an error of about 2⁻²⁴·∏a² beside what it should hold. That of float16, 2⁻¹¹, is spread over many
-// more directions than one, and a lower limit keeps the whole within 0.5 % (docs/cuda.md); that of bfloat16, 2⁻⁸, is
-// beyond help: null, no Gram form.
+// One iteration is X ← aX + X(bG + cG²) with G = XᵀX (XXᵀ where X is wide), one product a line:
 //
-// Float32 squares beside an X in bfloat16: on what X is made of Q is near 1, but as a sum of parts up to ∏a, where X
-// has few directions, and these lie along few coordinates. Rounding the parts moves it by up to 2⁻⁹·∏a, and the next
-// leg would have to pull that back, which coefficients can of about 1 %: every leg but the last is one iteration.
-struct GrowthLimits {
-  double last;             // of ∏a² in the last leg
-  bool others_are_single;  // else theirs is the same
+//   standard form, each iteration    Gram form, each leg
+//   1  G ← XᵀX                       1  R ← XᵀX
+//   2  Z ← bG + cG²                  2  each iteration:  Z ← bR + cR²
+//   3  X ← aX + XZ                   3    Q ← aI + Z at first, then Q ← aQ + QZ
+//                                    4    S ← aR + RZ and R ← aS + ZS, save at the end of a leg
+//                                    5  X ← XQ
+//
+// Q, R, S and Z are polynomials of one matrix. They commute and are symmetric, so half of each product will do.
+
+// `next` and `z` are scratch.
+void iterate(Queue& queue, const Coefficients& k, Operand& x, Operand& next, const Operand& z, const Batch* update) {
+  Operand gram = z;
+  gram.storage = next.storage;  // last read before `next` is written
+  queue.gemm_symmetric({.out = gram, .a = x, .b = x});
+  queue.gemm_symmetric({.out = z, .a = gram, .b = gram, .c = gram, .alpha = float(k.c), .beta = float(k.b)});
+  queue.gemm({.out = next, .a = x, .b = z, .c = x, .beta = float(k.a), .update = update});
+  std::swap(x, next);
+}
+
+Operand square(Queue& queue, const Operand& x, Precision precision) {
+  return queue.operand(x.short_side(), x.short_side(), x.count, precision);
+}
+
+void standard_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
+  Operand next = queue.operand(x.rows, x.columns, x.count, x.precision);
+  const Operand z = square(queue, x, x.precision);
+  const Coefficients& last = plan.iterations.back();
+  for (const Coefficients& k : plan.iterations) iterate(queue, k, x, next, z, &k == &last ? &batch : nullptr);
+}
+
+void gram_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
+  Operand next = queue.operand(x.rows, x.columns, x.count, x.precision);
+  const Operand r = square(queue, x, plan.square);
+  Operand q = square(queue, x, plan.square);
+  Operand s = square(queue, x, plan.square);
+  Operand standard_z = r;  // squares of the standard form have the matrices' precision
+  standard_z.precision = x.precision;
+
+  auto k = plan.iterations.begin();
+  for (const int leg : plan.legs) {
+    const auto end = k + leg;
+    const Batch* const update = end == plan.iterations.end() ? &batch : nullptr;
+    if (leg == 1) {
+      iterate(queue, *k++, x, next, standard_z, update);
+      continue;
+    }
+    Operand z = r;
+    z.storage = next.storage;  // last read before `next` is written
+    queue.gemm_symmetric({.out = r, .a = x, .b = x});
+    for (bool first = true; k != end; first = false, ++k) {
+      const float a = float(k->a);
+      queue.gemm_symmetric({.out = z, .a = r, .b = r, .c = r, .alpha = float(k->c), .beta = float(k->b)});
+      if (k + 1 != end) {
+        queue.gemm_symmetric({.out = s, .a = r, .b = z, .c = r, .beta = a});
+        queue.gemm_symmetric({.out = r, .a = z, .b = s, .c = s, .beta = a});
+      }
+      if (first) {
+        queue.add_identity(q, z, a);
+      } else {
+        queue.gemm_symmetric({.out = s, .a = q, .b = z, .c = q, .beta = a});
+        std::swap(q, s);
+      }
+    }
+    queue.gemm({.out = next, .a = x, .b = q, .update = update});
+    std::swap(x, next);
+  }
+}
+
+// The floating-point operations of both forms for n × m, n ≥ m. Symmetric results cost half.
+struct Flops {
+  double matrix = 0;       // in the precision of matrices
+  double gram_square = 0;  // in that of the Gram form's squares
+
+  double total() const { return matrix + gram_square; }
 };
 
-std::optional<GrowthLimits> growth_limits(Arithmetic arithmetic) {
+Flops standard_flops(double n, double m, size_t iterations) {
+  return {.matrix = double(iterations) * (3 * m * m * n + m * m * m)};
+}
+
+Flops gram_flops(double n, double m, const std::vector<int>& legs) {
+  Flops flops;
+  for (const int leg : legs) {
+    flops.matrix += leg == 1 ? standard_flops(n, m, 1).matrix : 3 * m * m * n;
+    // A leg has no Q product in its first iteration, no R products in its last.
+    if (leg > 1) flops.gram_square += (4 * leg - 3) * m * m * m;
+  }
+  return flops;
+}
+
+Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
+  const double n = double(std::max(rows, columns));
+  const double m = double(std::min(rows, columns));
+  return plan.is_gram() ? gram_flops(n, m, plan.legs) : standard_flops(n, m, plan.iterations.size());
+}
+
+// The Gram form sees a singular value σ only through R, as σ². Beside σ² stands the rounding error of the largest
+// values, about 2⁻²⁴ in float32. An iteration multiplies a small eigenvalue and its error by up to a², so a leg ends
+// with an error of about 2⁻²⁴·∏a² beside what it should hold: ∏a² must stay below a limit.
+struct GrowthLimit {
+  double last = 0;                 // of ∏a² in the last leg
+  bool others_are_single = false;  // the other legs have one iteration each; else their limit is the same
+};
+
+std::optional<GrowthLimit> growth_limit(Arithmetic arithmetic) {
   switch (arithmetic.gram_square) {
-    case Precision::float32: return GrowthLimits{0x1p11, arithmetic.precision != Precision::float32};
-    case Precision::float16: return GrowthLimits{0x1p8, false};
-    case Precision::bfloat16: break;
+    case Precision::float32:
+      // Where X is bfloat16, Q is rounded to bfloat16 before X ← XQ. Q holds values up to ∏a; where X has few
+      // directions that lie along few coordinates, what is near 1 on X is a sum of such values, and rounding moves it
+      // by up to 2⁻⁹·∏a. A leg that follows would have to pull that back, which coefficients can of about 1 %.
+      return GrowthLimit{.last = 0x1p11, .others_are_single = arithmetic.matrix != Precision::float32};
+    case Precision::float16:
+      return GrowthLimit{.last = 0x1p8};  // its error, 2⁻¹¹, spreads over many directions (docs/cuda.md)
+    case Precision::bfloat16: break;      // 2⁻⁸ leaves no room for a leg
   }
   return std::nullopt;
 }
 
-// Of an operation, in relation to others.
-double time_of(Precision precision) { return precision == Precision::float32 ? 1 : 0.5; }
+double growth_of(const Coefficients& iteration) { return std::max(iteration.a * iteration.a, 1.0); }
 
-double growth_of(const Coefficients& step) { return std::max(step.a * step.a, 1.0); }
-
-// Legs that are each as long as the growth limit lets them be; an iteration that exceeds it alone is a leg of its own.
-std::vector<int> greedy_legs(const std::vector<Coefficients>& steps, double limit) {
+// Legs as long as the limit allows. An iteration that exceeds the limit alone is a leg of its own.
+std::vector<int> greedy_legs(const std::vector<Coefficients>& iterations, double limit) {
   std::vector<int> legs;
   double growth = 0;
-  for (const Coefficients& step : steps) {
-    const double gain = growth_of(step);
-    if (legs.empty() || growth * gain > limit) {
+  for (const Coefficients& iteration : iterations) {
+    const double factor = growth_of(iteration);
+    if (legs.empty() || growth * factor > limit) {
       legs.push_back(0);
       growth = 1;
     }
-    growth *= gain;
+    growth *= factor;
     ++legs.back();
   }
   return legs;
 }
 
-// As few legs as the limit allows, divided at the lowest limit that as many legs can keep.
-std::vector<int> balanced_legs(const std::vector<Coefficients>& steps, double limit) {
-  std::vector<int> legs = greedy_legs(steps, limit);
+// As few legs as the limit allows, divided by the lowest limit that gives as many.
+std::vector<int> balanced_legs(const std::vector<Coefficients>& iterations, double limit) {
+  std::vector<int> legs = greedy_legs(iterations, limit);
   double too_low = 0;
   double enough = std::log2(limit);
   while (enough - too_low > 0.01) {
     const double middle = (too_low + enough) / 2;
-    std::vector<int> balanced = greedy_legs(steps, std::exp2(middle));
+    std::vector<int> balanced = greedy_legs(iterations, std::exp2(middle));
     if (balanced.size() > legs.size()) {
       too_low = middle;
     } else {
@@ -71,135 +165,65 @@ std::vector<int> balanced_legs(const std::vector<Coefficients>& steps, double li
   return legs;
 }
 
-std::vector<int> gram_legs(const std::vector<Coefficients>& steps, const GrowthLimits& limits) {
-  if (!limits.others_are_single) return balanced_legs(steps, limits.last);
-  int last = 1;
-  for (double growth = growth_of(steps.back()); last < int(steps.size()); ++last) {
-    growth *= growth_of(steps[steps.size() - 1 - size_t(last)]);
-    if (growth > limits.last) break;
+std::vector<int> gram_legs(const std::vector<Coefficients>& iterations, const GrowthLimit& limit) {
+  if (!limit.others_are_single) return balanced_legs(iterations, limit.last);
+  auto first = iterations.rbegin();
+  double growth = growth_of(*first);
+  while (++first != iterations.rend() && (growth *= growth_of(*first)) <= limit.last) {
   }
-  std::vector<int> legs(steps.size() - size_t(last), 1);
-  legs.push_back(last);
+  std::vector<int> legs(size_t(iterations.rend() - first), 1);
+  legs.push_back(int(first - iterations.rbegin()));
   return legs;
 }
 
-// Whether rounding upwards by 1e-5 in every iteration, a hundred times what float32 does, leaves all singular values
-// where the next ones pull them back. Coefficients of which that is not true (ROOT's for 2048 × 2048) diverge sooner in
-// the Gram form, where R carries them squared. Between iterations sequences such as polar-express and cans reach 2.
-bool stays_bounded(const std::vector<Coefficients>& steps) {
+// Whether singular values that every iteration rounds up by 1e-5, a hundred times what float32 does, stay where later
+// iterations pull them back. ROOT's coefficients for 2048 × 2048 fail this; they diverge sooner in the Gram form, where
+// R carries the values squared. Between iterations polar-express and cans reach 2.
+bool stays_bounded(const std::vector<Coefficients>& iterations) {
   constexpr int kPoints = 256;
   for (int i = 1; i <= kPoints; ++i) {
     double x = double(i) / kPoints;
-    for (const auto& [a, b, c] : steps) x *= 1.00001 * (a + x * x * (b + c * x * x));
+    for (const auto& [a, b, c] : iterations) x *= 1.00001 * (a + x * x * (b + c * x * x));
     if (!(std::fabs(x) < 2.5)) return false;
   }
   return true;
 }
 
-// Symmetric results cost half.
-struct Flops {
-  double tall;    // in the precision of matrices
-  double square;  // in that of the Gram form's squares
-};
-
-Flops standard_flops(double n, double m, size_t steps) { return {double(steps) * (3 * m * m * n + m * m * m), 0}; }
-
-Flops gram_flops(double n, double m, const std::vector<int>& legs) {
-  Flops flops{};
-  for (int leg : legs) {
-    const Flops one = standard_flops(n, m, 1);
-    flops.tall += leg == 1 ? one.tall : 3 * m * m * n;
-    // No Q product in a leg's first iteration, no R products in its last.
-    flops.square += leg == 1 ? one.square : (4 * leg - 3) * m * m * m;
-  }
-  return flops;
-}
-
-// X ← aX + X(bG + cG²) with G = XᵀX; `next` is scratch.
-void iterate(Queue& queue, const Coefficients& step, Operand& x, Operand& next, const Operand& z) {
-  const Operand gram = next.square(x.precision);  // last read before `next` is written
-  queue.gemm_symmetric(gram, 1, x, x, 0, {});
-  queue.gemm_symmetric(z, float(step.c), gram, gram, float(step.b), gram);
-  queue.gemm(next, x, z, float(step.a), x);
-  std::swap(x, next);
-}
-
-Operand standard_form(Queue& queue, const Batch& batch, Operand x, const std::vector<Coefficients>& steps) {
-  Operand next = queue.operand(batch, x.rows, x.columns, x.precision);
-  const Operand z = queue.operand(batch, x.columns, x.columns, x.precision);
-  for (const Coefficients& step : steps) iterate(queue, step, x, next, z);
-  return x;
-}
-
-// R and all that is made of it are polynomials of one matrix: they commute and are symmetric, so half of each product
-// will do.
-Operand gram_form(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule) {
-  Operand next = queue.operand(batch, x.rows, x.columns, x.precision);
-  const Operand r = queue.operand(batch, x.columns, x.columns, schedule.square);
-  Operand q = queue.operand(batch, x.columns, x.columns, schedule.square);
-  Operand other = queue.operand(batch, x.columns, x.columns, schedule.square);  // RZ + aR, then the next Q
-  auto step = schedule.steps.begin();
-  for (const int leg : schedule.legs) {
-    if (leg == 1) {
-      iterate(queue, *step++, x, next, r.square(x.precision));
-      continue;
-    }
-    const Operand z = next.square(schedule.square);  // last read before `next` is written
-    queue.gemm_symmetric(r, 1, x, x, 0, {});
-    for (int i = 0; i < leg; ++i, ++step) {
-      const auto& [a, b, c] = *step;
-      queue.gemm_symmetric(z, float(c), r, r, float(b), r);
-      if (i + 1 < leg) {
-        queue.gemm_symmetric(other, 1, r, z, float(a), r);
-        queue.gemm_symmetric(r, 1, z, other, float(a), other);
-      }
-      if (i == 0) {
-        queue.add_identity(q, z, float(a));
-      } else {
-        queue.gemm_symmetric(other, 1, q, z, float(a), q);
-        std::swap(q, other);
-      }
-    }
-    queue.gemm(next, x, q, 0, {});
-    std::swap(x, next);
-  }
-  return x;
-}
+// The time of an operation, relative to others.
+double time_of(Precision precision) { return precision == Precision::float32 ? 1 : 0.5; }
 
 }  // namespace
 
-static Flops flops_of(const Schedule& s, int64_t tall, int64_t narrow) {
-  return s.gram() ? gram_flops(double(tall), double(narrow), s.legs)
-                  : standard_flops(double(tall), double(narrow), s.steps.size());
+double ProductPlan::flops(int64_t rows, int64_t columns) const { return flops_of(*this, rows, columns).total(); }
+
+double ProductPlan::gram_square_flops(int64_t rows, int64_t columns) const {
+  return flops_of(*this, rows, columns).gram_square;
 }
 
-double Schedule::flops(int64_t tall, int64_t narrow) const {
-  const Flops flops = flops_of(*this, tall, narrow);
-  return flops.tall + flops.square;
+Footprint ProductPlan::footprint(int64_t rows, int64_t columns, int64_t count) const {
+  return {.long_side = std::max(rows, columns),
+          .short_side = std::min(rows, columns),
+          .count = count,
+          .matrix_operands = 2,
+          .square_operands = is_gram() ? 3 : 1};
 }
 
-double Schedule::square_flops(int64_t narrow) const { return flops_of(*this, narrow, narrow).square; }
-
-Footprint Schedule::footprint(int64_t tall, int64_t narrow) const { return {tall, narrow, 2, gram() ? 3 : 1, false}; }
-
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Arithmetic arithmetic) {
-  Schedule schedule{{}, std::move(steps), arithmetic.precision};
-  const std::optional<GrowthLimits> limits = growth_limits(arithmetic);
-  if (!limits) return schedule;
-  std::vector<int> legs = gram_legs(schedule.steps, *limits);
-  const double time = time_of(arithmetic.precision);
-  const Flops standard = standard_flops(double(tall), double(narrow), schedule.steps.size());
-  const Flops gram = gram_flops(double(tall), double(narrow), legs);
-  if (time * gram.tall + time_of(arithmetic.gram_square) * gram.square < time * (standard.tall + standard.square) &&
-      stays_bounded(schedule.steps)) {
-    schedule.legs = std::move(legs);
-    schedule.square = arithmetic.gram_square;
-  }
-  return schedule;
+ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic) {
+  ProductPlan standard{.iterations = std::move(iterations), .legs = {}, .square = arithmetic.matrix};
+  const std::optional<GrowthLimit> limit = growth_limit(arithmetic);
+  if (!limit || !stays_bounded(standard.iterations)) return standard;
+  ProductPlan gram = standard;
+  gram.legs = gram_legs(gram.iterations, *limit);
+  gram.square = arithmetic.gram_square;
+  const auto time = [&](const ProductPlan& plan) {
+    const Flops flops = flops_of(plan, rows, columns);
+    return time_of(arithmetic.matrix) * flops.matrix + time_of(arithmetic.gram_square) * flops.gram_square;
+  };
+  return time(gram) < time(standard) ? gram : standard;
 }
 
-Operand newton_schulz(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule) {
-  return schedule.gram() ? gram_form(queue, batch, x, schedule) : standard_form(queue, batch, x, schedule.steps);
+void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
+  plan.is_gram() ? gram_form(queue, plan, batch, x) : standard_form(queue, plan, batch, x);
 }
 
 }  // namespace root_optimizer

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "backend.h"
+#include "queue.h"
 
 namespace root_optimizer {
 
@@ -10,28 +10,29 @@ namespace root_optimizer {
 struct Coefficients {
   double a, b, c;
 
-  bool operator==(const Coefficients& other) const { return a == other.a && b == other.b && c == other.c; }
+  bool operator==(const Coefficients&) const = default;
 };
 
-/// How a matrix is orthogonalised: which products, in which order. Settled by its shape and coefficients alone.
-struct Schedule {
-  /// Iterations of each leg. Gram form: X ← XQ and R ← XᵀX are formed anew between legs, and a leg of one iteration is
-  /// one of the standard form. Standard form: empty.
-  std::vector<int> legs;
-  std::vector<Coefficients> steps;
-  Precision square;  ///< of the squares
+/// The products that orthogonalise a matrix, in order. Its shape, the coefficients and the arithmetic decide them.
+struct ProductPlan {
+  std::vector<Coefficients> iterations;
+  std::vector<int> legs;  ///< Gram form: the iterations of each leg between restarts. Standard form: empty.
+  Precision square = Precision::float32;  ///< the squares' precision
 
-  bool gram() const { return !legs.empty(); }
-  double flops(int64_t tall, int64_t narrow) const;
-  /// Those of them that are done in the precision of the Gram form's squares.
-  double square_flops(int64_t narrow) const;
-  Footprint footprint(int64_t tall, int64_t narrow) const;
+  bool is_gram() const { return !legs.empty(); }
+  /// Floating-point operations for an m × n matrix, symmetric products counted by halves.
+  double flops(int64_t rows, int64_t columns) const;
+  /// The part of `flops` that is done in the precision of the Gram form's squares.
+  double gram_square_flops(int64_t rows, int64_t columns) const;
+  /// The scratch for `count` matrices, the selection of a threshold left out.
+  Footprint footprint(int64_t rows, int64_t columns, int64_t count) const;
 };
 
-/// The cheaper of the two forms, with as many restarts as the Gram form needs in that arithmetic.
-Schedule plan_newton_schulz(int64_t tall, int64_t narrow, std::vector<Coefficients> steps, Arithmetic arithmetic);
+/// The cheaper of the two forms, with as many restarts as the Gram form needs in the arithmetic.
+ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic);
 
-/// Returns X after all iterations; `x` is consumed.
-Operand newton_schulz(Queue& queue, const Batch& batch, Operand x, const Schedule& schedule);
+/// Enqueues a plan's products for the batch whose X is `x`, which they consume. The last one carries the batch's
+/// update.
+void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x);
 
 }  // namespace root_optimizer

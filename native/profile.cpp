@@ -7,73 +7,58 @@ namespace root_optimizer {
 
 namespace {
 
-/// Adds the time from its making to its end.
-class Stopwatch {
- public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
-  ~Stopwatch() { seconds_ += std::chrono::duration<double>(Clock::now() - start_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  using Clock = std::chrono::steady_clock;
-
-  double& seconds_;
-  const Clock::time_point start_ = Clock::now();
-};
-
 class TimedQueue final : public Queue {
  public:
   explicit TimedQueue(Queue& queue) : queue_(queue) {}
 
   const StepTimes& times() const { return times_; }
 
-  void check_momentum(const Batch& batch) override {
-    const Stopwatch stopwatch(times_.checks);
-    queue_.check_momentum(batch);
+  void check_matrices(std::span<const Batch> batches) override {
+    time(times_.checks, [&] { queue_.check_matrices(batches); });
   }
-  void check_moments(const std::vector<Moments>& moments) override {
-    const Stopwatch stopwatch(times_.checks);
-    queue_.check_moments(moments);
+  void check_moments(std::span<const Moments> moments) override {
+    time(times_.checks, [&] { queue_.check_moments(moments); });
   }
-  void threshold(const Batch& batch) override {
-    const Stopwatch stopwatch(times_.proximal);
-    queue_.threshold(batch);
+  void threshold(std::span<const Batch> batches) override {
+    time(times_.proximal, [&] { queue_.threshold(batches); });
   }
-  Operand proximal(const Batch& batch) override {
-    const Stopwatch stopwatch(times_.proximal);
-    return queue_.proximal(batch);
+  void proximal(std::span<const Batch> batches, std::span<Operand> x) override {
+    time(times_.proximal, [&] { queue_.proximal(batches, x); });
   }
   void soft_threshold(const Batch& batch, float* base, float* outliers) override {
-    const Stopwatch stopwatch(times_.proximal);
-    queue_.soft_threshold(batch, base, outliers);
+    time(times_.proximal, [&] { queue_.soft_threshold(batch, base, outliers); });
   }
-  Operand operand(const Batch& batch, int64_t rows, int64_t columns, Precision precision) override {
-    return queue_.operand(batch, rows, columns, precision);
+  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override {
+    return queue_.operand(rows, columns, count, precision);
   }
-  void gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
-                      const Operand& c) override {
-    const Stopwatch stopwatch(times_.products);
-    queue_.gemm_symmetric(out, alpha, a, b, beta, c);
+  void gemm_symmetric(const Product& product) override {
+    time(times_.products, [&] { queue_.gemm_symmetric(product); });
   }
-  void gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) override {
-    const Stopwatch stopwatch(times_.products);
-    queue_.gemm(out, a, b, beta, c);
+  void gemm(const Product& product) override {
+    Product alone = product;
+    alone.update = nullptr;
+    time(times_.products, [&] { queue_.gemm(alone); });
+    if (product.update != nullptr) update({product.update, 1}, {&product.out, 1});
   }
   void add_identity(const Operand& out, const Operand& z, float a) override {
-    const Stopwatch stopwatch(times_.products);
-    queue_.add_identity(out, z, a);
+    time(times_.products, [&] { queue_.add_identity(out, z, a); });
   }
-  void update(const Batch& batch, const Operand& x) override {
-    const Stopwatch stopwatch(times_.updates);
-    queue_.update(batch, x);
+  void update(std::span<const Batch> batches, std::span<const Operand> x) override {
+    time(times_.updates, [&] { queue_.update(batches, x); });
   }
-  void adamw(const std::vector<Moments>& moments) override {
-    const Stopwatch stopwatch(times_.updates);
-    queue_.adamw(moments);
+  void adamw(std::span<const Moments> moments) override {
+    time(times_.updates, [&] { queue_.adamw(moments); });
   }
 
  private:
+  template <typename Verb>
+  static void time(double& seconds, Verb verb) {
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point start = Clock::now();
+    verb();
+    seconds += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
   Queue& queue_;
   StepTimes times_;
 };

@@ -6,7 +6,7 @@
 
 namespace root_optimizer {
 
-/// Seconds that the parts of a step took, all of its jobs together: with a thread to a job, more than went by.
+/// The seconds that the parts of a step took, all of its jobs together: with a thread to a job, more than went by.
 struct StepTimes {
   double checks = 0;
   double proximal = 0;  ///< momentum included
@@ -14,7 +14,7 @@ struct StepTimes {
   double updates = 0;
 };
 
-/// Adds up what the verbs of jobs take. For backends that run a verb at once, as the CPU does.
+/// Adds up what the verbs of jobs take. For backends whose verbs run at once, as the CPU's do.
 class Profile {
  public:
   void clear();

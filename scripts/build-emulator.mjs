@@ -29,7 +29,7 @@ const compiler = process.env['CXX'] ?? 'g++';
 const include = join('test', 'cuda-emulator', 'include');
 
 const common = [
-  ...['-std=c++17', '-DNDEBUG', '-Wall', '-Wextra', '-ffp-contract=off', '-fPIC', '-pthread'],
+  ...['-std=c++20', '-DNDEBUG', '-Wall', '-Wextra', '-ffp-contract=off', '-fPIC', '-pthread'],
   ...['-fvisibility=hidden', '-fvisibility-inlines-hidden'],
 ];
 // A kernel reads memory in whatever types it likes, as nvcc lets it.

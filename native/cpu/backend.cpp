@@ -2,7 +2,9 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
+#include "../devices.h"
 #include "../error.h"
 #include "memory.h"
 #include "processor.h"
@@ -10,15 +12,15 @@
 
 namespace root_optimizer {
 
-namespace {
+namespace cpu {
 
-// Below this many FLOP a job's products are too short to be worth dividing: waking a thread takes as long.
+// A job of less FLOP has products too short to be worth dividing: waking a thread takes as long.
 constexpr double kDivisibleCost = 6e7;
 
 // Dividing a job of middling size costs about this factor: its blocks do not come out even.
 constexpr double kWorthDividing = 1.2;
 
-const Kernels& kernels_for(Precision precision) {
+static const Kernels& kernels_for(Precision precision) {
   const Kernels& kernels = chosen_kernels();
   if (precision == Precision::float16 || (precision == Precision::bfloat16 && kernels.pairs == nullptr)) {
     throw Error("ERR_INVALID_ARGUMENT", std::string("Expected a precision that ") + kernels.name + " multiplies");
@@ -30,17 +32,15 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, Precision precision)
       : kernels_(kernels_for(precision)), precision_(precision), pool_(threads) {
-    queues_.reserve(size_t(pool_.threads()));
+    queues_.reserve(size_t(threads));
     const int64_t cache = second_level_cache();
-    for (int i = 0; i < pool_.threads(); ++i) queues_.emplace_back(kernels_, precision, cache);
+    for (int i = 0; i < threads; ++i) queues_.emplace_back(kernels_, precision, cache, clips_);
   }
 
-  int threads() const override { return pool_.threads(); }
   Arithmetic arithmetic() const override { return cpu_arithmetic(precision_); }
-  bool shares_host_memory() const override { return true; }
   // One: a matrix stays in a core's caches from its momentum to its update.
   int64_t batch_limit(const Footprint&) const override { return 1; }
-  size_t held_bytes() const override {
+  size_t memory_bytes() const override {
     size_t bytes = 0;
     for (const CpuQueue& queue : queues_) bytes += queue.capacity();
     return bytes;
@@ -51,9 +51,27 @@ class CpuBackend final : public Backend {
   void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
 
-  // Each thread takes whole jobs, longest first; but jobs that would leave threads idle at the end are divided among
-  // all of them, one after another, before that.
-  void run(const std::vector<Job>& jobs) override {
+  ParameterStore* make_store(const std::vector<int64_t>&) override { return nullptr; }
+
+  std::vector<uint32_t> run(const Plan& plan) override {
+    clips_.resize(plan.matrices);
+    std::fill(plan.flags, plan.flags + plan.parameters, 0);
+    run(plan.checks);
+    const std::vector<uint32_t> flags(plan.flags, plan.flags + plan.parameters);
+    if (std::all_of(flags.begin(), flags.end(), [](uint32_t flag) { return flag == 0; })) run(plan.updates);
+    return flags;
+  }
+
+  std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>&) override { return run(plan); }
+
+ private:
+  static void copy(void* to, const void* from, size_t bytes) {
+    if (bytes > 0 && to != from) std::memcpy(to, from, bytes);
+  }
+
+  // Each thread takes whole jobs, longest first. Jobs that would leave threads idle at the end are divided among all
+  // threads, one job after another, before that.
+  void run(const std::vector<Job>& jobs) {
     std::vector<const Job*> order;
     for (const Job& job : jobs) order.push_back(&job);
     std::stable_sort(order.begin(), order.end(), [](const Job* a, const Job* b) { return a->cost > b->cost; });
@@ -64,28 +82,8 @@ class CpuBackend final : public Backend {
     }
     reserve(order, divided);
     for (size_t i = 0; i < divided; ++i) run_job(queues_[0], *order[i], &pool_);
-    pool_.for_each(int64_t(order.size() - divided), false,
+    pool_.for_each(int64_t(order.size() - divided), Order::in_turn,
                    [&](int64_t i, int slot) { run_job(queues_[size_t(slot)], *order[divided + size_t(i)], nullptr); });
-  }
-
-  void hold(const std::vector<int64_t>&) override {}
-  std::vector<Arrays> held(const std::vector<Arrays>& host) const override { return host; }
-  void read_held(const std::vector<Arrays>&) override {}
-  void write_held(const std::vector<Arrays>&) override {}
-  void zero_held_gradients() override {}
-  void* stream() const override { return nullptr; }
-
-  std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) override {
-    std::fill(plan.flags, plan.flags + host.size(), 0);
-    run(plan.checks);
-    const std::vector<uint32_t> flags(plan.flags, plan.flags + host.size());
-    if (std::all_of(flags.begin(), flags.end(), [](uint32_t flag) { return flag == 0; })) run(plan.updates);
-    return flags;
-  }
-
- private:
-  static void copy(void* to, const void* from, size_t bytes) {
-    if (bytes > 0) std::memcpy(to, from, bytes);
   }
 
   static void run_job(CpuQueue& queue, const Job& job, ThreadPool* team) {
@@ -93,10 +91,9 @@ class CpuBackend final : public Backend {
     job.enqueue(queue);
   }
 
-  // How much longer the busiest thread works than all would on average, if whole jobs from `first` on go to whoever is
-  // free.
+  // The busiest thread's time over the average, if whole jobs from `first` on go to whoever is free.
   double imbalance(const std::vector<const Job*>& order, size_t first) const {
-    std::vector<double> loads(size_t(threads()), 0);
+    std::vector<double> loads(queues_.size(), 0);
     double total = 0;
     for (size_t i = first; i < order.size(); ++i) {
       *std::min_element(loads.begin(), loads.end()) += order[i]->cost;
@@ -122,33 +119,35 @@ class CpuBackend final : public Backend {
   const Kernels& kernels_;
   const Precision precision_;
   ThreadPool pool_;
+  std::vector<Clip> clips_;
   std::vector<CpuQueue> queues_;
 };
 
-}  // namespace
+}  // namespace cpu
 
 std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision) {
-  return std::make_unique<CpuBackend>(threads > 0 ? threads : physical_cores(), precision);
-}
-
-Arithmetic cpu_arithmetic(Precision precision) { return {precision, Precision::float32}; }
-
-double cpu_peak(Precision precision) {
-  using Clock = std::chrono::steady_clock;
-  const Kernels& kernels = kernels_for(precision);
-  const auto spin = precision == Precision::bfloat16 ? kernels.pairs->spin : kernels.spin;
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    const Clock::time_point start = Clock::now();
-    const double flop = spin(1 << 20);
-    best = std::max(best, flop / std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return best;
+  return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::physical_cores(), precision);
 }
 
 CpuReport cpu_report() {
-  const Kernels& kernels = chosen_kernels();
-  return {processor_name(), kernels.name, physical_cores(), kernels.pairs != nullptr};
+  const cpu::Kernels& kernels = cpu::chosen_kernels();
+  return {.description = cpu::processor_name(),
+          .instruction_set = kernels.name,
+          .physical_cores = cpu::physical_cores(),
+          .bfloat16 = kernels.pairs != nullptr};
+}
+
+double cpu_peak(Precision precision) {
+  using Clock = std::chrono::steady_clock;
+  const cpu::Kernels& kernels = cpu::kernels_for(precision);
+  const auto multiply_adds = precision == Precision::bfloat16 ? kernels.pairs->multiply_adds : kernels.multiply_adds;
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const Clock::time_point start = Clock::now();
+    const double flop = multiply_adds(1 << 20);
+    best = std::max(best, flop / std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
 }
 
 }  // namespace root_optimizer

@@ -6,16 +6,17 @@
 
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 namespace {
 
-// How far around the last threshold the next one is looked for, relative to it. Keys inside cost more than others, and
-// a bracket missed costs a few passes: in training one of 17 is, where half as far would miss one of 4. Nothing that a
-// checkpoint lacks may decide it: sums of squares depend on it, and a run that is resumed is to give the same bits.
+// The bracket in which the next threshold is looked for reaches this far around the last one, relative to it. Keys
+// inside cost more than others, and a missed bracket costs a few more passes: in training one of 17 is missed, with
+// half the reach one of 4. Nothing that a checkpoint lacks may decide the reach: sums of squares depend on it, and a
+// resumed run is to give the same bits.
 constexpr double kReach = 1.0 / 8;
 
-// Σ min(x, limit)² over magnitudes. In several sums, for one would take as long as its additions one after another.
+// Σ min(x, limit)² over magnitudes. There are several sums: one would take as long as its additions one after another.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
   constexpr int64_t kSums = 8;
   double sums[kSums] = {};
@@ -33,23 +34,14 @@ double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
   return total;
 }
 
-}  // namespace
+void raise(uint32_t* flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
 
-double CpuQueue::sum_of_ranges(int64_t size, FunctionRef<double(int64_t, int64_t)> sum) {
-  const size_t mark = arena_.mark();
-  const int64_t count = ranges_of(size);
-  double* partial = static_cast<double*>(arena_.take(size_t(count) * sizeof(double)));
-  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) { partial[begin / kPassGrain] = sum(begin, end); });
-  double total = 0;
-  for (int64_t i = 0; i < count; ++i) total += partial[i];
-  arena_.rewind(mark);
-  return total;
-}
+}  // namespace
 
 bool CpuQueue::all_finite(const LookAhead& u, int64_t size) {
   std::atomic<bool> finite{true};
   for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    if (kernels_.overflows(u, begin, end)) finite.store(false, std::memory_order_relaxed);
+    if (kernels_.has_non_finite(u, begin, end)) finite.store(false, std::memory_order_relaxed);
   });
   return finite;
 }
@@ -60,49 +52,46 @@ double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
       sum_of_ranges(size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
 }
 
-// What a step wants to know of U before it, in one pass over M and G where it can be: nothing that outlives a refused
-// step is written but `clip`.
-void CpuQueue::check_momentum(const Batch& batch) {
-  const Item& item = only(batch);
-  const LookAhead u = look_ahead(batch);
-  const int64_t size = batch.size();
-  bool finite;
-  if (item.clip == nullptr) {
-    finite = all_finite(u, size);
-  } else if (item.threshold == nullptr) {
-    item.clip->norm = clipped_norm(u, size, std::numeric_limits<float>::infinity());
-    finite = std::isfinite(item.clip->norm);  // as all elements are
-  } else {
-    finite = find_clip(batch);
+// The proximal pass needs a threshold and a norm. The check finds both, in its one pass over M and G where it can.
+void CpuQueue::check_matrices(std::span<const Batch> batches) {
+  for (const Batch& batch : batches) {
+    const Matrix& matrix = only(batch);
+    Clip& clip = clips_[matrix.index];
+    bool finite;
+    if (batch.clipped()) {
+      finite = find_clip(batch, clip);
+    } else {
+      clip.norm = clipped_norm(look_ahead_of(batch), batch.size(), std::numeric_limits<float>::infinity());
+      finite = std::isfinite(clip.norm);  // as all elements are
+    }
+    if (!finite) raise(matrix.flag);
   }
-  if (!finite) __atomic_store_n(item.flag, 1, __ATOMIC_RELAXED);
 }
 
-bool CpuQueue::find_clip(const Batch& batch) {
-  const Item& item = only(batch);
-  const LookAhead u = look_ahead(batch);
-  switch (find_near(batch, u)) {
-    case Found::not_finite: return false;
-    case Found::clip: return true;
-    case Found::finite: break;
-    case Found::nothing:
+// Returns false where U is not finite.
+bool CpuQueue::find_clip(const Batch& batch, Clip& clip) {
+  const MatrixScalars& scalars = *only(batch).scalars;
+  const LookAhead u = look_ahead_of(batch);
+  switch (find_clip_near_last(batch, clip)) {
+    case Bracket::found: return true;
+    case Bracket::not_finite: return false;
+    case Bracket::missed: break;
+    case Bracket::not_looked_at:
       if (!all_finite(u, batch.size())) return false;
   }
-  Clip& clip = *item.clip;
-  clip.threshold = item.scalars->scale * quantile_of(u, batch.size(), item.scalars->quantile);
+  clip.threshold = scalars.scale * quantile_of(u, batch.size(), scalars.quantile);
   clip.norm = clipped_norm(u, batch.size(), clip_limit(clip.threshold));
   return true;
 }
 
-// Threshold and norm in one pass, where the quantile is still near the last one: what lies in a bracket around that is
-// put aside, what lies below it counted, and its squares are summed.
-CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
-  const Item& item = only(batch);
-  Clip& clip = *item.clip;
-  const double scale = item.scalars->scale;
-  const double last = *item.threshold / scale;
+// Threshold and norm from one pass, where the quantile is still near the last one: keys inside a bracket around that
+// one are put aside, keys below it are counted and their squares summed.
+CpuQueue::Bracket CpuQueue::find_clip_near_last(const Batch& batch, Clip& clip) {
+  const MatrixScalars& scalars = *only(batch).scalars;
+  const LookAhead u = look_ahead_of(batch);
+  const double last = *only(batch).threshold / scalars.scale;
   if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) {
-    return Found::nothing;
+    return Bracket::not_looked_at;
   }
   const uint32_t floor = key_of(float(last * (1 - kReach)));
   const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
@@ -110,14 +99,14 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
   const int64_t size = batch.size();
   const size_t mark = arena_.mark();
   const int64_t count = ranges_of(size);
-  auto* const ranges = static_cast<Bracketed*>(arena_.take(size_t(count) * sizeof(Bracketed)));
+  auto* const ranges = arena_.take_array<Bracketed>(count);
   const size_t keys_mark = arena_.mark();
-  auto* const keys = static_cast<uint32_t*>(arena_.take(size_t(size) * sizeof(uint32_t)));
+  auto* const keys = arena_.take_array<uint32_t>(size);
   for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
-    ranges[begin / kPassGrain] = kernels_.survey(u, begin, end, floor, width, keys + begin);
+    ranges[begin / kPassGrain] = kernels_.collect_bracket(u, begin, end, floor, width, keys + begin);
   });
 
-  Bracketed all{0, 0, 0, true};
+  Bracketed all{.below = 0, .inside = 0, .squares = 0, .finite = true};
   for (int64_t r = 0; r < count; ++r) {
     std::memmove(keys + all.inside, keys + r * kPassGrain, size_t(ranges[r].inside) * sizeof(uint32_t));
     all.below += ranges[r].below;
@@ -125,23 +114,20 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
     all.squares += ranges[r].squares;
     all.finite &= ranges[r].finite;
   }
-  if (!all.finite) {
+  const Position position(size, scalars.quantile);
+  const bool found = position.low >= all.below && position.high < all.below + all.inside &&
+                     all.inside <= size / 2;  // `select` needs the other half of the scratch
+  if (!all.finite || !found) {
     arena_.rewind(mark);
-    return Found::not_finite;
+    return all.finite ? Bracket::missed : Bracket::not_finite;
   }
-  const Position position(size, item.scalars->quantile);
-  const bool inside = position.low >= all.below && position.high < all.below + all.inside;
-  if (!inside || all.inside > size / 2) {  // `select` needs the other half
-    arena_.rewind(mark);
-    return Found::finite;
-  }
-  arena_.rewind(keys_mark);  // of the list only what lies inside stays
-  arena_.take(size_t(all.inside) * sizeof(uint32_t));
+  arena_.rewind(keys_mark);  // only the keys inside stay
+  arena_.take_array<uint32_t>(all.inside);
   const auto keys_of = [&](int64_t begin, int64_t, uint32_t*) -> const uint32_t* { return keys + begin; };
-  clip.threshold = scale * select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
+  clip.threshold = scalars.scale * select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
 
   const float limit = clip_limit(clip.threshold);
-  if (scale == 1) {
+  if (scalars.scale == 1) {
     const double above = double(size - all.below - all.inside) * double(limit) * double(limit);
     clip.norm = std::sqrt(all.squares + above + sum_of_ranges(all.inside, [&](int64_t begin, int64_t end) {
                             return clipped_squares_of(keys + begin, end - begin, limit);
@@ -151,7 +137,23 @@ CpuQueue::Found CpuQueue::find_near(const Batch& batch, const LookAhead& u) {
     arena_.rewind(mark);
     clip.norm = clipped_norm(u, size, limit);
   }
-  return Found::clip;
+  return Bracket::found;
 }
 
-}  // namespace root_optimizer
+void CpuQueue::check_moments(std::span<const Moments> moments) {
+  for (const Moments& p : moments) {
+    const AdamWScalars s = *p.scalars;
+    for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
+      constexpr float kMax = std::numeric_limits<float>::max();
+      uint32_t bad = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        const float average = next_exp_avg(p.exp_avg[i], p.gradient[i], s);
+        const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
+        bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
+      }
+      if (bad != 0) raise(p.flag);
+    });
+  }
+}
+
+}  // namespace root_optimizer::cpu

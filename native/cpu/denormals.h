@@ -4,10 +4,10 @@
 #include <xmmintrin.h>
 #endif
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
-/// Denormals count as zero while this lives: small singular values sink there, and each operation on one costs a
-/// hundred others. For products only; everywhere else every bit counts.
+/// Denormals count as zero while this lives. Small singular values sink that far, and an operation on a denormal costs
+/// a hundred others. For products only: everywhere else every bit counts.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)
@@ -23,4 +23,4 @@ class FlushDenormals {
 #endif
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

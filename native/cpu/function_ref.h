@@ -3,13 +3,13 @@
 #include <type_traits>
 #include <utility>
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 template <typename Signature>
 class FunctionRef;
 
-/// A callable that somebody else owns, for as long as a call lasts. Unlike std::function it never allocates, so that
-/// work that has begun cannot fail for want of memory.
+/// A callable that the caller owns for as long as a call lasts. Unlike std::function it never allocates, so that work
+/// that has begun cannot fail for want of memory.
 template <typename Result, typename... Arguments>
 class FunctionRef<Result(Arguments...)> {
  public:
@@ -26,4 +26,4 @@ class FunctionRef<Result(Arguments...)> {
   Result (*call_)(const void*, Arguments...);
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -3,7 +3,7 @@
 #include "denormals.h"
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 namespace {
 
@@ -11,15 +11,14 @@ int64_t blocks(int64_t length, int64_t side) { return (length + side - 1) / side
 
 }  // namespace
 
-// A team shares out products in smaller blocks, so that its threads end at about the same time; small products in the
-// smallest, unless these take less time than to hand them out. No sum depends on it.
+// A team takes smaller blocks, so that its threads end at about the same time, and the smallest for small products,
+// unless such blocks take less time than to hand them out. No sum depends on the side.
 int64_t CpuQueue::block_side(int64_t columns) const {
   if (team_ == nullptr) return kGemmBlock;
   return columns > kGemmBlock && columns <= 3 * kGemmBlock ? kGemmBlock / 4 : kGemmBlock / 2;
 }
 
-void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric,
-                          FunctionRef<void(int64_t, int64_t, int64_t, int64_t)> task) {
+void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric, FunctionRef<void(const Block&)> task) {
   const int64_t side = block_side(columns);
   const int64_t down = blocks(rows, side);
   const int64_t across = blocks(columns, side);
@@ -33,33 +32,126 @@ void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric,
     const int64_t row = i * side;
     const int64_t column = (symmetric ? index - i * (i + 1) / 2 : index % across) * side;
     const FlushDenormals flush;
-    task(row, std::min(side, rows - row), column, std::min(side, columns - column));
+    task({.row0 = row,
+          .rows = std::min(side, rows - row),
+          .column0 = column,
+          .columns = std::min(side, columns - column)});
   });
 }
 
-void CpuQueue::gemm_symmetric(const Operand& out, float alpha, const Operand& a, const Operand& b, float beta,
-                              const Operand& c) {
-  const int64_t pitch = layout(a).pitch();
-  const PanelLayout square = layout(out);
-  const int64_t size = layout(a).paired() ? square.padded_rows() : square.paired_rows();
-  for_blocks(size, size, true, [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-    if (layout(a).paired()) {
-      const bool pairs = square.paired();
-      kernels_.pairs->gemm_block({words(a), words(b), words(c), pairs ? words(out) : nullptr, nullptr,
-                                  pairs ? nullptr : floats(out), pitch, pitch, layout(c).pitch(), square.pitch(), row,
-                                  rows, column, columns, (a.rows + 1) / 2, alpha, beta, true, true});
-    } else {
-      kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, pitch, square.pitch(), square.pitch(),
-                           row, rows, column, columns, a.rows, depth_block_, alpha, beta, true, true});
-    }
+// Runs a product's kernel on every block of its result, of which `rows` are computed.
+template <typename Work, typename Kernel>
+void CpuQueue::run_blocks(const Work& product, int64_t rows, int64_t columns, Kernel kernel) {
+  for_blocks(rows, columns, product.symmetric, [&](const Block& block) {
+    Work part = product;
+    part.at = block;
+    kernel(part);
   });
 }
 
+void CpuQueue::gemm_symmetric(const Product& p) {
+  const PanelLayout tall = layout(p.a);
+  const PanelLayout square = layout(p.out);
+  if (tall.is_paired()) {
+    const bool pairs = square.is_paired();
+    const PairBlock product{.a = words(p.a),
+                            .b = words(p.b),
+                            .c = words(p.c),
+                            .out = pairs ? words(p.out) : nullptr,
+                            .out_columns = nullptr,
+                            .out_floats = pairs ? nullptr : floats(p.out),
+                            .a_pitch = tall.pitch(),
+                            .b_pitch = tall.pitch(),
+                            .c_pitch = layout(p.c).pitch(),
+                            .out_pitch = square.pitch(),
+                            .depth = (tall.rows + 1) / 2,
+                            .alpha = p.alpha,
+                            .beta = p.beta,
+                            .transposed = true,
+                            .symmetric = true,
+                            .at = {}};
+    run_blocks(product, square.padded_rows(), square.padded_rows(), kernels_.pairs->gemm_block);
+  } else {
+    const GemmBlock product{.a = floats(p.a),
+                            .b = floats(p.b),
+                            .c = floats(p.c),
+                            .out = floats(p.out),
+                            .a_pitch = tall.pitch(),
+                            .b_pitch = tall.pitch(),
+                            .c_pitch = square.pitch(),
+                            .out_pitch = square.pitch(),
+                            .depth = tall.rows,
+                            .depth_block = depth_block_,
+                            .alpha = p.alpha,
+                            .beta = p.beta,
+                            .transposed = true,
+                            .symmetric = true,
+                            .at = {}};
+    run_blocks(product, square.paired_rows(), square.paired_rows(), kernels_.gemm_block);
+  }
+}
+
+void CpuQueue::gemm(const Product& p) {
+  if (p.b.precision != p.a.precision) return gemm_narrowed(p);
+  const PanelLayout tall = layout(p.out);
+  const PanelLayout square = layout(p.b);
+  if (tall.is_paired()) {
+    const PairBlock product{.a = words(p.a) + tall.copy_size(),
+                            .b = words(p.b),
+                            .c = words(p.c),
+                            .out = words(p.out),
+                            .out_columns = words(p.out) + tall.copy_size(),
+                            .out_floats = nullptr,
+                            .a_pitch = tall.pitch(),
+                            .b_pitch = square.pitch(),
+                            .c_pitch = tall.pitch(),
+                            .out_pitch = tall.pitch(),
+                            .depth = (tall.columns + 1) / 2,
+                            .alpha = p.alpha,
+                            .beta = p.beta,
+                            .transposed = false,
+                            .symmetric = false,
+                            .at = {}};
+    run_blocks(product, tall.padded_rows(), tall.columns, kernels_.pairs->gemm_block);
+  } else {
+    const GemmBlock product{.a = floats(p.a),
+                            .b = floats(p.b),
+                            .c = floats(p.c),
+                            .out = floats(p.out),
+                            .a_pitch = tall.pitch(),
+                            .b_pitch = square.pitch(),
+                            .c_pitch = tall.pitch(),
+                            .out_pitch = tall.pitch(),
+                            .depth = tall.columns,
+                            .depth_block = depth_block_,
+                            .alpha = p.alpha,
+                            .beta = p.beta,
+                            .transposed = false,
+                            .symmetric = false,
+                            .at = {}};
+    run_blocks(product, tall.paired_rows(), tall.columns, kernels_.gemm_block);
+  }
+  if (p.update != nullptr) update(*p.update, p.out);
+}
+
+// A square that has to be rounded loses about as much as its largest values have. Q's largest values are on its
+// diagonal and much alike: their mean is multiplied as a float.
+void CpuQueue::gemm_narrowed(const Product& p) {
+  const size_t mark = arena_.mark();
+  Product rounded = p;
+  rounded.beta = mean_of_diagonal(p.b);
+  rounded.b = narrowed(p.b, rounded.beta);
+  rounded.c = p.a;
+  gemm(rounded);
+  arena_.rewind(mark);
+}
+
+// A square of floats less `diagonal` times the identity, in pairs of rows, in scratch that the caller gives back.
 Operand CpuQueue::narrowed(const Operand& square, float diagonal) {
   const PanelLayout from = layout(square);
   PanelLayout to = from;
   to.precision = Precision::bfloat16;
-  uint32_t* pairs = static_cast<uint32_t*>(arena_.take(sizeof(uint32_t) * size_t(to.copy_size())));
+  auto* const pairs = arena_.take_array<uint32_t>(to.copy_size());
   const int64_t width = from.width;
   for_each(from.panels(), [&](int64_t panel) {
     const float* in = floats(square) + panel * from.pitch();
@@ -91,43 +183,4 @@ float CpuQueue::mean_of_diagonal(const Operand& square) const {
   return float(sum / double(panels.rows));
 }
 
-// A square that has to be rounded loses about as much as its largest values have: Q's are on its diagonal, all much
-// alike, and are multiplied as a float.
-void CpuQueue::gemm_narrowed(const Operand& out, const Operand& a, const Operand& b) {
-  const size_t mark = arena_.mark();
-  const float diagonal = mean_of_diagonal(b);
-  gemm(out, a, narrowed(b, diagonal), diagonal, a);
-  arena_.rewind(mark);
-}
-
-void CpuQueue::gemm(const Operand& out, const Operand& a, const Operand& b, float beta, const Operand& c) {
-  if (b.precision != a.precision) return gemm_narrowed(out, a, b);
-  const PanelLayout tall = layout(out);
-  const int64_t pitch = tall.pitch();
-  const int64_t square = layout(b).pitch();
-  for_blocks(tall.paired() ? tall.padded_rows() : tall.paired_rows(), out.columns, false,
-             [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-               if (tall.paired()) {
-                 kernels_.pairs->gemm_block({words(a) + tall.copy_size(), words(b), words(c), words(out),
-                                             words(out) + tall.copy_size(), nullptr, pitch, square, pitch, pitch, row,
-                                             rows, column, columns, (a.columns + 1) / 2, 1, beta, false, false});
-               } else {
-                 kernels_.gemm_block({floats(a), floats(b), floats(c), floats(out), pitch, square, pitch, pitch, row,
-                                      rows, column, columns, a.columns, depth_block_, 1, beta, false, false});
-               }
-             });
-}
-
-void CpuQueue::add_identity(const Operand& out, const Operand& z, float a) {
-  const PanelLayout square = layout(z);
-  for_each(square.panels(), [&](int64_t panel) {
-    const float* from = floats(z) + panel * square.pitch();
-    float* to = floats(out) + panel * square.pitch();
-    std::copy(from, from + square.padded_rows() * square.width, to);
-    const int64_t first = panel * square.width;
-    for (int64_t i = first; i < std::min(first + square.width, square.columns); ++i)
-      to[i * square.width + i - first] += a;
-  });
-}
-
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -16,11 +16,12 @@
 #pragma GCC target("avx2,fma,popcnt")
 #endif
 
-namespace root_optimizer {
-namespace {
+namespace root_optimizer::cpu {
+namespace avx2 {
 
 typedef float Vector __attribute__((vector_size(32)));
 typedef int32_t Keys __attribute__((vector_size(32)));
+constexpr const char* kName = "avx2";
 constexpr int kLanes = 8;
 constexpr int kRows = 4;
 
@@ -57,17 +58,15 @@ KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
 
 #include "kernels.inc"
 
-}  // namespace
+}  // namespace avx2
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels{"avx2",    kWidth, kRows, gemm_block, clipped_squares,
-                               overflows, survey, enter, leave,      spin};
   const bool supported =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
-  return supported ? &kernels : nullptr;
+  return supported ? &avx2::kernels : nullptr;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -75,7 +74,7 @@ const Kernels* avx2_kernels() {
 #pragma GCC pop_options
 #endif
 #else
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 const Kernels* avx2_kernels() { return nullptr; }
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 #endif

@@ -17,11 +17,12 @@
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
 #endif
 
-namespace root_optimizer {
-namespace {
+namespace root_optimizer::cpu {
+namespace avx512 {
 
 typedef float Vector __attribute__((vector_size(64)));
 typedef int32_t Keys __attribute__((vector_size(64)));
+constexpr const char* kName = "avx512";
 constexpr int kLanes = 16;
 constexpr int kRows = 8;
 
@@ -41,18 +42,16 @@ KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
 
 #include "kernels.inc"
 
-}  // namespace
+}  // namespace avx512
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512",  kWidth, kRows, gemm_block, clipped_squares,
-                               overflows, survey, enter, leave,      spin};
   const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                          __builtin_cpu_supports("fma");
-  return supported ? &kernels : nullptr;
+  return supported ? &avx512::kernels : nullptr;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -60,7 +59,7 @@ const Kernels* avx512_kernels() {
 #pragma GCC pop_options
 #endif
 #else
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 const Kernels* avx512_kernels() { return nullptr; }
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 #endif

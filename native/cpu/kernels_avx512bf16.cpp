@@ -18,8 +18,8 @@
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma")
 #endif
 
-namespace root_optimizer {
-namespace {
+namespace root_optimizer::cpu {
+namespace avx512bf16 {
 
 typedef float Vector __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
@@ -128,10 +128,10 @@ void gemm_tile(const PairBlock& g, int vectors, int64_t row, int64_t panel) {
 // Squares of kLanes × kLanes below the diagonal, to their places above it. Those on it are whole: sums are the same
 // either way round, a and b being one operand. Rows that a square has beyond the block come out as columns of padding.
 void mirror_pairs(const PairBlock& g) {
-  const int64_t end_row = g.row0 + g.rows;
-  const int64_t end_column = g.column0 + g.columns;
-  for (int64_t row = g.row0; row < end_row; row += kLanes) {
-    for (int64_t column = g.column0; column < std::min(row, end_column); column += kLanes) {
+  const int64_t end_row = g.at.row0 + g.at.rows;
+  const int64_t end_column = g.at.column0 + g.at.columns;
+  for (int64_t row = g.at.row0; row < end_row; row += kLanes) {
+    for (int64_t column = g.at.column0; column < std::min(row, end_column); column += kLanes) {
       const uint32_t* from = g.out + column / kWidth * g.out_pitch + row / 2 * kWidth + column % kWidth;
       Vector x[kLanes] = {};
 #pragma GCC unroll 8
@@ -153,9 +153,9 @@ void mirror_pairs(const PairBlock& g) {
 
 template <bool kTransposed>
 void gemm_block(const PairBlock& g) {
-  for (int64_t column = g.column0; column < g.column0 + g.columns; column += kWidth) {
-    const int64_t panel_end = std::min(g.column0 + g.columns, column + kWidth);
-    for (int64_t row = g.row0; row < g.row0 + g.rows; row += kRows) {
+  for (int64_t column = g.at.column0; column < g.at.column0 + g.at.columns; column += kWidth) {
+    const int64_t panel_end = std::min(g.at.column0 + g.at.columns, column + kWidth);
+    for (int64_t row = g.at.row0; row < g.at.row0 + g.at.rows; row += kRows) {
       const int64_t end = g.symmetric ? std::min(row + kRows, panel_end) : panel_end;
       if (end > column) gemm_tile<kTransposed>(g, int((end - column + kLanes - 1) / kLanes), row, column / kWidth);
     }
@@ -164,7 +164,7 @@ void gemm_block(const PairBlock& g) {
   if (g.out_floats == nullptr) {
     mirror_pairs(g);
   } else {
-    mirror(g.out_floats, g.out_pitch, g.row0, g.rows, g.column0, g.columns);
+    mirror(g.out_floats, g.out_pitch, g.at.row0, g.at.rows, g.at.column0, g.at.columns);
   }
 }
 
@@ -197,7 +197,7 @@ void widen(const uint32_t* in, int64_t rows, float* out) {
   }
 }
 
-double spin(int64_t rounds) {
+double multiply_adds(int64_t rounds) {
   Vector sum[kRows][3];
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < 3; ++v) sum[r][v] = broadcast(float(3 * r + v));  // all different, lest one stand for all
@@ -215,12 +215,14 @@ double spin(int64_t rounds) {
   return 4.0 * double(rounds) * kRows * kWidth;
 }
 
-}  // namespace
+}  // namespace avx512bf16
 
 const Kernels* avx512_bf16_kernels() {
   const Kernels* floats = avx512_kernels();
   if (floats == nullptr || !__builtin_cpu_supports("avx512bf16")) return nullptr;
-  static const PairKernels pairs{gemm_block, narrow, widen, spin};
+  using namespace avx512bf16;
+  static const PairKernels pairs{
+      .gemm_block = gemm_block, .narrow = narrow, .widen = widen, .multiply_adds = multiply_adds};
   static const Kernels kernels = [](Kernels all) {
     all.name = "avx512bf16";
     all.pairs = &pairs;
@@ -229,7 +231,7 @@ const Kernels* avx512_bf16_kernels() {
   return &kernels;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -237,7 +239,7 @@ const Kernels* avx512_bf16_kernels() {
 #pragma GCC pop_options
 #endif
 #else
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 const Kernels* avx512_bf16_kernels() { return nullptr; }
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu
 #endif

@@ -9,8 +9,8 @@
 #include <arm_neon.h>
 #endif
 
-namespace root_optimizer {
-namespace {
+namespace root_optimizer::cpu {
+namespace baseline {
 
 typedef float Vector __attribute__((vector_size(16)));
 typedef int32_t Keys __attribute__((vector_size(16)));
@@ -37,12 +37,8 @@ KERNEL_INLINE bool none(Keys mask) {
 
 #include "kernels.inc"
 
-}  // namespace
+}  // namespace baseline
 
-const Kernels* baseline_kernels() {
-  static const Kernels kernels{kName,     kWidth, kRows, gemm_block, clipped_squares,
-                               overflows, survey, enter, leave,      spin};
-  return &kernels;
-}
+const Kernels* baseline_kernels() { return &baseline::kernels; }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

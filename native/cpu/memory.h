@@ -9,10 +9,10 @@
 #include <sys/mman.h>
 #endif
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
-/// Uninitialised memory that begins at a cache line, for std::free. Where it is large it lies on huge pages, if the
-/// system has any to give: it is walked through in strides that would otherwise use up the address translation cache.
+/// Uninitialised memory that begins at a cache line, for std::free. Large memory lies on huge pages where the system
+/// has any: kernels walk through it in strides that would otherwise use up the address translation cache.
 inline void* take_memory(size_t bytes) {
   constexpr size_t kCacheLine = 64;
   constexpr size_t kHugePage = size_t(2) << 20;
@@ -25,4 +25,4 @@ inline void* take_memory(size_t bytes) {
   return memory;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -17,7 +17,7 @@
 
 #include "../error.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 std::string processor_name() {
 #if defined(__linux__)
@@ -107,4 +107,4 @@ const Kernels& chosen_kernels() {
               "Expected ROOT_OPTIMIZER_INSTRUCTION_SET to be one of " + names + ", got \"" + wanted + "\"");
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -5,7 +5,7 @@
 
 #include "kernels.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 std::string processor_name();
 
@@ -20,4 +20,4 @@ int64_t second_level_cache();
 /// (ERR_INVALID_ARGUMENT where it cannot run them).
 const Kernels& chosen_kernels();
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

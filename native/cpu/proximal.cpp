@@ -2,34 +2,39 @@
 
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
-Operand CpuQueue::proximal(const Batch& batch) {
-  const Item& item = only(batch);
-  const Clip& clip = *item.clip;
-  if (item.threshold != nullptr) *item.threshold = clip.threshold;
-  const float limit = clip_limit(item.threshold == nullptr ? 0 : clip.threshold);
+void CpuQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    x[i] = operand(batches[i].rows, batches[i].columns, 1, precision_);
+    proximal(batches[i], x[i]);
+  }
+}
+
+void CpuQueue::proximal(const Batch& batch, const Operand& x) {
+  const Matrix& matrix = only(batch);
+  const Clip& clip = clips_[matrix.index];
+  if (batch.clipped()) *matrix.threshold = clip.threshold;
+  const float limit = clip_limit(batch.clipped() ? clip.threshold : 0);
   const double factor = 1 / (clip.norm + 1e-7);
-  const LookAhead u = look_ahead(batch);
+  const LookAhead u = look_ahead_of(batch);
 
-  const Operand x = operand(batch, batch.tall(), batch.narrow(), precision_);
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
-  for_strips(panels, batch.transposed(), [&](int64_t row, int64_t panel) {
+  for_strips(panels, x.is_wide(), [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t padded = std::min(kStrip, panels.padded_rows() - row);
     const int64_t length = std::min(kStrip, panels.rows - row);
     float wide[kWidestPanel * kStrip];
-    float* out = panels.paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
+    float* out = panels.is_paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
     if (columns < width || length < padded) std::fill(out, out + padded * width, 0.0f);
-    kernels_.enter(u, strip_of(batch, row, length, first, columns), limit, factor, out);
-    if (panels.paired()) {
+    kernels_.proximal_strip(u, strip_of(batch, row, length, first, columns), limit, factor, out);
+    if (panels.is_paired()) {
       uint32_t* pairs = words(x) + panel * panels.pitch() + row * width / 2;
       kernels_.pairs->narrow(out, padded, pairs, pairs + panels.copy_size());
     }
   });
-  return x;
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <limits>
 
 #include "memory.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 namespace {
 
@@ -14,8 +13,8 @@ size_t aligned(size_t bytes) {
   return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
 }
 
-// As deep as a block's rows of the first operand and a panel of the second, which all of them meet, fit three quarters
-// of the cache.
+// A block's rows of the first operand, and a panel of the second, which all of these rows meet, fill three quarters of
+// the cache at most.
 int64_t depth_block(const Kernels& kernels, int64_t cache) {
   const int64_t bytes_of_a_row = (kGemmBlock + kernels.panel_width) * int64_t(sizeof(float));
   return std::max<int64_t>(1, cache * 3 / 4 / bytes_of_a_row / kTerms) * kTerms;
@@ -23,10 +22,11 @@ int64_t depth_block(const Kernels& kernels, int64_t cache) {
 
 }  // namespace
 
-CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache)
+CpuQueue::CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache, std::vector<Clip>& clips)
     : kernels_(kernels),
       precision_(precision),
       depth_block_(depth_block(kernels, second_level_cache)),
+      clips_(clips),
       digit_counts_(Digits::kMost) {}
 
 void Arena::Free::operator()(void* memory) const { std::free(memory); }
@@ -42,27 +42,27 @@ void Arena::reserve(size_t bytes) {
 void* Arena::take(size_t bytes) {
   void* memory = static_cast<char*>(memory_.get()) + used_;
   used_ += aligned(bytes);
-  if (used_ > capacity_)
-    std::abort();  // A footprint that promises less than its job takes is a bug, and memory is not to pay for it.
+  // A footprint that promises less than its job takes is a bug, and other memory is not to pay for it.
+  if (used_ > capacity_) std::abort();
   return memory;
 }
 
-// Squares in pairs take no less than in floats. Only their pairs of rows are in use, so that they may lie where floats
+// Squares in pairs take no more room than in floats. Only their pairs of rows are in use, so they may lie where floats
 // did.
 size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
     return aligned(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile, precision}.bytes());
   };
   size_t operands = 0;
-  if (f.tall_operands > 0) operands += size_t(f.tall_operands) * bytes(f.tall, f.narrow);
-  if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.narrow, f.narrow);
+  if (f.matrix_operands > 0) operands += size_t(f.matrix_operands) * bytes(f.long_side, f.short_side);
+  if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.short_side, f.short_side);
   const bool narrows = precision == Precision::bfloat16 && f.square_operands > 0;
-  if (narrows) operands += bytes(f.narrow, f.narrow) / 2;
-  const int64_t size = f.tall * f.narrow;
+  if (narrows) operands += bytes(f.short_side, f.short_side) / 2;
+  const int64_t size = f.long_side * f.short_side;
   const size_t sums = aligned(size_t(ranges_of(size)) * sizeof(Bracketed));
-  // Keys, in two lists that begin at a cache line each.
+  // Keys come in two lists, each of which begins at a cache line.
   const size_t keys = aligned(size_t(size) * sizeof(uint32_t)) + PanelLayout::kAlignment;
-  return std::max(operands, f.selection ? 2 * sums + keys : sums);
+  return std::max(operands, f.selects ? 2 * sums + keys : sums);
 }
 
 void CpuQueue::begin(ThreadPool* team) {
@@ -70,8 +70,12 @@ void CpuQueue::begin(ThreadPool* team) {
   arena_.rewind(0);
 }
 
-Operand CpuQueue::operand(const Batch&, int64_t rows, int64_t columns, Precision precision) {
-  Operand operand{rows, columns, nullptr, precision};
+PanelLayout CpuQueue::layout(const Operand& operand) const {
+  return {operand.long_side(), operand.short_side(), kernels_.panel_width, kernels_.row_tile, operand.precision};
+}
+
+Operand CpuQueue::operand(int64_t rows, int64_t columns, int64_t count, Precision precision) {
+  Operand operand{.rows = rows, .columns = columns, .count = count, .precision = precision};
   operand.storage = arena_.take(layout(operand).bytes());
   return operand;
 }
@@ -80,7 +84,7 @@ void CpuQueue::for_each(int64_t count, FunctionRef<void(int64_t)> task) {
   if (team_ == nullptr) {
     for (int64_t i = 0; i < count; ++i) task(i);
   } else {
-    team_->for_each(count, true, [&](int64_t index, int) { task(index); });
+    team_->for_each(count, Order::by_place, [&](int64_t index, int) { task(index); });
   }
 }
 
@@ -88,9 +92,9 @@ void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t,
   for_each(ranges_of(size, grain), [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
 }
 
-// By rows where a product comes before the pass, or after it where the matrix is tall: products divide their results
-// likewise, and what follows finds in a core's caches what was left there. By panels where the pass reads a wide matrix
-// whose rows they are.
+// By rows where a product comes before the pass, or after it where the matrix is tall: products divide their results by
+// rows as well, and what follows finds in a core's caches what was left there. By panels where the pass reads a wide
+// matrix, whose rows panels are.
 void CpuQueue::for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t, int64_t)> task) {
   const int64_t rows = panels.padded_rows();
   if (by_panels) {
@@ -110,9 +114,23 @@ void CpuQueue::for_strips(const PanelLayout& panels, bool by_panels, FunctionRef
   });
 }
 
-float clip_limit(double threshold) {
-  const float limit = float(threshold);
-  return limit == 0 ? std::numeric_limits<float>::infinity() : limit;
+double CpuQueue::sum_of_ranges(int64_t size, FunctionRef<double(int64_t, int64_t)> sum) {
+  const size_t mark = arena_.mark();
+  const int64_t count = ranges_of(size);
+  double* partial = arena_.take_array<double>(count);
+  for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) { partial[begin / kPassGrain] = sum(begin, end); });
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += partial[i];
+  arena_.rewind(mark);
+  return total;
 }
 
-}  // namespace root_optimizer
+Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, int64_t columns) {
+  const int64_t stride = batch.columns;
+  if (batch.rows >= batch.columns) {
+    return {.first = row * stride + column, .stride = stride, .rows = length, .columns = columns, .transposed = false};
+  }
+  return {.first = column * stride + row, .stride = stride, .rows = columns, .columns = length, .transposed = true};
+}
+
+}  // namespace root_optimizer::cpu

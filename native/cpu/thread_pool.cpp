@@ -4,11 +4,11 @@
 #include <chrono>
 #include <system_error>
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 namespace {
 
-// A step is a chain of some fifty rounds, each soon after the last, and to wake a thread takes as long as many of them.
+// A step is a chain of some fifty rounds, each soon after the last. To wake a thread takes as long as many rounds.
 constexpr std::chrono::microseconds kLookout{50};
 
 template <typename Condition>
@@ -51,7 +51,7 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::for_each(int64_t count, bool by_place, FunctionRef<void(int64_t, int)> task) {
+void ThreadPool::for_each(int64_t count, Order order, FunctionRef<void(int64_t, int)> task) {
   if (count <= 1 || workers_.empty()) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
@@ -60,7 +60,7 @@ void ThreadPool::for_each(int64_t count, bool by_place, FunctionRef<void(int64_t
   task_ = &task;
   left_ = count;
   slots_ = 0;
-  const int64_t parts = by_place ? std::min(count, int64_t(workers_.size()) + 1) : 1;
+  const int64_t parts = order == Order::by_place ? std::min(count, int64_t(workers_.size()) + 1) : 1;
   parts_.clear();
   for (int64_t i = 0; i < parts; ++i) parts_.push_back({count * i / parts, count * (i + 1) / parts});
   wake_.notify_all();
@@ -97,8 +97,7 @@ void ThreadPool::take_tasks(size_t thread, std::unique_lock<std::mutex>& lock) {
   if (left_ == 0) return;
   const int slot = slots_++;
   while (Part* part = part_for(thread)) {
-    // From the front of its own part, and from the end of what another is at the front of. A part that is the only one
-    // is everybody's own.
+    // A thread takes from the front of its own part, and from the end of another's. A single part is everybody's own.
     const int64_t index = part == &parts_[std::min(thread, parts_.size() - 1)] ? part->next++ : --part->end;
     --left_;
     ++running_;
@@ -109,4 +108,4 @@ void ThreadPool::take_tasks(size_t thread, std::unique_lock<std::mutex>& lock) {
   }
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -9,10 +9,17 @@
 
 #include "function_ref.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
-/// Threads of one backend. Idle ones sleep, after a look out for more work that lasts less than waking up would: a
-/// server that embeds us keeps its cores.
+/// The order in which threads take the tasks of [0, count).
+enum class Order {
+  in_turn,   ///< whoever is free takes the next one
+  by_place,  ///< a thread takes the same part every time, and of other parts what is left over: what tasks of one index
+             ///< work on stays in one core's caches from call to call
+};
+
+/// The threads of one backend. An idle thread looks out for more work, for less time than waking up would take, and
+/// then sleeps: a server that embeds us keeps its cores.
 class ThreadPool {
  public:
   /// `threads` includes the one that calls `for_each`.
@@ -23,16 +30,13 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  /// Starts the threads, if they have not been; without it `for_each` does everything itself.
+  /// Starts the threads, unless they have been. Before that `for_each` does everything itself.
   void start();
 
-  /// Runs task(index, slot) for every index below `count` and returns when all have ended. It waits for tasks, not
-  /// for workers: one that wakes late finds nothing left. Each thread that takes part has a slot of its own, all below
+  /// Runs task(index, slot) for every index below `count` and returns when all have ended. It waits for tasks, not for
+  /// workers: a worker that wakes late finds nothing left. Each thread that takes part has a slot of its own, below
   /// min(count, threads). Tasks must not throw, nor call `for_each` themselves.
-  ///
-  /// In order, whoever is free next. Or `by_place`: a thread takes the same part of [0, count) every time, and of other
-  /// parts what is left over; so what tasks of one index work on stays in one core's caches from call to call.
-  void for_each(int64_t count, bool by_place, FunctionRef<void(int64_t index, int slot)> task);
+  void for_each(int64_t count, Order order, FunctionRef<void(int64_t index, int slot)> task);
 
  private:
   struct Part {
@@ -51,7 +55,7 @@ class ThreadPool {
   const FunctionRef<void(int64_t, int)>* task_ = nullptr;
   std::vector<Part> parts_;  // of this round, at most one for each thread
   int64_t left_ = 0;         // tasks that nobody has taken
-  // Changed under the mutex; read without it by those who look out.
+  // Changed under the mutex; who looks out reads them without it.
   std::atomic<int64_t> running_{0};
   std::atomic<uint64_t> rounds_{0};
   int slots_ = 0;
@@ -59,4 +63,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

@@ -4,7 +4,7 @@
 
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
 
 namespace {
 
@@ -15,9 +15,9 @@ uint32_t find_digit(const int64_t* counts, int64_t& rank) {
   return digit;
 }
 
-// The key of a rank, in time linear in `count` whatever the keys. Reorders them.
+// The key of a rank, in time linear in `count` whatever the keys are. Reorders the keys.
 uint32_t select_key(uint32_t* keys, int64_t count, int64_t rank) {
-  if (count <= 256) {  // less than the digits below
+  if (count <= 256) {  // takes less than the digits below
     std::nth_element(keys, keys + rank, keys + count);
     return keys[rank];
   }
@@ -45,24 +45,18 @@ uint32_t next_key(const uint32_t* keys, int64_t count, uint32_t key, int64_t ran
   return not_above > rank ? key : above;
 }
 
-// As numpy interpolates, which makes it exact at both ends.
-double interpolate(double low, double high, double t) {
-  return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
-}
-
 }  // namespace
-
-Position::Position(int64_t size, double quantile)
-    : exact(double(size - 1) * quantile), low(std::min(int64_t(exact), size - 1)), high(std::min(low + 1, size - 1)) {}
 
 Digits Digits::within(uint32_t floor, uint32_t width) {
   int shift = 0;
   while (width >> shift >= 128) ++shift;
-  return {floor, shift, (width >> shift) + 1};
+  return {.floor = floor, .shift = shift, .count = (width >> shift) + 1};
 }
 
-// Digits are counted, then the keys of those two gathered that matter: everything between the two order statistics'
-// digits is empty.
+// The quantile at `position` of `size` keys. They include both order statistics around it, and leave `skipped` smaller
+// keys out. `keys_of` returns the keys of a range, which it may write to `room`. The time is linear in the number of
+// keys whatever they are: digits are counted, then the keys of the two order statistics' digits are gathered. Digits
+// between the two are empty.
 double CpuQueue::select(int64_t size, FunctionRef<const uint32_t*(int64_t, int64_t, uint32_t*)> keys_of,
                         const Digits& digits, int64_t skipped, const Position& position) {
   std::vector<int64_t>& counts = digit_counts_;
@@ -85,7 +79,7 @@ double CpuQueue::select(int64_t size, FunctionRef<const uint32_t*(int64_t, int64
   const int64_t both = counts[low_digit] + (high_digit == low_digit ? 0 : counts[high_digit]);
 
   const size_t mark = arena_.mark();
-  uint32_t* candidates = static_cast<uint32_t*>(arena_.take(size_t(both) * sizeof(uint32_t)));
+  auto* const candidates = arena_.take_array<uint32_t>(both);
   std::atomic<int64_t> gathered{0};
   for_ranges(size, kPassGrain, [&](int64_t begin, int64_t end) {
     uint32_t room[kPassGrain];
@@ -102,7 +96,7 @@ double CpuQueue::select(int64_t size, FunctionRef<const uint32_t*(int64_t, int64
   const uint32_t low = select_key(candidates, both, rank);
   const uint32_t high = position.high == position.low ? low : next_key(candidates, both, low, rank + 1);
   arena_.rewind(mark);
-  return interpolate(magnitude_of(low), magnitude_of(high), position.exact - double(position.low));
+  return position.between(magnitude_of(low), magnitude_of(high));
 }
 
 double CpuQueue::quantile_of(const LookAhead& u, int64_t size, double quantile) {
@@ -113,9 +107,11 @@ double CpuQueue::quantile_of(const LookAhead& u, int64_t size, double quantile) 
   return select(size, keys_of, Digits::all(), 0, Position(size, quantile));
 }
 
-void CpuQueue::threshold(const Batch& batch) {
-  const MatrixScalars& scalars = *only(batch).scalars;
-  *only(batch).threshold = scalars.scale * quantile_of(look_ahead(batch), batch.size(), scalars.quantile);
+void CpuQueue::threshold(std::span<const Batch> batches) {
+  for (const Batch& batch : batches) {
+    const MatrixScalars& scalars = *only(batch).scalars;
+    *only(batch).threshold = scalars.scale * quantile_of(look_ahead_of(batch), batch.size(), scalars.quantile);
+  }
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

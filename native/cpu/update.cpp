@@ -2,7 +2,11 @@
 
 #include "queue.h"
 
-namespace root_optimizer {
+namespace root_optimizer::cpu {
+
+void CpuQueue::update(std::span<const Batch> batches, std::span<const Operand> x) {
+  for (size_t i = 0; i < batches.size(); ++i) update(batches[i], x[i]);
+}
 
 void CpuQueue::update(const Batch& batch, const Operand& x) {
   const float decay = only(batch).scalars->decay;
@@ -17,13 +21,13 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
     const int64_t length = std::min(kStrip, panels.rows - row);
     float wide[kWidestPanel * kStrip];
     const float* in = wide;
-    if (panels.paired()) {
+    if (panels.is_paired()) {
       kernels_.pairs->widen(words(x) + panel * panels.pitch() + row * width / 2, (length + 1) / 2 * 2, wide);
     } else {
       in = floats(x) + panel * panels.pitch() + row * width;
     }
-    kernels_.leave(data, strip_of(batch, row, length, first, columns), in, decay, rate);
+    kernels_.update_strip(data, strip_of(batch, row, length, first, columns), in, decay, rate);
   });
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cpu

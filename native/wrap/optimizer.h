@@ -1,16 +1,20 @@
 #pragma once
 
+#include <napi.h>
+
 #include <memory>
 #include <vector>
 
-#include "readers.h"
+#include "../optimizer.h"
 
-namespace root_optimizer {
+namespace root_optimizer::wrap {
 
 /// The class `Optimizer` of binding.d.ts.
 class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
  public:
   static Napi::Function define(Napi::Env env);
+  /// The optimizer of such an object. Throws ERR_INVALID_ARGUMENT for any other value, ERR_BUSY and ERR_DISPOSED.
+  static Optimizer& idle(const Napi::Value& value);
 
   explicit OptimizerWrap(const Napi::CallbackInfo& info);
   ~OptimizerWrap() override;
@@ -20,15 +24,10 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   struct Session {
     Optimizer optimizer;
     bool busy = false;
-
-    Session(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters, bool profiled)
-        : optimizer(std::move(backend), std::move(parameters), profiled) {}
   };
-  struct Step;
+  struct Call;
 
-  Napi::Value threads(const Napi::CallbackInfo& info);
   Napi::Value memory_bytes(const Napi::CallbackInfo& info);
-  Napi::Value step_times(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value step_sync(const Napi::CallbackInfo& info);
   Napi::Value read_parameters(const Napi::CallbackInfo& info);
@@ -40,16 +39,15 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   Napi::Value set_state(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 
-  Session& session() const;
-  Session& idle_session() const;
-  size_t parameter_index(const Napi::Value& value) const;
-  Step read_step(const Napi::CallbackInfo& info) const;
-  Step read_data(const Napi::CallbackInfo& info) const;
-  Napi::Value transfer(const Napi::CallbackInfo& info, void (Backend::*copy)(const std::vector<Arrays>&));
+  std::shared_ptr<Session> session() const;
+  Optimizer& idle_optimizer() const;
+  Call read_step(const Napi::CallbackInfo& info) const;
+  Call read_data(const Napi::CallbackInfo& info) const;
+  Napi::Value start(const Napi::CallbackInfo& info, Call call, std::function<void(Optimizer&, Call&)> work);
   void account_memory(Napi::Env env);
 
   std::shared_ptr<Session> session_;
   int64_t external_bytes_ = 0;
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::wrap

@@ -4,20 +4,21 @@
 #include <mutex>
 #include <utility>
 
-#include "../backend.h"
+#include "device_choice.h"
 
-namespace root_optimizer {
+namespace root_optimizer::wrap {
 
-/// The CPU backend of the last call of a function, kept for the next one: new scratch memory costs a fault for each
-/// page, and new threads take a while to start. One per JavaScript environment. Calls that overlap make their own.
+/// The CPU backend of a function's last call, kept for the next one: new scratch memory costs a fault for each page,
+/// and new threads take a while to start. There is one for each JavaScript environment. Calls that overlap make their
+/// own.
 class SpareBackend {
  public:
   /// Runs body(backend) and keeps the backend, unless it throws.
   template <typename Body>
-  auto lend(int threads, Precision precision, Body&& body) {
-    std::unique_ptr<Backend> backend = take(threads, precision);
+  auto lend(const DeviceChoice& choice, Body&& body) {
+    std::unique_ptr<Backend> backend = take(choice);
     const auto result = body(*backend);
-    if (backend->held_bytes() <= kMostBytes) keep(std::move(backend), threads, precision);
+    if (backend->memory_bytes() <= kMostBytes) keep(std::move(backend), choice);
     return result;
   }
 
@@ -25,19 +26,21 @@ class SpareBackend {
   // Enough for a 1024 × 4096 matrix.
   static constexpr size_t kMostBytes = size_t(64) << 20;
 
-  std::unique_ptr<Backend> take(int threads, Precision precision) {
+  std::unique_ptr<Backend> take(const DeviceChoice& choice) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (backend_ != nullptr && threads == threads_ && precision == precision_) return std::move(backend_);
+      if (backend_ != nullptr && choice.threads == threads_ && choice.precision == precision_) {
+        return std::move(backend_);
+      }
     }
-    return make_cpu_backend(threads, precision);
+    return choice.make();
   }
 
-  void keep(std::unique_ptr<Backend> backend, int threads, Precision precision) {
+  void keep(std::unique_ptr<Backend> backend, const DeviceChoice& choice) {
     const std::lock_guard<std::mutex> lock(mutex_);
     backend_.swap(backend);  // what there was goes when the lock has
-    threads_ = threads;
-    precision_ = precision;
+    threads_ = choice.threads;
+    precision_ = choice.precision;
   }
 
   std::mutex mutex_;
@@ -46,4 +49,4 @@ class SpareBackend {
   Precision precision_ = Precision::float32;
 };
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::wrap

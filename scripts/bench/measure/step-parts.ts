@@ -15,7 +15,8 @@ export function timedStep(shape: readonly [number, number], threads: number, pre
   const [rows, columns] = shape;
   const size = rows * columns;
   const layout = { size, matrices: [{ offset: 0, rows, columns }] };
-  const optimizer = new (addon().Optimizer)('cpu', threads, precision, [layout], true);
+  const optimizer = new (addon().Optimizer)('cpu', threads, precision, [layout]);
+  addon().profile(optimizer);
   const [data, grad] = [gaussian(size), gaussian(size)];
   const settings = {
     ...{ lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 } },
@@ -26,7 +27,7 @@ export function timedStep(shape: readonly [number, number], threads: number, pre
     samples,
     run() {
       const stepMs = milliseconds(() => optimizer.stepSync([data], [grad], [settings]));
-      samples.push({ stepMs, productsMs: 1000 * optimizer.stepTimes.products });
+      samples.push({ stepMs, productsMs: 1000 * addon().stepTimes(optimizer).products });
     },
     dispose: () => optimizer.dispose(),
   };

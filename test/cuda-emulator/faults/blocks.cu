@@ -2,7 +2,7 @@
 
 #include "faults.h"
 
-using namespace root_optimizer;
+using namespace root_optimizer::cuda;
 
 namespace {
 

@@ -18,22 +18,23 @@ extern const std::vector<Case> block_cases, memory_cases, copy_cases, stream_cas
 template <typename T>
 T* device_array(size_t size) {
   T* memory;
-  root_optimizer::check(cudaMalloc(&memory, size * sizeof(T)), "cudaMalloc");
+  root_optimizer::cuda::require(cudaMalloc(&memory, size * sizeof(T)), "cudaMalloc");
   return memory;
 }
 
 template <typename T>
 T* device_copy(const std::vector<T>& values) {
   T* memory = device_array<T>(values.size());
-  root_optimizer::check(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
-                        "cudaMemcpy");
+  root_optimizer::cuda::require(cudaMemcpy(memory, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+                                "cudaMemcpy");
   return memory;
 }
 
 template <typename T>
 std::vector<T> host_copy(const T* memory, size_t size) {
   std::vector<T> values(size);
-  root_optimizer::check(cudaMemcpy(values.data(), memory, size * sizeof(T), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  root_optimizer::cuda::require(cudaMemcpy(values.data(), memory, size * sizeof(T), cudaMemcpyDeviceToHost),
+                                "cudaMemcpy");
   return values;
 }
 

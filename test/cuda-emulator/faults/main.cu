@@ -8,7 +8,7 @@
 
 #include "faults.h"
 
-void root_optimizer::check(cudaError_t status, const char* call) {
+void root_optimizer::cuda::require(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   const std::string fault = emulator::last_fault();
   throw std::runtime_error(std::string(call) + ": " + cudaGetErrorName(status) + (fault.empty() ? "" : ", " + fault));
@@ -33,7 +33,7 @@ std::string symptom(const Case& test, bool broken, uint64_t seed) {
   try {
     if (!test.is_right(broken)) return "wrong result";
     // What nobody asked about may still have gone wrong.
-    root_optimizer::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    root_optimizer::cuda::require(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     return "";
   } catch (const std::runtime_error& error) {
     return error.what();

@@ -2,7 +2,7 @@
 
 #include "faults.h"
 
-using namespace root_optimizer;
+using namespace root_optimizer::cuda;
 
 namespace {
 
@@ -110,9 +110,9 @@ bool stays_inside_region(bool broken) {
 
 bool finds_region_fresh(bool broken) {
   uint8_t* arena = device_array<uint8_t>(4096);
-  check(cudaMemset(arena, 0, 4096), "cudaMemset");
+  require(cudaMemset(arena, 0, 4096), "cudaMemset");
   announce(arena, kSize * 4, nullptr);
-  if (!broken) check(cudaMemsetAsync(arena, 0, kSize * 4), "cudaMemsetAsync");
+  if (!broken) require(cudaMemsetAsync(arena, 0, kSize * 4), "cudaMemsetAsync");
   float* sums = reinterpret_cast<float*>(arena);
   launch("accumulate", accumulate, 1, kSize, 0, nullptr, sums);
   return host_copy(sums, kSize) == std::vector<float>(kSize, 1);
@@ -139,17 +139,17 @@ bool clears_shared(bool broken) {
 
 bool clears_global(bool broken) {
   float* sums = device_array<float>(kSize);
-  if (!broken) check(cudaMemset(sums, 0, kSize * sizeof(float)), "cudaMemset");
+  if (!broken) require(cudaMemset(sums, 0, kSize * sizeof(float)), "cudaMemset");
   launch("accumulate", accumulate, 1, kSize, 0, nullptr, sums);
   return host_copy(sums, kSize) == std::vector<float>(kSize, 1);
 }
 
 bool is_used_before_free(bool broken) {
   float* values = device_array<float>(kSize);
-  if (broken) check(cudaFree(values), "cudaFree");
+  if (broken) require(cudaFree(values), "cudaFree");
   launch("fill", fill<false>, 1, 128, 0, nullptr, values, kSize);
-  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-  if (!broken) check(cudaFree(values), "cudaFree");
+  require(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  if (!broken) require(cudaFree(values), "cudaFree");
   return true;
 }
 

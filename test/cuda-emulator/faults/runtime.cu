@@ -2,7 +2,7 @@
 
 #include "faults.h"
 
-using namespace root_optimizer;
+using namespace root_optimizer::cuda;
 
 namespace {
 
@@ -35,7 +35,7 @@ bool checks_launches(bool) {
 }
 
 bool remembers_faults(bool) {
-  check(cudaSetDevice(1), "cudaSetDevice");
+  require(cudaSetDevice(1), "cudaSetDevice");
   launch("divergent", divergent, 1, 32, 0, nullptr);
   void* memory;
   bool right = cudaDeviceSynchronize() == cudaErrorLaunchFailure && cudaMalloc(&memory, 1) == cudaErrorLaunchFailure;
@@ -45,29 +45,29 @@ bool remembers_faults(bool) {
 
 bool counts_memory(bool) {
   size_t free, total;
-  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  require(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, 0};
   cudaMemPool_t pool;
-  check(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
+  require(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
   uint64_t threshold = ~uint64_t(0), used = 0, high = 0, reserved = 0;
-  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold), "cudaMemPoolSetAttribute");
+  require(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold), "cudaMemPoolSetAttribute");
   const auto read = [&] {
-    check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
-    check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &high), "cudaMemPoolGetAttribute");
-    check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
-    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    require(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+    require(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &high), "cudaMemPoolGetAttribute");
+    require(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+    require(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   };
   void *first, *second;
-  check(cudaMallocFromPoolAsync(&first, 1 << 20, pool, nullptr), "cudaMallocFromPoolAsync");
-  check(cudaMallocFromPoolAsync(&second, 1 << 20, pool, nullptr), "cudaMallocFromPoolAsync");
-  check(cudaFreeAsync(first, nullptr), "cudaFreeAsync");
-  check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+  require(cudaMallocFromPoolAsync(&first, 1 << 20, pool, nullptr), "cudaMallocFromPoolAsync");
+  require(cudaMallocFromPoolAsync(&second, 1 << 20, pool, nullptr), "cudaMallocFromPoolAsync");
+  require(cudaFreeAsync(first, nullptr), "cudaFreeAsync");
+  require(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
   read();
   bool right = used == 1 << 20 && high == 2 << 20 && reserved == 2 << 20 && free == total - (2 << 20);
   right &= cudaFreeAsync(first, nullptr) == cudaErrorInvalidValue;
-  check(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+  require(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
   read();
   right &= reserved == 1 << 20 && free == total - (1 << 20);
   void* memory;
@@ -78,16 +78,16 @@ bool counts_memory(bool) {
 
 bool guards_captures(bool) {
   cudaStream_t stream, other;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-  check(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  require(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   cudaEvent_t event, uncaptured;
-  check(cudaEventCreate(&event), "cudaEventCreate");
-  check(cudaEventCreate(&uncaptured), "cudaEventCreate");
-  check(cudaEventRecord(uncaptured, other), "cudaEventRecord");
+  require(cudaEventCreate(&event), "cudaEventCreate");
+  require(cudaEventCreate(&uncaptured), "cudaEventCreate");
+  require(cudaEventRecord(uncaptured, other), "cudaEventRecord");
   float on_host = 1;
   float* value = device_array<float>(1);
   cudaGraph_t graph;
-  const auto begin = [&] { check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin"); };
+  const auto begin = [&] { require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin"); };
   const auto invalidates = [&](cudaError_t status, cudaError_t expected) {
     return status == expected && cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated;
   };
@@ -105,8 +105,8 @@ bool guards_captures(bool) {
   right &= invalidates(cudaStreamWaitEvent(stream, uncaptured), cudaErrorStreamCaptureIsolation);
   begin();
   right &= cudaStreamSynchronize(other) == cudaSuccess;
-  check(cudaEventRecord(event, stream), "cudaEventRecord");
-  check(cudaStreamWaitEvent(other, event), "cudaStreamWaitEvent");
+  require(cudaEventRecord(event, stream), "cudaEventRecord");
+  require(cudaStreamWaitEvent(other, event), "cudaStreamWaitEvent");
   right &= cudaEventQuery(event) == cudaErrorCapturedEvent;
   launch("nothing", nothing, 1, 1, 0, other);
   right &= cudaStreamEndCapture(other, &graph) == cudaErrorStreamCaptureUnmatched;

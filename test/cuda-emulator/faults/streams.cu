@@ -4,7 +4,7 @@
 
 #include "faults.h"
 
-using namespace root_optimizer;
+using namespace root_optimizer::cuda;
 
 namespace {
 
@@ -16,31 +16,31 @@ __global__ void add(float* sums, const float* values) { sums[threadIdx.x] += val
 
 cudaStream_t make_stream() {
   cudaStream_t stream;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   return stream;
 }
 
 cudaEvent_t make_event() {
   cudaEvent_t event;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  require(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   return event;
 }
 
 float* pinned(float value) {
   float* memory;
-  check(cudaMallocHost(&memory, kBytes), "cudaMallocHost");
+  require(cudaMallocHost(&memory, kBytes), "cudaMallocHost");
   std::fill_n(memory, kSize, value);
   return memory;
 }
 
 void order(cudaStream_t first, cudaStream_t then) {
   const cudaEvent_t event = make_event();
-  check(cudaEventRecord(event, first), "cudaEventRecord");
-  check(cudaStreamWaitEvent(then, event), "cudaStreamWaitEvent");
+  require(cudaEventRecord(event, first), "cudaEventRecord");
+  require(cudaStreamWaitEvent(then, event), "cudaStreamWaitEvent");
 }
 
 void copy(float* to, const float* from, cudaMemcpyKind kind, cudaStream_t stream) {
-  check(cudaMemcpyAsync(to, from, kBytes, kind, stream), "cudaMemcpyAsync");
+  require(cudaMemcpyAsync(to, from, kBytes, kind, stream), "cudaMemcpyAsync");
 }
 
 bool all_are(const float* values, float expected) {
@@ -55,7 +55,7 @@ bool waits_for_other_stream(bool broken) {
   launch("scale", scale, 1, kSize, 0, compute, values, 2.0f);
   float* result = pinned(0);
   copy(result, values, cudaMemcpyDeviceToHost, compute);
-  check(cudaStreamSynchronize(compute), "cudaStreamSynchronize");
+  require(cudaStreamSynchronize(compute), "cudaStreamSynchronize");
   return all_are(result, 6);
 }
 
@@ -65,10 +65,10 @@ bool keeps_host_buffer(bool broken) {
   const cudaStream_t stream = make_stream();
   copy(values, buffer, cudaMemcpyHostToDevice, stream);
   const cudaEvent_t copied = make_event();
-  check(cudaEventRecord(copied, stream), "cudaEventRecord");
-  if (!broken) check(cudaEventSynchronize(copied), "cudaEventSynchronize");
+  require(cudaEventRecord(copied, stream), "cudaEventRecord");
+  if (!broken) require(cudaEventSynchronize(copied), "cudaEventSynchronize");
   std::fill_n(buffer, kSize, 4.0f);
-  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  require(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   return all_are(host_copy(values, kSize).data(), 3);
 }
 
@@ -77,7 +77,7 @@ bool waits_before_reading(bool broken) {
   float* buffer = pinned(0);
   const cudaStream_t stream = make_stream();
   copy(buffer, values, cudaMemcpyDeviceToHost, stream);
-  if (!broken) check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  if (!broken) require(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   return all_are(buffer, 3);
 }
 
@@ -94,13 +94,13 @@ bool stages_pageable_memory(bool) {
 bool frees_in_order(bool broken) {
   const cudaStream_t stream = make_stream(), other = make_stream();
   float *values, *result = pinned(0);
-  check(cudaMallocAsync(&values, kBytes, stream), "cudaMallocAsync");
+  require(cudaMallocAsync(&values, kBytes, stream), "cudaMallocAsync");
   copy(values, pinned(3), cudaMemcpyHostToDevice, stream);
   order(stream, other);
   copy(result, values, cudaMemcpyDeviceToHost, other);
   if (!broken) order(other, stream);
-  check(cudaFreeAsync(values, stream), "cudaFreeAsync");
-  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  require(cudaFreeAsync(values, stream), "cudaFreeAsync");
+  require(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   return all_are(result, 3);
 }
 
@@ -110,7 +110,7 @@ bool joins_branches(bool broken) {
   float* sums = device_copy(std::vector<float>(kSize, 0));
   float* input = pinned(1);
   const cudaStream_t main = make_stream(), side = make_stream();
-  check(cudaStreamBeginCapture(main, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  require(cudaStreamBeginCapture(main, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   order(main, side);
   copy(values, input, cudaMemcpyHostToDevice, side);
   launch("scale", scale, 1, kSize, 0, side, values, 2.0f);
@@ -118,16 +118,16 @@ bool joins_branches(bool broken) {
   launch("add", add, 1, kSize, 0, main, sums, values);
   if (broken) order(side, main);
   cudaGraph_t graph;
-  check(cudaStreamEndCapture(main, &graph), "cudaStreamEndCapture");
+  require(cudaStreamEndCapture(main, &graph), "cudaStreamEndCapture");
   cudaGraphExec_t executable;
-  check(cudaGraphInstantiate(&executable, graph), "cudaGraphInstantiate");
-  check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  require(cudaGraphInstantiate(&executable, graph), "cudaGraphInstantiate");
+  require(cudaGraphDestroy(graph), "cudaGraphDestroy");
   for (const float value : {1.0f, 2.0f, 4.0f}) {
     std::fill_n(input, kSize, value);
-    check(cudaGraphLaunch(executable, main), "cudaGraphLaunch");
-    check(cudaStreamSynchronize(main), "cudaStreamSynchronize");
+    require(cudaGraphLaunch(executable, main), "cudaGraphLaunch");
+    require(cudaStreamSynchronize(main), "cudaStreamSynchronize");
   }
-  check(cudaGraphExecDestroy(executable), "cudaGraphExecDestroy");
+  require(cudaGraphExecDestroy(executable), "cudaGraphExecDestroy");
   return all_are(host_copy(sums, kSize).data(), 14);
 }
 

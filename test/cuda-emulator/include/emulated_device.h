@@ -41,9 +41,9 @@ void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
 
 }  // namespace emulator
 
-namespace root_optimizer {
+namespace root_optimizer::cuda {
 
-void check(cudaError_t status, const char* call);
+void require(cudaError_t status, const char* call);
 
 template <typename... P, typename... A>
 void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
@@ -51,11 +51,11 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
   const std::tuple<std::decay_t<P>...> values(std::forward<A>(args)...);
   auto thread = [kernel, values] { std::apply(kernel, values); };
-  check(emulator::launch({name, reinterpret_cast<const void*>(kernel), grid, block, shared, thread}, stream), name);
+  require(emulator::launch({name, reinterpret_cast<const void*>(kernel), grid, block, shared, thread}, stream), name);
 }
 
 inline void announce(void* memory, size_t bytes, cudaStream_t stream) {
-  check(emulator::announce(memory, bytes, stream), "announce");
+  require(emulator::announce(memory, bytes, stream), "announce");
 }
 
 // A static of the kernel's own tells the arrays of a kernel and of its instances apart.
@@ -91,4 +91,4 @@ inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uin
   emulator::multiply_accumulate(d, a, b, true, site);
 }
 
-}  // namespace root_optimizer
+}  // namespace root_optimizer::cuda

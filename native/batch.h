@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace root_optimizer {
+
+/// The precision of the operands of a product. Its sums are float32 in any case.
+enum class Precision { float16, bfloat16, float32 };
+
+/// What a backend keeps operands in.
+struct Arithmetic {
+  Precision matrix;       ///< X, and the squares of an iteration in the standard form
+  Precision gram_square;  ///< R, Q and the other squares of the Gram form
+};
+
+/// The numbers of a step for one matrix.
+struct MatrixScalars {
+  double quantile = 0;  ///< ε = scale · the quantile of |U|
+  double scale = 0;
+  float mu = 0;     ///< μ
+  float decay = 1;  ///< 1 − lr·λ; 0: θ is not read
+  float rate = 0;   ///< −lr·s
+};
+
+/// One matrix of a batch: row-major arrays in the backend's memory. The numbers of a step lie there too, so that work
+/// which has been prepared once can be run again with other numbers.
+struct Matrix {
+  float* data = nullptr;                   ///< θ, written by an update
+  const float* gradient = nullptr;         ///< G; null: U is M, and M stays as it is
+  float* momentum = nullptr;               ///< M
+  double* threshold = nullptr;             ///< ε of this step; null: no clipping
+  const MatrixScalars* scalars = nullptr;  ///< null where no verb needs any
+  uint32_t* flag = nullptr;                ///< raised by `check_matrices`
+  size_t index = 0;                        ///< among all of its plan: a place for what a backend notes in a check
+};
+
+/// Matrices of one shape. U = G + μM with `nesterov`, else M, of the M that a step has made. U is never stored: each
+/// pass forms it anew by formulas.h, so that every backend sees the same bits.
+struct Batch {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  bool nesterov = false;
+  std::vector<Matrix> matrices;
+
+  int64_t size() const { return rows * columns; }
+  int64_t count() const { return int64_t(matrices.size()); }
+  bool clipped() const { return matrices.front().threshold != nullptr; }
+};
+
+struct AdamWScalars {
+  float beta1_complement = 0;  ///< 1 − β₁
+  float beta2 = 0;
+  float beta2_complement = 0;  ///< 1 − β₂
+  float decay = 1;             ///< 1 − lr·λ
+  float step_size = 0;         ///< lr / (1 − β₁ᵗ)
+  float correction2_root = 1;  ///< √(1 − β₂ᵗ)
+  float eps = 0;
+};
+
+/// A parameter that AdamW updates: arrays of `size` elements in the backend's memory.
+struct Moments {
+  int64_t size = 0;
+  float* data = nullptr;
+  const float* gradient = nullptr;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+  const AdamWScalars* scalars = nullptr;
+  uint32_t* flag = nullptr;  ///< raised by `check_moments`
+};
+
+/// Matrices inside the Newton-Schulz iteration, one for each matrix of a batch. How they lie in `storage` is the
+/// backend's own business.
+struct Operand {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t count = 0;
+  Precision precision = Precision::float32;
+  void* storage = nullptr;
+
+  bool is_wide() const { return rows < columns; }
+  int64_t long_side() const { return is_wide() ? columns : rows; }
+  int64_t short_side() const { return is_wide() ? rows : columns; }
+};
+
+/// out ← α·(a by b) + β·c. What "by" means, each verb of queue.h says.
+struct Product {
+  Operand out, a, b;
+  Operand c = {};  ///< not read where β is 0
+  float alpha = 1;
+  float beta = 0;
+  const Batch* update = nullptr;  ///< not null: `out` is the direction of this batch's update, and is made for it alone
+};
+
+/// The scratch memory that a job needs at most, in operands of its batch.
+struct Footprint {
+  int64_t long_side = 0;
+  int64_t short_side = 0;
+  int64_t count = 1;
+  int matrix_operands = 0;
+  int square_operands = 0;
+  bool selects = false;  ///< whether it finds thresholds
+};
+
+}  // namespace root_optimizer

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+
+namespace root_optimizer {
+
+struct CpuReport {
+  std::string description;
+  const char* instruction_set = nullptr;
+  int physical_cores = 0;
+  bool bfloat16 = false;  ///< whether it multiplies that, besides float32
+};
+
+struct CudaDevice {
+  std::string name;
+  std::string description;
+  double memory_bytes = 0;
+};
+
+struct CudaReport {
+  std::vector<CudaDevice> devices;
+  std::string reason;  ///< why there is none; empty where there is one
+};
+
+CpuReport cpu_report();
+/// `threads` 0: the physical cores. Throws ERR_INVALID_ARGUMENT for a precision that the processor does not multiply.
+std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision);
+inline Arithmetic cpu_arithmetic(Precision precision) {
+  return {.matrix = precision, .gram_square = Precision::float32};
+}
+
+CudaReport cuda_report();
+/// Why a device of the report cannot be used at this moment, its memory being taken for example; empty where it can.
+/// Creates the process's context there, which takes memory itself.
+std::string cuda_obstacle(int index);
+/// Throws ERR_DEVICE_UNAVAILABLE with the reason.
+std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision);
+inline Arithmetic cuda_arithmetic(Precision precision) { return {.matrix = precision, .gram_square = precision}; }
+
+/// FLOP/s of one core that multiplies and adds in registers alone, for benchmarks; takes some tenths of a second.
+/// Throws ERR_INVALID_ARGUMENT as `make_cpu_backend` does.
+double cpu_peak(Precision precision);
+
+}  // namespace root_optimizer

@@ -1,0 +1,98 @@
+#pragma once
+
+// The formulas that must give the same bits on every device. The CPU's files and the kernels compile this one text,
+// without contraction: each product and each sum rounds once.
+
+#include <math.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "batch.h"
+
+#if defined(__CUDACC__)
+#define HOST_DEVICE __host__ __device__
+#else
+#define HOST_DEVICE
+#endif
+
+namespace root_optimizer {
+
+HOST_DEVICE inline float next_momentum(float m, float g, float mu) { return mu * m + g; }
+
+/// U with `nesterov`; `m` is the M that the step has made.
+HOST_DEVICE inline float look_ahead(float m, float g, float mu) { return g + mu * m; }
+
+HOST_DEVICE inline float next_exp_avg(float exp_avg, float g, const AdamWScalars& s) {
+  return exp_avg + (g - exp_avg) * s.beta1_complement;
+}
+
+HOST_DEVICE inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWScalars& s) {
+  return exp_avg_sq * s.beta2 + s.beta2_complement * g * g;
+}
+
+/// Whether AdamW changes θ at all. θ − 0·x would turn −0 into 0: to change nothing, do nothing.
+HOST_DEVICE inline bool changes_data(const AdamWScalars& s) { return s.decay != 1 || s.step_size != 0; }
+
+HOST_DEVICE inline float next_data(float data, float exp_avg, float exp_avg_sq, const AdamWScalars& s) {
+  return data * s.decay - s.step_size * (exp_avg / (sqrtf(exp_avg_sq) / s.correction2_root + s.eps));
+}
+
+struct Split {
+  float base;
+  float outlier;
+};
+
+/// The soft threshold of one element: base + outlier is x, bit for bit.
+HOST_DEVICE inline Split soft_threshold(float x, float threshold) {
+  const float magnitude = fabsf(x);
+  Split split;
+  split.base = copysignf(magnitude < threshold ? magnitude : threshold, x);
+  split.outlier = copysignf(x - split.base, x);  // both parts of −0 are −0, and so is their sum
+  // x − ε can fall halfway between two floats. No rounding of it then adds up to an odd x: take the larger float.
+  if (split.base + split.outlier != x) {
+    split.outlier = nextafterf(split.outlier, x);
+    split.base = x - split.outlier;
+  }
+  return split;
+}
+
+/// |u| as an integer: the bits of a float without its sign order as its magnitude does.
+HOST_DEVICE inline uint32_t key_of(float u) {
+  uint32_t bits;
+  memcpy(&bits, &u, sizeof bits);
+  return bits & 0x7fffffffu;
+}
+
+HOST_DEVICE inline float magnitude_of(uint32_t key) {
+  float magnitude;
+  memcpy(&magnitude, &key, sizeof magnitude);
+  return magnitude;
+}
+
+/// Where a quantile lies among `size` sorted values: between those of ranks `low` and `high`.
+struct Position {
+  double exact;
+  int64_t low;
+  int64_t high;
+
+  HOST_DEVICE Position(int64_t size, double quantile) : exact(double(size - 1) * quantile), low(int64_t(exact)) {
+    if (low > size - 1) low = size - 1;
+    high = low + 1 < size ? low + 1 : low;
+  }
+
+  /// numpy's interpolation, which is exact at both ends.
+  HOST_DEVICE double between(float at_low, float at_high) const {
+    const double t = exact - double(low);
+    const double gap = double(at_high) - double(at_low);
+    return t < 0.5 ? double(at_low) + gap * t : double(at_high) - gap * (1 - t);
+  }
+};
+
+/// The bound of the clamp for a threshold: infinite where it is 0 as a float32.
+HOST_DEVICE inline float clip_limit(double threshold) {
+  const float limit = float(threshold);
+  return limit == 0 ? HUGE_VALF : limit;
+}
+
+}  // namespace root_optimizer

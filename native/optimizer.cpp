@@ -1,0 +1,138 @@
+#include "optimizer.h"
+
+#include <algorithm>
+
+namespace root_optimizer {
+
+namespace {
+
+ParameterStore* make_store(Backend& backend, const std::vector<ParameterLayout>& parameters) {
+  std::vector<int64_t> sizes;
+  for (const ParameterLayout& layout : parameters) sizes.push_back(layout.size);
+  return backend.make_store(sizes);
+}
+
+std::vector<State> make_states(Backend& backend, const std::vector<ParameterLayout>& parameters) {
+  std::vector<State> states;
+  states.reserve(parameters.size());
+  for (const ParameterLayout& layout : parameters) states.emplace_back(backend, layout);
+  return states;
+}
+
+bool clips(const Settings& settings) {
+  const OrthogonalSettings* s = orthogonal(settings);
+  return s != nullptr && s->threshold.has_value();
+}
+
+// Whether the same plan serves both: they differ, if at all, in numbers that jobs read when they run.
+bool same_plan(const Settings& a, const Settings& b) {
+  const OrthogonalSettings* s = orthogonal(a);
+  const OrthogonalSettings* t = orthogonal(b);
+  if (s == nullptr || t == nullptr) return s == t;
+  const auto same_products = [](const MatrixSettings& m, const MatrixSettings& n) {
+    return m.coefficients == n.coefficients;
+  };
+  return s->nesterov == t->nesterov && s->threshold.has_value() == t->threshold.has_value() &&
+         std::equal(s->matrices.begin(), s->matrices.end(), t->matrices.begin(), t->matrices.end(), same_products);
+}
+
+bool same_plan(const std::vector<Settings>& a, const std::vector<Settings>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Settings& s, const Settings& t) { return same_plan(s, t); });
+}
+
+bool same_arrays(const std::vector<Arrays>& a, const std::vector<Arrays>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Arrays& x, const Arrays& y) { return x.data == y.data && x.gradient == y.gradient; });
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters)
+    : backend_(std::move(backend)),
+      parameters_(std::move(parameters)),
+      store_(make_store(*backend_, parameters_)),
+      states_(make_states(*backend_, parameters_)),
+      scalars_(*backend_, parameters_) {}
+
+size_t Optimizer::memory_bytes() const {
+  size_t bytes = backend_->memory_bytes();
+  for (const State& state : states_) bytes += state.bytes();
+  return bytes;
+}
+
+void Optimizer::profile() {
+  profile_ = std::make_unique<Profile>();
+  planned_arrays_.clear();  // the next step's jobs are to be timed
+}
+
+std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std::vector<Settings>& settings) {
+  const std::vector<Arrays>& arrays = placed(store_, host);
+  if (plan_.version == 0 || !same_arrays(arrays, planned_arrays_) || !same_plan(settings, planned_settings_)) {
+    Plan plan = plan_for(arrays, settings);
+    std::vector<Arrays> new_arrays = arrays;
+    std::vector<Settings> new_settings = settings;
+    plan.version = plan_.version + 1;
+    plan_ = std::move(plan);
+    planned_arrays_ = std::move(new_arrays);
+    planned_settings_ = std::move(new_settings);
+  }
+  if (profile_ != nullptr) profile_->clear();
+  scalars_.write(settings);
+  for (size_t p = 0; p < states_.size(); ++p) states_[p].before_step(clips(settings[p]));
+
+  const std::vector<uint32_t> flags = backend_->step(plan_, host);
+  std::vector<uint32_t> refused;
+  for (uint32_t p = 0; p < flags.size(); ++p) {
+    if (flags[p] != 0) refused.push_back(p);
+  }
+  if (!refused.empty()) return refused;
+  for (size_t p = 0; p < states_.size(); ++p) states_[p].after_step(clips(settings[p]));
+  return {};
+}
+
+Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const {
+  std::vector<Member> matrices;
+  std::vector<MomentsMember> moments;
+  for (uint32_t p = 0; p < parameters_.size(); ++p) {
+    const ParameterLayout& layout = parameters_[p];
+    const State& state = states_[p];
+    const OrthogonalSettings* s = orthogonal(settings[p]);
+    if (s == nullptr) {
+      moments.push_back({.moments = {.size = layout.size,
+                                     .data = arrays[p].data,
+                                     .gradient = arrays[p].gradient,
+                                     .exp_avg = state.exp_avg(),
+                                     .exp_avg_sq = state.exp_avg_sq(),
+                                     .scalars = scalars_.adamw_of(p),
+                                     .flag = scalars_.flags() + p},
+                         .parameter = p});
+      continue;
+    }
+    for (size_t i = 0; i < layout.matrices.size(); ++i) {
+      const MatrixLayout& m = layout.matrices[i];
+      matrices.push_back({.matrix = {.data = arrays[p].data + m.offset,
+                                     .gradient = arrays[p].gradient + m.offset,
+                                     .momentum = state.momentum() + m.offset,
+                                     .threshold = s->threshold ? state.thresholds() + i : nullptr,
+                                     .scalars = scalars_.matrices_of(p) + i,
+                                     .flag = scalars_.flags() + p},
+                          .rows = m.rows,
+                          .columns = m.columns,
+                          .nesterov = s->nesterov,
+                          .coefficients = &s->matrices[i].coefficients,
+                          .parameter = p});
+    }
+  }
+  Plan plan = make_plan(*backend_, std::move(matrices), moments);
+  plan.flags = scalars_.flags();
+  plan.parameters = parameters_.size();
+  if (profile_ != nullptr) {
+    for (std::vector<Job>* jobs : {&plan.checks, &plan.updates}) {
+      for (Job& job : *jobs) job = profile_->timed(std::move(job));
+    }
+  }
+  return plan;
+}
+
+}  // namespace root_optimizer
