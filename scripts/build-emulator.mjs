@@ -16,6 +16,7 @@ Builds build/Emulator/root_optimizer.node, whose CUDA devices are emulated: set 
 Compiles only what has changed.
 
   --force  compile everything anew
+  --odr    build nothing to use; fail where two files define one name differently
   --help   print this
 
 CXX is respected.`;
@@ -53,6 +54,31 @@ export async function buildEmulator({ force = false } = {}) {
     );
     const faults = await link('faults', [...parts.faults, ...parts.emulator], []);
     return { addon, faults };
+  });
+}
+
+/**
+ * Links everything with link-time optimisation, when the compiler sees all definitions of a name side by side. What C++
+ * calls undefined behaviour (no diagnostic required) becomes an error: CPU and CUDA sources meet here in one compiler.
+ */
+export async function checkOneDefinition() {
+  await withLock(join(root, '.lock'), async () => {
+    for (const [backend, folder] of Object.entries({ cpu: join('native', 'cpu'), cuda: 'cuda' })) {
+      for (const source of ['.h', '.cpp', '.cu', '.cuh'].flatMap((extension) => filesIn(folder, extension))) {
+        const text = fs.readFileSync(join(root, source), 'utf8');
+        if (source.endsWith('no_cuda.cpp') || text.includes(`namespace root_optimizer::${backend} {`)) continue;
+        if (text.includes(`namespace ${backend} {`)) continue;
+        throw new BuildError(`Expected ${source} to define its names in root_optimizer::${backend}`);
+      }
+    }
+    const steps = [...addonSteps(), ...emulatorSteps()].map(({ source, command }) => {
+      const object = join(output, 'objects', `${source.replaceAll('/', '_')}.lto.o`);
+      return { source, object, command: [...command.slice(0, -1), object, '-flto', '-O1'] };
+    });
+    await compile(steps, false);
+    const errors = ['-Werror=odr', '-Werror=lto-type-mismatch'];
+    const linked = await link('one_definition.node', steps, ['-shared', '-flto=auto', '-O1', ...errors]);
+    fs.rmSync(linked);
   });
 }
 
@@ -194,10 +220,16 @@ function readIfThere(file) {
 
 /** @param {string[]} args */
 async function main(args) {
-  const options = /** @type {const} */ ({ force: { type: 'boolean' }, help: { type: 'boolean' } });
+  const flag = /** @type {const} */ ({ type: 'boolean' });
+  const options = { force: flag, odr: flag, help: flag };
   const { values } = parseArgs({ args, options });
   if (values.help) {
     console.log(HELP);
+    return;
+  }
+  if (values.odr) {
+    await checkOneDefinition();
+    console.log('No name has two definitions.');
     return;
   }
   const { addon } = await buildEmulator(values);
