@@ -2,14 +2,14 @@
 // GPU is needed. Status 1 where a product spills or uses local memory, or where one of 16-bit elements lacks mma.sync,
 // 16-byte cp.async or ldmatrix; 2 where that can't be told.
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
 const root = join(__dirname, '..');
 // CMakeLists.txt's and its Release's, less those of the host's compiler and of the archive.
-const flags = ['-O3', '-DNDEBUG', '-std=c++17', '--fmad=false'];
+const flags = ['-O3', '-DNDEBUG', '-std=c++20', '--fmad=false'];
 
 /**
  * Of a multiprocessor, as CUDA's cuda_occupancy.h has them: bytes of shared memory, warps and blocks. Each has 65536
@@ -51,7 +51,6 @@ async function main(): Promise<void> {
   const architectures = await findArchitectures();
   const kernels = await compileAll(architectures);
   const products = kernels.filter(([name]) => name.startsWith('gemm_'));
-  // devices.cu never launches `nothing`.
   const passes = kernels.filter(([name]) => !name.startsWith('gemm_') && name !== 'nothing');
 
   console.log(`nvcc ${version}, \`${flags.join(' ')}\`\n\n### Products\n`);
@@ -171,20 +170,77 @@ function readable(mangled: string): string {
     [name, rest] = [rest.slice(0, length), rest.slice(length)];
   }
   if (!rest.startsWith('I')) return name;
-  const found = /^I(f|6__half|13__nv_bfloat16)?(?:LNS_7ProductE(\d)E)?(?:Lb([01])E)?(?:Li(\d+)E)?E/.exec(rest);
+  const found = /^I(f|6__half|13__nv_bfloat16)?(?:LNS\d*_11ContractionE(\d)E)?(?:Lb([01])E)?(?:Li(\d+)E)?E/.exec(rest);
   if (found === null) throw new Error(`Expected scripts/cuda-report.ts to know the template arguments of ${mangled}`);
-  const [, element, product, symmetric, tile] = found;
+  const [, element, contraction, symmetric, tile] = found;
   const elements: Readonly<Record<string, string>> = { f: 'float', '6__half': 'half', '13__nv_bfloat16': 'bfloat16' };
-  const products = ['rows_by_rows', 'columns_by_columns', 'plain'];
-  const parts = [elements[element ?? ''], products[Number(product)], ['general', 'symmetric'][Number(symmetric)], tile];
+  const parts = [
+    elements[element ?? ''],
+    contractions[Number(contraction)],
+    ['general', 'symmetric'][Number(symmetric)],
+    tile,
+  ];
   return `${name}<${parts.filter((part) => part !== undefined).join(', ')}>`;
 }
 
-/** What cuda/*.cu launch kernels with. */
+/** All of cuda/, for the constants and launches in it. */
+const sources = readdirSync(join(root, 'cuda'))
+  .map((file) => readFileSync(join(root, 'cuda', file), 'utf8'))
+  .join('\n');
+
+/** The names of the enumeration that kernels take as a template argument, in order. */
+const contractions = [.../enum class Contraction \{([^}]*)\}/.exec(sources)![1]!.matchAll(/^\s*(\w+),/gm)].map(
+  ([, name]) => name,
+);
+
+/** The value of a number, a constant of the sources, or a product of such; kTile is the kernel's. */
+function valueOf(expression: string, tile: number): number {
+  const factors = expression.split('*').map((text) => {
+    const name = text.trim().replace('<kTile>', '');
+    if (name === 'kTile') return tile;
+    if (/^\d+$/.test(name)) return Number(name);
+    const [, definition] = new RegExp(`constexpr \\w+ ${name}(?:<kTile>)? = ([^;]*);`).exec(sources) ?? [];
+    if (definition === undefined) throw new Error(`Expected cuda/ to define ${name}`);
+    return valueOf(definition, tile);
+  });
+  return factors.reduce((product, factor) => product * factor, 1);
+}
+
+/** The arguments of every call of a function, as they stand in the sources. */
+function callsOf(name: string): string[][] {
+  return [...sources.matchAll(new RegExp(`\\b${name}\\(`, 'g'))].map(({ index, 0: start }) => {
+    const args = [''];
+    let depth = 0;
+    for (let at = index + start.length; depth > 0 || sources[at] !== ')'; at++) {
+      const letter = sources[at]!;
+      if ('([{<'.includes(letter)) depth++;
+      if (')]}'.includes(letter) || (letter === '>' && sources[at - 1] !== '-')) depth--;
+      if (letter === ',' && depth === 0) args.push('');
+      else args.push(`${args.pop() ?? ''}${letter}`);
+    }
+    return args.map((arg) => arg.trim());
+  });
+}
+
+/** Threads and bytes of dynamic shared memory that kernels are launched with, by the kernel's name. */
+const launches = new Map([
+  ...callsOf('launch').map(
+    ([, kernel, , threads, shared]) => [kernel?.replace(/<.*/s, ''), { threads, shared }] as const,
+  ),
+  ...callsOf('launch_tiles').map(([kernel = '', , threads, shared]) => {
+    const alias = /^\w+$/.test(kernel) ? new RegExp(`const auto ${kernel} = (\\w+)<`).exec(sources)?.[1] : undefined;
+    return [alias ?? kernel.replace(/<.*/s, ''), { threads, shared }] as const;
+  }),
+]);
+
+/** What cuda/ launches a kernel with. */
 function launchOf(name: string): { threads: number; dynamicShared: number } {
-  const tile = Number(/^gemm_tensor<.*, (\d+)>$/.exec(name)?.[1] ?? 0);
-  if (tile > 0) return { threads: 2 * tile, dynamicShared: 4 * 2 * tile * 32 * 2 }; // kTensorThreads, kTensorShared
-  return { threads: name === 'write_threshold' ? 1 : 256, dynamicShared: 0 }; // kFloat32Threads, kPassThreads
+  const kernel = name.replace(/<.*/, '');
+  if (kernel === 'nothing') return { threads: 1, dynamicShared: 0 }; // which is never launched
+  const { threads, shared } = launches.get(kernel) ?? {};
+  if (threads === undefined || shared === undefined) throw new Error(`Expected cuda/ to launch ${kernel}`);
+  const tile = Number(/ (\d+)>$/.exec(name)?.[1] ?? 0);
+  return { threads: valueOf(threads, tile), dynamicShared: valueOf(shared, tile) };
 }
 
 function localMemory([name, usages]: Kernel): string[] {
