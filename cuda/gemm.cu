@@ -20,19 +20,15 @@ static void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t s
 }
 
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
-  using enum Contraction;
+  constexpr Contraction kRows = Contraction::rows_by_rows;
+  constexpr Contraction kColumns = Contraction::columns_by_columns;
+  constexpr Contraction kPlain = Contraction::plain;
   if (gemm.symmetric) {
-    switch (gemm.contraction) {
-      case rows_by_rows: return launch_gemm_as<rows_by_rows, true>(precision, gemm, stream);
-      case columns_by_columns: return launch_gemm_as<columns_by_columns, true>(precision, gemm, stream);
-      case plain: break;
-    }
+    if (gemm.contraction == kRows) return launch_gemm_as<kRows, true>(precision, gemm, stream);
+    if (gemm.contraction == kColumns) return launch_gemm_as<kColumns, true>(precision, gemm, stream);
   } else {
-    switch (gemm.contraction) {
-      case rows_by_rows: return launch_gemm_as<rows_by_rows, false>(precision, gemm, stream);
-      case plain: return launch_gemm_as<plain, false>(precision, gemm, stream);
-      case columns_by_columns: break;
-    }
+    if (gemm.contraction == kRows) return launch_gemm_as<kRows, false>(precision, gemm, stream);
+    if (gemm.contraction == kPlain) return launch_gemm_as<kPlain, false>(precision, gemm, stream);
   }
   throw std::logic_error("There is no such product");
 }

@@ -39,9 +39,8 @@ __device__ T* dynamic_shared() {
   return reinterpret_cast<T*>(dynamic_shared_memory);
 }
 
-/// Tells a checker that this part of an allocation is uninitialised from here on, and that the 128 bytes behind it are
-/// nobody's.
-inline void announce(void*, size_t, cudaStream_t) {}
+/// From here on a checker takes this part of an allocation for uninitialised, and the 128 bytes behind it for nobody's.
+inline void poison(void*, size_t, cudaStream_t) {}
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

@@ -25,7 +25,7 @@ void* Arena::take(size_t bytes, cudaStream_t stream) {
   used_ += padded(bytes);
   // A footprint that promises less than its job takes is a bug, and other memory is not to pay for it.
   if (used_ > capacity_) std::abort();
-  announce(memory, bytes, stream);
+  poison(memory, bytes, stream);
   return memory;
 }
 

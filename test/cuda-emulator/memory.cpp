@@ -124,7 +124,7 @@ bool Memory::is_readable(const void* memory, size_t bytes) {
   return begin + bytes <= base + size;
 }
 
-void Memory::announce(Allocation& allocation, uint8_t* memory, size_t bytes) {
+void Memory::poison(Allocation& allocation, uint8_t* memory, size_t bytes) {
   auto& regions = allocation.regions;
   auto region = regions.lower_bound(memory);
   while (region != regions.begin() && std::prev(region)->first + std::prev(region)->second > memory) --region;

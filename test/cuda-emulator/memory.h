@@ -54,7 +54,7 @@ class Memory {
   Allocation* find(const void* memory, size_t bytes = 1);
   /// Whether a kernel may read there: inside an announced region, where there are any.
   bool is_readable(const void* memory, size_t bytes);
-  void announce(Allocation& allocation, uint8_t* memory, size_t bytes);
+  void poison(Allocation& allocation, uint8_t* memory, size_t bytes);
   /// What is damaged on a device, in words; empty where nothing is.
   std::string inspect(int device) const;
   std::string inspect_freed(int device) const;

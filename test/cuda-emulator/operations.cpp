@@ -57,14 +57,14 @@ cudaError_t launch(Launch launch, cudaStream_t handle) {
   });
 }
 
-cudaError_t announce(void* memory, size_t bytes, cudaStream_t handle) {
-  return call("announce", [=] {
+cudaError_t poison(void* memory, size_t bytes, cudaStream_t handle) {
+  return call("poison", [=] {
     CUstream_st* stream = resolve(handle);
     if (!stream) return cudaErrorInvalidResourceHandle;
     if (!is_on_device(memory, bytes)) return cudaErrorInvalidValue;
     enqueue(*stream, [=] {
       Allocation* allocation = state().memory.find(memory, bytes);
-      if (allocation) state().memory.announce(*allocation, static_cast<uint8_t*>(memory), bytes);
+      if (allocation) state().memory.poison(*allocation, static_cast<uint8_t*>(memory), bytes);
     });
     return cudaSuccess;
   });

@@ -102,8 +102,8 @@ bool stays_inside_region(bool broken) {
   uint8_t* arena = device_array<uint8_t>(4096);
   float* first = reinterpret_cast<float*>(arena);
   float* second = reinterpret_cast<float*>(arena + 1024);
-  announce(first, kSize * 4, nullptr);
-  announce(second, kSize * 4, nullptr);
+  poison(first, kSize * 4, nullptr);
+  poison(second, kSize * 4, nullptr);
   launch("fill", broken ? fill<true> : fill<false>, 1, 128, 0, nullptr, first, kSize);
   return host_copy(first, kSize) == std::vector<float>(kSize, 1);
 }
@@ -111,7 +111,7 @@ bool stays_inside_region(bool broken) {
 bool finds_region_fresh(bool broken) {
   uint8_t* arena = device_array<uint8_t>(4096);
   require(cudaMemset(arena, 0, 4096), "cudaMemset");
-  announce(arena, kSize * 4, nullptr);
+  poison(arena, kSize * 4, nullptr);
   if (!broken) require(cudaMemsetAsync(arena, 0, kSize * 4), "cudaMemsetAsync");
   float* sums = reinterpret_cast<float*>(arena);
   launch("accumulate", accumulate, 1, kSize, 0, nullptr, sums);

@@ -23,7 +23,7 @@ struct Launch {
 cudaError_t launch(Launch launch, cudaStream_t stream);
 
 /// Fills the region and the 128 bytes after it, in the order of the stream; a store there is then a fault.
-cudaError_t announce(void* memory, size_t bytes, cudaStream_t stream);
+cudaError_t poison(void* memory, size_t bytes, cudaStream_t stream);
 
 /// Forgets devices, queues and errors as if the process had just started; `seed` 0: that of the environment.
 void reset(uint64_t seed = 0);
@@ -54,8 +54,8 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
   require(emulator::launch({name, reinterpret_cast<const void*>(kernel), grid, block, shared, thread}, stream), name);
 }
 
-inline void announce(void* memory, size_t bytes, cudaStream_t stream) {
-  require(emulator::announce(memory, bytes, stream), "announce");
+inline void poison(void* memory, size_t bytes, cudaStream_t stream) {
+  require(emulator::poison(memory, bytes, stream), "poison");
 }
 
 // A static of the kernel's own tells the arrays of a kernel and of its instances apart.
