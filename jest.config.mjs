@@ -26,7 +26,7 @@ export default {
     {
       ...common,
       displayName: 'addon',
-      testMatch: ['<rootDir>/test/**/*.test.ts', '!<rootDir>/test/native/emulator.test.ts'],
+      testMatch: ['<rootDir>/test/**/*.test.ts', '!**/test/native/emulator.test.ts'],
     },
     // The CUDA backend's kernels, compiled for the host.
     {
