@@ -17,7 +17,7 @@ struct Arrays {
 
 /// Work that touches nothing that another job touches.
 struct Job {
-  double cost = 0;  ///< in floating-point operations, roughly: what a backend balances by
+  double cost = 0;  ///< roughly, in floating-point operations; a backend balances work by it
   Footprint footprint;
   std::vector<uint32_t> parameters;  ///< whose data it writes
   std::function<void(Queue&)> enqueue;
@@ -34,13 +34,13 @@ struct Plan {
   size_t matrices = 0;  ///< every Matrix::index is below it
 };
 
-/// Parameters' data and gradients in memory of the device's own.
+/// Parameters' data and gradients in the device's own memory.
 class ParameterStore {
  public:
-  std::vector<Arrays> arrays;  ///< where jobs find each parameter: the same addresses for life
-  void* stream = nullptr;      ///< a cudaStream_t, in whose order steps run
+  std::vector<Arrays> arrays;  ///< where jobs find each parameter; the addresses never change
+  void* stream = nullptr;      ///< a cudaStream_t; steps run in its order
 
-  /// Copy data between the store and the host; gradients stay.
+  /// Both copy data, `read_data` to the host and `write_data` from it. Gradients stay as they are.
   virtual void read_data(const std::vector<Arrays>& host) = 0;
   virtual void write_data(const std::vector<Arrays>& host) = 0;
   virtual void zero_gradients() = 0;
@@ -55,28 +55,28 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual Arithmetic arithmetic() const = 0;
-  /// How many matrices are worth a batch. `footprint`: that of a job for one of them.
+  /// The most matrices that are worth a batch. `footprint` is that of a job for one matrix.
   virtual int64_t batch_limit(const Footprint& footprint) const = 0;
-  /// What is kept from call to call besides what `allocate` gave: scratch, and the store.
+  /// The memory kept from call to call, without what `allocate` gave: scratch and the store.
   virtual size_t memory_bytes() const = 0;
 
   /// Zeroed memory of the device.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
-  /// Nothing where both addresses are one, as they may be where the device works in the host's memory.
+  /// Both do nothing if the addresses are the same. They may be on a device that works in the host's memory.
   virtual void read(void* host, const void* device, size_t bytes) = 0;
   virtual void write(void* device, const void* host, size_t bytes) = 0;
 
-  /// Makes room for the data and gradients of parameters of these sizes, once; lives as long as the backend. Null where
-  /// jobs work in the host's memory.
+  /// Makes room, once, for the data and gradients of parameters of these sizes. The store lives as long as the backend.
+  /// Returns null if jobs work in the host's memory.
   virtual ParameterStore* make_store(const std::vector<int64_t>& sizes) = 0;
 
   /// Runs a plan that does not come again, and returns its flags. The memory that its jobs need is taken before the
   /// first update starts, so that ERR_OUT_OF_MEMORY leaves everything as it was.
   virtual std::vector<uint32_t> run(const Plan& plan) = 0;
-  /// The same for a plan that comes again: a backend may prepare it. Gradients and data of `host` go to the store
-  /// first, and new data come out; empty: what the store holds stands. Where it throws nothing has changed, or every
-  /// later call throws as well.
+  /// Runs a plan that comes again, so that a backend may prepare it. Copies the gradients and data of `host` to the
+  /// store first, and the new data back at the end. If `host` is empty, the step works on what the store holds. If it
+  /// throws, either nothing has changed or every later call throws as well.
   virtual std::vector<uint32_t> step(const Plan& plan, const std::vector<Arrays>& host) = 0;
 };
 

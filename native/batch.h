@@ -9,7 +9,7 @@ namespace root_optimizer {
 /// The precision of the operands of a product. Its sums are float32 in any case.
 enum class Precision { float16, bfloat16, float32 };
 
-/// What a backend keeps operands in.
+/// The precisions in which a backend keeps operands.
 struct Arithmetic {
   Precision matrix;       ///< X, and the squares of an iteration in the standard form
   Precision gram_square;  ///< R, Q and the other squares of the Gram form
@@ -31,13 +31,13 @@ struct Matrix {
   const float* gradient = nullptr;         ///< G; null: U is M, and M stays as it is
   float* momentum = nullptr;               ///< M
   double* threshold = nullptr;             ///< ε of this step; null: no clipping
-  const MatrixScalars* scalars = nullptr;  ///< null where no verb needs any
+  const MatrixScalars* scalars = nullptr;  ///< null if no verb needs any
   uint32_t* flag = nullptr;                ///< raised by `check_matrices`
-  size_t index = 0;                        ///< among all of its plan: a place for what a backend notes in a check
+  size_t index = 0;                        ///< its number in the plan, under which a backend keeps a check's results
 };
 
-/// Matrices of one shape. U = G + μM with `nesterov`, else M, of the M that a step has made. U is never stored: each
-/// pass forms it anew by formulas.h, so that every backend sees the same bits.
+/// Matrices of one shape. U = G + μM with `nesterov`, else U = M, where M is the momentum that the step has updated. U
+/// is never stored: each pass forms it anew by formulas.h, so that every backend sees the same bits.
 struct Batch {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -70,8 +70,7 @@ struct Moments {
   uint32_t* flag = nullptr;  ///< raised by `check_moments`
 };
 
-/// Matrices inside the Newton-Schulz iteration, one for each matrix of a batch. How they lie in `storage` is the
-/// backend's own business.
+/// Matrices inside the Newton-Schulz iteration, one for each of a batch. The backend decides how they lie in `storage`.
 struct Operand {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -84,16 +83,16 @@ struct Operand {
   int64_t short_side() const { return is_wide() ? rows : columns; }
 };
 
-/// out ← α·(a by b) + β·c. What "by" means, each verb of queue.h says.
+/// out ← α·(a by b) + β·c. Each verb of queue.h says what "by" means.
 struct Product {
   Operand out, a, b;
-  Operand c = {};  ///< not read where β is 0
+  Operand c = {};  ///< not read if β is 0
   float alpha = 1;
   float beta = 0;
-  const Batch* update = nullptr;  ///< not null: `out` is the direction of this batch's update, and is made for it alone
+  const Batch* update = nullptr;  ///< if not null, `out` is this batch's update direction and nothing else
 };
 
-/// The scratch memory that a job needs at most, in operands of its batch.
+/// The most scratch memory that a job needs, in operands of its batch.
 struct Footprint {
   int64_t long_side = 0;
   int64_t short_side = 0;

@@ -12,7 +12,7 @@ struct CpuReport {
   std::string description;
   const char* instruction_set = nullptr;
   int physical_cores = 0;
-  bool bfloat16 = false;  ///< whether it multiplies that, besides float32
+  bool bfloat16 = false;  ///< whether it multiplies bfloat16 besides float32
 };
 
 struct CudaDevice {
@@ -23,7 +23,7 @@ struct CudaDevice {
 
 struct CudaReport {
   std::vector<CudaDevice> devices;
-  std::string reason;  ///< why there is none; empty where there is one
+  std::string reason;  ///< why there is none; empty if there is one
 };
 
 CpuReport cpu_report();
@@ -34,15 +34,15 @@ inline Arithmetic cpu_arithmetic(Precision precision) {
 }
 
 CudaReport cuda_report();
-/// Why a device of the report cannot be used at this moment, its memory being taken for example; empty where it can.
-/// Creates the process's context there, which takes memory itself.
+/// Why a device of the report cannot be used at this moment, for example because its memory is taken; empty if it can.
+/// Creates the process's context on the device, which takes memory itself.
 std::string cuda_obstacle(int index);
 /// Throws ERR_DEVICE_UNAVAILABLE with the reason.
 std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision);
 inline Arithmetic cuda_arithmetic(Precision precision) { return {.matrix = precision, .gram_square = precision}; }
 
-/// FLOP/s of one core that multiplies and adds in registers alone, for benchmarks; takes some tenths of a second.
-/// Throws ERR_INVALID_ARGUMENT as `make_cpu_backend` does.
+/// Measures the FLOP/s of one core that multiplies and adds in registers alone, for benchmarks. Takes some tenths of a
+/// second. Throws ERR_INVALID_ARGUMENT as `make_cpu_backend` does.
 double cpu_peak(Precision precision);
 
 }  // namespace root_optimizer

@@ -5,7 +5,7 @@
 
 namespace root_optimizer {
 
-/// What every layer below the bridge throws; `code` is one of binding.d.ts' NativeErrorCode.
+/// The exception that every layer below native/wrap throws. `code` is one of binding.d.ts's NativeErrorCode.
 class Error : public std::runtime_error {
  public:
   Error(const char* code, const std::string& message) : std::runtime_error(message), code_(code) {}

@@ -20,7 +20,7 @@ namespace root_optimizer {
 
 HOST_DEVICE inline float next_momentum(float m, float g, float mu) { return mu * m + g; }
 
-/// U with `nesterov`; `m` is the M that the step has made.
+/// U with `nesterov`. `m` is the M that the step has updated.
 HOST_DEVICE inline float look_ahead(float m, float g, float mu) { return g + mu * m; }
 
 HOST_DEVICE inline float next_exp_avg(float exp_avg, float g, const AdamWScalars& s) {
@@ -31,7 +31,7 @@ HOST_DEVICE inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWS
   return exp_avg_sq * s.beta2 + s.beta2_complement * g * g;
 }
 
-/// Whether AdamW changes θ at all. θ − 0·x would turn −0 into 0: to change nothing, do nothing.
+/// Whether AdamW changes θ at all. If not, θ must not be written: θ − 0·x can turn −0 into 0.
 HOST_DEVICE inline bool changes_data(const AdamWScalars& s) { return s.decay != 1 || s.step_size != 0; }
 
 HOST_DEVICE inline float next_data(float data, float exp_avg, float exp_avg_sq, const AdamWScalars& s) {
@@ -57,7 +57,7 @@ HOST_DEVICE inline Split soft_threshold(float x, float threshold) {
   return split;
 }
 
-/// |u| as an integer: the bits of a float without its sign order as its magnitude does.
+/// |u| as an integer. The bits of a float without its sign have the same order as its magnitude.
 HOST_DEVICE inline uint32_t key_of(float u) {
   uint32_t bits;
   memcpy(&bits, &u, sizeof bits);
@@ -89,7 +89,7 @@ struct Position {
   }
 };
 
-/// The bound of the clamp for a threshold: infinite where it is 0 as a float32.
+/// The bound of the clamp for a threshold: infinite if the threshold is 0 as a float32.
 HOST_DEVICE inline float clip_limit(double threshold) {
   const float limit = float(threshold);
   return limit == 0 ? HUGE_VALF : limit;

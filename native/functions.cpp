@@ -7,7 +7,7 @@ namespace root_optimizer {
 
 namespace {
 
-// Where jobs find arrays of the host. The function's input stands as the first one's gradient.
+// Returns where jobs find the host's arrays. Copies the function's input, which is the gradient of the first of them.
 std::vector<Arrays> place(Backend& backend, const std::vector<Arrays>& host, int64_t size) {
   const ParameterStore* store = backend.make_store(std::vector<int64_t>(host.size(), size));
   const std::vector<Arrays> places = placed(store, host);
@@ -21,7 +21,7 @@ void require_finite(const std::vector<uint32_t>& flags) {
 
 }  // namespace
 
-// A step whose momentum is the input and whose update overwrites: θ ← 0·θ + 1·X.
+// Runs a step whose momentum is the input and whose update overwrites the output: θ ← 0·θ + 1·X.
 void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
                    const std::vector<std::vector<Coefficients>>& coefficients) {
   const int64_t size = matrices.back().offset + matrices.back().rows * matrices.back().columns;

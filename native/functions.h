@@ -8,7 +8,7 @@
 
 namespace root_optimizer {
 
-/// Every matrix of `input` into the same place of `output`, which may be the same array. Throws ERR_NON_FINITE.
+/// Orthogonalises each matrix of `input` into the same place of `output`. Both may be one array. Throws ERR_NON_FINITE.
 void orthogonalize(Backend& backend, const float* input, float* output, const std::vector<MatrixLayout>& matrices,
                    const std::vector<std::vector<Coefficients>>& coefficients);
 

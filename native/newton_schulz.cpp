@@ -15,7 +15,7 @@ namespace {
 //   1  G ← XᵀX                       1  R ← XᵀX
 //   2  Z ← bG + cG²                  2  each iteration:  Z ← bR + cR²
 //   3  X ← aX + XZ                   3    Q ← aI + Z at first, then Q ← aQ + QZ
-//                                    4    S ← aR + RZ and R ← aS + ZS, save at the end of a leg
+//                                    4    S ← aR + RZ and R ← aS + ZS, except at the end of a leg
 //                                    5  X ← XQ
 //
 // Q, R, S and Z are polynomials of one matrix. They commute and are symmetric, so half of each product will do.
@@ -23,7 +23,7 @@ namespace {
 // `next` and `z` are scratch.
 void iterate(Queue& queue, const Coefficients& k, Operand& x, Operand& next, const Operand& z, const Batch* update) {
   Operand gram = z;
-  gram.storage = next.storage;  // last read before `next` is written
+  gram.storage = next.storage;  // its last read comes before `next` is written
   queue.gemm_symmetric({.out = gram, .a = x, .b = x});
   queue.gemm_symmetric({.out = z, .a = gram, .b = gram, .c = gram, .alpha = float(k.c), .beta = float(k.b)});
   queue.gemm({.out = next, .a = x, .b = z, .c = x, .beta = float(k.a), .update = update});
@@ -58,7 +58,7 @@ void gram_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operan
       continue;
     }
     Operand z = r;
-    z.storage = next.storage;  // last read before `next` is written
+    z.storage = next.storage;  // its last read comes before `next` is written
     queue.gemm_symmetric({.out = r, .a = x, .b = x});
     for (bool first = true; k != end; first = false, ++k) {
       const float a = float(k->a);
@@ -107,24 +107,24 @@ Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
   return plan.is_gram() ? gram_flops(n, m, plan.legs) : standard_flops(n, m, plan.iterations.size());
 }
 
-// The Gram form sees a singular value σ only through R, as σ². Beside σ² stands the rounding error of the largest
-// values, about 2⁻²⁴ in float32. An iteration multiplies a small eigenvalue and its error by up to a², so a leg ends
-// with an error of about 2⁻²⁴·∏a² beside what it should hold: ∏a² must stay below a limit.
+// The Gram form sees a singular value σ only through R, as σ². R also holds the rounding error of the largest values,
+// about 2⁻²⁴ in float32. An iteration multiplies a small eigenvalue and its error by up to a². So a leg ends with an
+// error of about 2⁻²⁴·∏a², and ∏a² must stay below a limit.
 struct GrowthLimit {
-  double last = 0;                 // of ∏a² in the last leg
-  bool others_are_single = false;  // the other legs have one iteration each; else their limit is the same
+  double last = 0;                 // the limit of ∏a² in the last leg
+  bool others_are_single = false;  // the other legs have one iteration each; else the limit is theirs too
 };
 
 std::optional<GrowthLimit> growth_limit(Arithmetic arithmetic) {
   switch (arithmetic.gram_square) {
     case Precision::float32:
-      // Where X is bfloat16, Q is rounded to bfloat16 before X ← XQ. Q holds values up to ∏a; where X has few
-      // directions that lie along few coordinates, what is near 1 on X is a sum of such values, and rounding moves it
-      // by up to 2⁻⁹·∏a. A leg that follows would have to pull that back, which coefficients can of about 1 %.
+      // If X is bfloat16, Q is rounded to bfloat16 before X ← XQ. Q holds values up to ∏a. If X has few directions and
+      // they lie along few coordinates, a value near 1 on X is a sum of such values, and rounding moves it by up to
+      // 2⁻⁹·∏a. A later leg would have to pull that back, but coefficients can pull back only about 1 %.
       return GrowthLimit{.last = 0x1p11, .others_are_single = arithmetic.matrix != Precision::float32};
     case Precision::float16:
-      return GrowthLimit{.last = 0x1p8};  // its error, 2⁻¹¹, spreads over many directions (docs/cuda.md)
-    case Precision::bfloat16: break;      // 2⁻⁸ leaves no room for a leg
+      return GrowthLimit{.last = 0x1p8};  // the error of float16, 2⁻¹¹, spreads over many directions (docs/cuda.md)
+    case Precision::bfloat16: break;      // an error of 2⁻⁸ leaves no room for a leg
   }
   return std::nullopt;
 }
@@ -147,7 +147,7 @@ std::vector<int> greedy_legs(const std::vector<Coefficients>& iterations, double
   return legs;
 }
 
-// As few legs as the limit allows, divided by the lowest limit that gives as many.
+// As few legs as the limit allows. They are divided by the lowest limit that gives the same number.
 std::vector<int> balanced_legs(const std::vector<Coefficients>& iterations, double limit) {
   std::vector<int> legs = greedy_legs(iterations, limit);
   double too_low = 0;
@@ -176,9 +176,9 @@ std::vector<int> gram_legs(const std::vector<Coefficients>& iterations, const Gr
   return legs;
 }
 
-// Whether singular values that every iteration rounds up by 1e-5, a hundred times what float32 does, stay where later
-// iterations pull them back. ROOT's coefficients for 2048 × 2048 fail this; they diverge sooner in the Gram form, where
-// R carries the values squared. Between iterations polar-express and cans reach 2.
+// Whether singular values stay where later iterations pull them back, although every iteration rounds them up by 1e-5,
+// a hundred times what float32 does. ROOT's coefficients for 2048 × 2048 fail this test. They diverge sooner in the
+// Gram form, where R carries the values squared. Between iterations polar-express and cans reach 2.
 bool stays_bounded(const std::vector<Coefficients>& iterations) {
   constexpr int kPoints = 256;
   for (int i = 1; i <= kPoints; ++i) {
@@ -189,7 +189,7 @@ bool stays_bounded(const std::vector<Coefficients>& iterations) {
   return true;
 }
 
-// The time of an operation, relative to others.
+// The time of a floating-point operation, relative to one in float32.
 double time_of(Precision precision) { return precision == Precision::float32 ? 1 : 0.5; }
 
 }  // namespace

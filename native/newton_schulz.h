@@ -24,14 +24,14 @@ struct ProductPlan {
   double flops(int64_t rows, int64_t columns) const;
   /// The part of `flops` that is done in the precision of the Gram form's squares.
   double gram_square_flops(int64_t rows, int64_t columns) const;
-  /// The scratch for `count` matrices, the selection of a threshold left out.
+  /// The scratch for `count` matrices, without that of selecting a threshold.
   Footprint footprint(int64_t rows, int64_t columns, int64_t count) const;
 };
 
-/// The cheaper of the two forms, with as many restarts as the Gram form needs in the arithmetic.
+/// Returns the cheaper of the two forms. The Gram form gets as many restarts as it needs in the arithmetic.
 ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic);
 
-/// Enqueues a plan's products for the batch whose X is `x`, which they consume. The last one carries the batch's
+/// Enqueues a plan's products for the batch whose X is `x`. They consume `x`, and the last one carries the batch's
 /// update.
 void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x);
 

@@ -24,7 +24,7 @@ bool clips(const Settings& settings) {
   return s != nullptr && s->threshold.has_value();
 }
 
-// Whether the same plan serves both: they differ, if at all, in numbers that jobs read when they run.
+// Whether one plan serves both settings: they differ at most in numbers that jobs read when they run.
 bool same_plan(const Settings& a, const Settings& b) {
   const OrthogonalSettings* s = orthogonal(a);
   const OrthogonalSettings* t = orthogonal(b);
@@ -63,7 +63,7 @@ size_t Optimizer::memory_bytes() const {
 
 void Optimizer::profile() {
   profile_ = std::make_unique<Profile>();
-  planned_arrays_.clear();  // the next step's jobs are to be timed
+  planned_arrays_.clear();  // so that the next step makes a plan of timed jobs
 }
 
 std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std::vector<Settings>& settings) {

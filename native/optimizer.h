@@ -12,7 +12,7 @@
 
 namespace root_optimizer {
 
-/// Where jobs find parameters: in the store, or in the host's own arrays where there is no store.
+/// Where jobs find parameters: in the store, or in the host's own arrays if there is no store.
 inline const std::vector<Arrays>& placed(const ParameterStore* store, const std::vector<Arrays>& host) {
   return store == nullptr ? host : store->arrays;
 }
@@ -23,14 +23,14 @@ class Optimizer {
   Optimizer(std::unique_ptr<Backend> backend, std::vector<ParameterLayout> parameters);
 
   const std::vector<ParameterLayout>& parameters() const { return parameters_; }
-  /// Null where parameters live in the host's arrays alone.
+  /// Null if parameters live in the host's arrays alone.
   ParameterStore* store() const { return store_; }
   State& state(size_t parameter) { return states_[parameter]; }
-  /// State, scratch and the store.
+  /// The memory of state, scratch and the store.
   size_t memory_bytes() const;
 
-  /// Returns the parameters that would not stay finite. Unless there are none, or where it throws, nothing has changed.
-  /// No arrays: the step works on what the store holds.
+  /// Returns the parameters that would not stay finite. If there are any, or if it throws, nothing has changed. Without
+  /// arrays the step works on what the store holds.
   std::vector<uint32_t> step(const std::vector<Arrays>& host, const std::vector<Settings>& settings);
 
   /// From now on `step_times` tells what the last step took. For backends whose verbs run at once, as the CPU's do.

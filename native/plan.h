@@ -7,7 +7,7 @@
 
 namespace root_optimizer {
 
-/// A matrix before it has found others to go through its job with.
+/// A matrix that is not yet in a group.
 struct Member {
   Matrix matrix;
   int64_t rows = 0;
@@ -17,14 +17,14 @@ struct Member {
   uint32_t parameter = 0;
 };
 
-/// A parameter before the same.
+/// A parameter of AdamW that is not yet in a group.
 struct MomentsMember {
   Moments moments;
   uint32_t parameter = 0;
 };
 
-/// The jobs of a step: matrices that share shape and settings in as few groups as the backend's limit allows, groups of
-/// one kind as even as they can be. Numbers the matrices in their order.
+/// Makes the jobs of a step. Matrices that share shape and settings form as few groups as the backend's limit allows.
+/// The groups of one kind are as even as they can be. Numbers the matrices in their order.
 Plan make_plan(const Backend& backend, std::vector<Member> matrices, const std::vector<MomentsMember>& moments);
 
 }  // namespace root_optimizer

@@ -6,7 +6,8 @@
 
 namespace root_optimizer {
 
-/// The seconds that the parts of a step took, all of its jobs together: with a thread to a job, more than went by.
+/// The seconds that the parts of a step took, added up over all of its jobs. Jobs that run side by side add up to more
+/// than the time that went by.
 struct StepTimes {
   double checks = 0;
   double proximal = 0;  ///< momentum included

@@ -13,7 +13,7 @@ class Scalars {
  public:
   Scalars(Backend& backend, const std::vector<ParameterLayout>& parameters);
 
-  /// Throws ERR_INVALID_ARGUMENT where a product of settings leaves float32's range.
+  /// Throws ERR_INVALID_ARGUMENT if a product of settings leaves float32's range.
   void write(const std::vector<Settings>& settings);
 
   const MatrixScalars* matrices_of(size_t parameter) const { return matrices_.data() + first_[parameter]; }

@@ -8,7 +8,7 @@
 
 namespace root_optimizer {
 
-/// What a parameter's step remembers: momentum and thresholds, or AdamW's moments.
+/// What a step keeps of a parameter: momentum and thresholds, or AdamW's moments.
 class State {
  public:
   State(Backend& backend, const ParameterLayout& layout)
@@ -32,7 +32,7 @@ class State {
     if (second != nullptr) second_.write(second);
   }
 
-  /// Those of the last step, NaN where it did not clip.
+  /// The thresholds of the last step; NaN if it did not clip.
   std::vector<double> threshold_values() const {
     if (clipped_) return thresholds_.values();
     return std::vector<double>(thresholds_.count(), std::numeric_limits<double>::quiet_NaN());
@@ -42,8 +42,8 @@ class State {
     clipped_ = true;
   }
 
-  /// Before and after a step; `clips`: whether it finds thresholds. Thresholds from before a time without clipping are
-  /// not the last step's. They are forgotten, as a checkpoint forgets them, so that a resumed run has the same bits.
+  /// To be called before and after a step; `clips` tells whether the step finds thresholds. Thresholds from before a
+  /// step without clipping are forgotten, as a checkpoint forgets them, so that a resumed run has the same bits.
   void before_step(bool clips) {
     if (clips && !clipped_) thresholds_.write(std::vector<double>(thresholds_.count(), 0).data());
   }

@@ -17,8 +17,8 @@ static void step_root(Queue& queue, const Batch& batch, const ProductPlan& produ
   newton_schulz(queue, products, batch, x);  // 6 and 7
 }
 
-// The checks of all parameters come before the first update, so that a step happens whole or not at all: would M and U
-// (for AdamW the moments) stay finite?
+// The checks of all parameters come before the first update, so that a step happens whole or not at all. They ask
+// whether M and U, or AdamW's moments, would stay finite.
 static void check_root(Queue& queue, const Batch& batch) { queue.check_matrices({&batch, 1}); }
 
 double pass_cost(int64_t elements) {

@@ -7,7 +7,8 @@
 
 namespace root_optimizer {
 
-/// Matrices of one shape, what orthogonalises each of them, and the parameters that they belong to, each once.
+/// Matrices of one shape, the products that orthogonalise each of them, and the parameters that they belong to, each
+/// once.
 struct MatrixGroup {
   Batch batch;
   ProductPlan products;
@@ -23,7 +24,7 @@ Job orthogonal_check(const MatrixGroup& group);
 Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& parameters);
 Job adamw_check(const std::vector<Moments>& moments);
 
-/// A pass over memory, in the currency of Job::cost.
+/// The cost of a pass over memory, in the unit of Job::cost.
 double pass_cost(int64_t elements);
 
 }  // namespace root_optimizer

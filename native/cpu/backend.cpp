@@ -14,10 +14,10 @@ namespace root_optimizer {
 
 namespace cpu {
 
-// A job of less FLOP has products too short to be worth dividing: waking a thread takes as long.
+// The FLOP from which a job is worth dividing. The products of a smaller job take no longer than waking a thread.
 constexpr double kDivisibleCost = 6e7;
 
-// Dividing a job of middling size costs about this factor: its blocks do not come out even.
+// Dividing a job of medium size costs about this factor, because its blocks do not come out even.
 constexpr double kWorthDividing = 1.2;
 
 static const Kernels& kernels_for(Precision precision) {
@@ -38,7 +38,7 @@ class CpuBackend final : public Backend {
   }
 
   Arithmetic arithmetic() const override { return cpu_arithmetic(precision_); }
-  // One: a matrix stays in a core's caches from its momentum to its update.
+  // One, so that a matrix stays in a core's caches from its momentum to its update.
   int64_t batch_limit(const Footprint&) const override { return 1; }
   size_t memory_bytes() const override {
     size_t bytes = 0;
@@ -69,8 +69,8 @@ class CpuBackend final : public Backend {
     if (bytes > 0 && to != from) std::memcpy(to, from, bytes);
   }
 
-  // Each thread takes whole jobs, longest first. Jobs that would leave threads idle at the end are divided among all
-  // threads, one job after another, before that.
+  // First come the jobs that would leave threads idle at the end: one after another, each divided among all threads.
+  // Then each thread takes whole jobs, longest first.
   void run(const std::vector<Job>& jobs) {
     std::vector<const Job*> order;
     for (const Job& job : jobs) order.push_back(&job);
@@ -91,7 +91,7 @@ class CpuBackend final : public Backend {
     job.enqueue(queue);
   }
 
-  // The busiest thread's time over the average, if whole jobs from `first` on go to whoever is free.
+  // The busiest thread's time divided by the average, if each whole job from `first` on goes to the next free thread.
   double imbalance(const std::vector<const Job*>& order, size_t first) const {
     std::vector<double> loads(queues_.size(), 0);
     double total = 0;

@@ -10,13 +10,13 @@ namespace root_optimizer::cpu {
 
 namespace {
 
-// The bracket in which the next threshold is looked for reaches this far around the last one, relative to it. Keys
-// inside cost more than others, and a missed bracket costs a few more passes: in training one of 17 is missed, with
-// half the reach one of 4. Nothing that a checkpoint lacks may decide the reach: sums of squares depend on it, and a
-// resumed run is to give the same bits.
+// The next threshold is looked for in a bracket that reaches this far around the last one, relative to it. Keys inside
+// the bracket cost more than others, and a missed bracket costs a few more passes. In training one bracket of 17 is
+// missed; with half the reach it is one of 4. The reach must not depend on anything that a checkpoint lacks: sums of
+// squares depend on the reach, and a resumed run has to give the same bits.
 constexpr double kReach = 1.0 / 8;
 
-// Σ min(x, limit)² over magnitudes. There are several sums: one would take as long as its additions one after another.
+// Σ min(x, limit)² over magnitudes. The additions of a single sum would wait for one another, so there are several.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
   constexpr int64_t kSums = 8;
   double sums[kSums] = {};
@@ -46,13 +46,13 @@ bool CpuQueue::all_finite(const LookAhead& u, int64_t size) {
   return finite;
 }
 
-// In float64: float32 squares overflow from 1e19 on.
+// Sums in float64, because squares of float32 overflow from 1e19 on.
 double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
   return std::sqrt(
       sum_of_ranges(size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
 }
 
-// The proximal pass needs a threshold and a norm. The check finds both, in its one pass over M and G where it can.
+// The check also finds the threshold and the norm that the proximal pass needs, in its one pass over M and G if it can.
 void CpuQueue::check_matrices(std::span<const Batch> batches) {
   for (const Batch& batch : batches) {
     const Matrix& matrix = only(batch);
@@ -62,13 +62,13 @@ void CpuQueue::check_matrices(std::span<const Batch> batches) {
       finite = find_clip(batch, clip);
     } else {
       clip.norm = clipped_norm(look_ahead_of(batch), batch.size(), std::numeric_limits<float>::infinity());
-      finite = std::isfinite(clip.norm);  // as all elements are
+      finite = std::isfinite(clip.norm);  // the norm is finite exactly if all elements are
     }
     if (!finite) raise(matrix.flag);
   }
 }
 
-// Returns false where U is not finite.
+// Returns false if U is not finite.
 bool CpuQueue::find_clip(const Batch& batch, Clip& clip) {
   const MatrixScalars& scalars = *only(batch).scalars;
   const LookAhead u = look_ahead_of(batch);
@@ -84,8 +84,8 @@ bool CpuQueue::find_clip(const Batch& batch, Clip& clip) {
   return true;
 }
 
-// Threshold and norm from one pass, where the quantile is still near the last one: keys inside a bracket around that
-// one are put aside, keys below it are counted and their squares summed.
+// Finds threshold and norm in one pass if the quantile is still near the last one. The pass puts aside the keys inside
+// a bracket around the last quantile, counts the keys below the bracket, and sums their squares.
 CpuQueue::Bracket CpuQueue::find_clip_near_last(const Batch& batch, Clip& clip) {
   const MatrixScalars& scalars = *only(batch).scalars;
   const LookAhead u = look_ahead_of(batch);

@@ -6,8 +6,8 @@
 
 namespace root_optimizer::cpu {
 
-/// Denormals count as zero while this lives. Small singular values sink that far, and an operation on a denormal costs
-/// a hundred others. For products only: everywhere else every bit counts.
+/// Denormals count as zero while this object lives. Small singular values sink that far, and an operation on a denormal
+/// costs as much as a hundred others. Only products use this class: everywhere else every bit counts.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)

@@ -9,7 +9,7 @@ template <typename Signature>
 class FunctionRef;
 
 /// A callable that the caller owns for as long as a call lasts. Unlike std::function it never allocates, so that work
-/// that has begun cannot fail for want of memory.
+/// that has begun cannot fail for lack of memory.
 template <typename Result, typename... Arguments>
 class FunctionRef<Result(Arguments...)> {
  public:

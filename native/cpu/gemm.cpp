@@ -11,8 +11,8 @@ int64_t blocks(int64_t length, int64_t side) { return (length + side - 1) / side
 
 }  // namespace
 
-// A team takes smaller blocks, so that its threads end at about the same time, and the smallest for small products,
-// unless such blocks take less time than to hand them out. No sum depends on the side.
+// A team takes smaller blocks, so that its threads end at about the same time. Small products are divided into the
+// smallest blocks, unless such a block takes less time than handing it out. No sum depends on the side.
 int64_t CpuQueue::block_side(int64_t columns) const {
   if (team_ == nullptr) return kGemmBlock;
   return columns > kGemmBlock && columns <= 3 * kGemmBlock ? kGemmBlock / 4 : kGemmBlock / 2;
@@ -39,7 +39,7 @@ void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric, Functio
   });
 }
 
-// Runs a product's kernel on every block of its result, of which `rows` are computed.
+// Runs a product's kernel on every block of its result, of which the first `rows` rows are computed.
 template <typename Work, typename Kernel>
 void CpuQueue::run_blocks(const Work& product, int64_t rows, int64_t columns, Kernel kernel) {
   for_blocks(rows, columns, product.symmetric, [&](const Block& block) {
@@ -134,8 +134,8 @@ void CpuQueue::gemm(const Product& p) {
   if (p.update != nullptr) update(*p.update, p.out);
 }
 
-// A square that has to be rounded loses about as much as its largest values have. Q's largest values are on its
-// diagonal and much alike: their mean is multiplied as a float.
+// Rounding a square causes errors in proportion to its largest values. Q's largest values lie on its diagonal and are
+// much alike, so their mean is left out of the rounding and multiplied as a float.
 void CpuQueue::gemm_narrowed(const Product& p) {
   const size_t mark = arena_.mark();
   Product rounded = p;
@@ -146,7 +146,7 @@ void CpuQueue::gemm_narrowed(const Product& p) {
   arena_.rewind(mark);
 }
 
-// A square of floats less `diagonal` times the identity, in pairs of rows, in scratch that the caller gives back.
+// Returns square − diagonal·I in pairs of rows, in scratch that the caller gives back.
 Operand CpuQueue::narrowed(const Operand& square, float diagonal) {
   const PanelLayout from = layout(square);
   PanelLayout to = from;

@@ -30,7 +30,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
   return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
 }
 
-// For every set of lanes their numbers, a byte each, lowest first.
+// For every set of lanes: their numbers, lowest first, a byte each.
 struct Fronts {
   uint64_t of[1 << kLanes];
 

@@ -1,5 +1,5 @@
-// Products of bfloat16 by VDPBF16PS: each lane takes a word of either operand, two values, and adds both products to
-// a float. See PanelLayout for how operands lie.
+// Products of bfloat16 by VDPBF16PS: each lane takes a word of either operand, which is two values, and adds both
+// products to a float. PanelLayout says how operands lie.
 
 #include <algorithm>
 #include <utility>
@@ -40,7 +40,7 @@ KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
 KERNEL_INLINE Vector lower(Words words) { return (Vector)(words << 16); }
 KERNEL_INLINE Vector upper(Words words) { return (Vector)(words & 0xffff0000u); }
 
-// Sixteen values, to nearest, ties to even; denormals to zero.
+// Rounds sixteen values to nearest, ties to even. Denormals become zero.
 KERNEL_INLINE Halves rounded(Vector x) { return (Halves)_mm512_cvtneps_pbh((__m512)x); }
 
 KERNEL_INLINE Words paired(Halves low, Halves high) {
@@ -58,7 +58,7 @@ KERNEL_INLINE void add_outer_product(Vector (&sum)[kRows][kVectors], const uint3
   }
 }
 
-// A pair of rows of a result, kLanes wide, to all places where it goes.
+// Stores a pair of rows of a result, kLanes wide, in all places where they belong.
 KERNEL_INLINE void store(const PairBlock& g, int64_t row, int64_t panel, int64_t lane, Vector even, Vector odd) {
   if (g.out_floats != nullptr) {
     float* out = g.out_floats + panel * g.out_pitch + row * kWidth + lane;
@@ -75,8 +75,8 @@ KERNEL_INLINE void store(const PairBlock& g, int64_t row, int64_t panel, int64_t
   *reinterpret_cast<Halves*>(columns + kPairsAcross) = high;
 }
 
-// kRows × kVectors·kLanes of the block. All of the depth in one go: a panel of words streams from the second-level
-// cache fast enough, and no sum has to be put aside in more than bfloat16.
+// Computes kRows × kVectors·kLanes elements of the block over the whole depth at once. A panel of words streams from
+// the second-level cache fast enough, and no partial sum has to be stored, which would take more than bfloat16.
 template <int kVectors, bool kTransposed>
 void gemm_tile(const PairBlock& g, int64_t row, int64_t panel) {
   Vector sum[kRows][kVectors] = {};
@@ -85,7 +85,7 @@ void gemm_tile(const PairBlock& g, int64_t row, int64_t panel) {
     const uint32_t* a = g.a + row / kWidth * g.a_pitch + row % kWidth;
 #pragma GCC unroll 4
     for (int64_t k = 0; k < g.depth; ++k, a += kWidth, b += kWidth) {
-      __builtin_prefetch(a + 8 * kWidth);  // a line of each row, too far apart for the processor to look that far ahead
+      __builtin_prefetch(a + 8 * kWidth);  // rows lie too far apart for the processor to prefetch them by itself
       add_outer_product<kVectors, 1>(sum, a, b);
     }
   } else {
@@ -125,8 +125,9 @@ void gemm_tile(const PairBlock& g, int vectors, int64_t row, int64_t panel) {
   }
 }
 
-// Squares of kLanes × kLanes below the diagonal, to their places above it. Those on it are whole: sums are the same
-// either way round, a and b being one operand. Rows that a square has beyond the block come out as columns of padding.
+// Copies squares of kLanes × kLanes from below the diagonal to their places above it. Squares on the diagonal are
+// complete already: a and b are one operand, so their sums are the same either way round. The rows of a square that lie
+// beyond the block become columns of padding.
 void mirror_pairs(const PairBlock& g) {
   const int64_t end_row = g.at.row0 + g.at.rows;
   const int64_t end_column = g.at.column0 + g.at.columns;
@@ -200,9 +201,9 @@ void widen(const uint32_t* in, int64_t rows, float* out) {
 double multiply_adds(int64_t rounds) {
   Vector sum[kRows][3];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < 3; ++v) sum[r][v] = broadcast(float(3 * r + v));  // all different, lest one stand for all
+    for (int v = 0; v < 3; ++v) sum[r][v] = broadcast(float(3 * r + v));  // all different, so that all are computed
   }
-  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f003f00);  // halves
+  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f003f00);  // 0.5 in every value
   for (int64_t i = 0; i < rounds; ++i) {
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < 3; ++v) sum[r][v] = (Vector)_mm512_dpbf16_ps((__m512)sum[r][v], x, x);

@@ -11,8 +11,9 @@
 
 namespace root_optimizer::cpu {
 
-/// Uninitialised memory that begins at a cache line, for std::free. Large memory lies on huge pages where the system
-/// has any: kernels walk through it in strides that would otherwise use up the address translation cache.
+/// Returns uninitialised memory that begins at a cache line, to be released by std::free. Large memory lies on huge
+/// pages if the system has any, because kernels walk through it in strides that would otherwise use up the address
+/// translation cache.
 inline void* take_memory(size_t bytes) {
   constexpr size_t kCacheLine = 64;
   constexpr size_t kHugePage = size_t(2) << 20;

@@ -26,14 +26,14 @@ struct PanelLayout {
   Precision precision;
 
   bool is_paired() const { return precision == Precision::bfloat16; }
-  /// The rows that a product of floats computes: whole pairs, because bfloat16 may be made of its result.
+  /// The rows that a product of floats computes: whole pairs, because its result may be rounded to bfloat16.
   int64_t paired_rows() const { return (rows + 1) / 2 * 2; }
   int64_t padded_rows() const { return (rows + row_tile - 1) / row_tile * row_tile; }
   int64_t panels() const { return (columns + width - 1) / width; }
   /// The floats, or words of a copy, from a panel to the next: a cache line more than the panel holds. Panels a power
   /// of two apart would meet in few cache sets.
   int64_t pitch() const { return padded_rows() * width / (is_paired() ? 2 : 1) + kAlignment / int64_t(sizeof(float)); }
-  /// The floats, or the words from the pairs of rows to the pairs of columns.
+  /// The size of a copy in floats or words. The pairs of columns begin this far behind the pairs of rows.
   int64_t copy_size() const { return panels() * pitch(); }
   size_t bytes() const { return sizeof(float) * size_t(copy_size() * (is_paired() ? 2 : 1)); }
 };

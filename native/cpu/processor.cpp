@@ -43,7 +43,7 @@ std::string processor_name() {
 namespace {
 
 #if defined(__linux__)
-// What a container may use of its machine, rounded up; no limit: the whole machine.
+// The cores that a container may use, rounded up. Without a limit the number is the largest int.
 int cgroup_cores() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   double quota, period;

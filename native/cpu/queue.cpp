@@ -13,8 +13,8 @@ size_t aligned(size_t bytes) {
   return (bytes + PanelLayout::kAlignment - 1) / PanelLayout::kAlignment * PanelLayout::kAlignment;
 }
 
-// A block's rows of the first operand, and a panel of the second, which all of these rows meet, fill three quarters of
-// the cache at most.
+// The depth at which a block's rows of the first operand and a panel of the second fill at most three quarters of the
+// cache. All of these rows meet that panel.
 int64_t depth_block(const Kernels& kernels, int64_t cache) {
   const int64_t bytes_of_a_row = (kGemmBlock + kernels.panel_width) * int64_t(sizeof(float));
   return std::max<int64_t>(1, cache * 3 / 4 / bytes_of_a_row / kTerms) * kTerms;
@@ -42,13 +42,13 @@ void Arena::reserve(size_t bytes) {
 void* Arena::take(size_t bytes) {
   void* memory = static_cast<char*>(memory_.get()) + used_;
   used_ += aligned(bytes);
-  // A footprint that promises less than its job takes is a bug, and other memory is not to pay for it.
+  // A footprint smaller than what its job takes is a bug. It must not damage other memory.
   if (used_ > capacity_) std::abort();
   return memory;
 }
 
-// Squares in pairs take no more room than in floats. Only their pairs of rows are in use, so they may lie where floats
-// did.
+// A square in pairs takes no more room than one in floats, and only its pairs of rows are in use. So it may lie where
+// floats did.
 size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
     return aligned(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile, precision}.bytes());
@@ -92,9 +92,9 @@ void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t,
   for_each(ranges_of(size, grain), [&](int64_t i) { task(i * grain, std::min(size, (i + 1) * grain)); });
 }
 
-// By rows where a product comes before the pass, or after it where the matrix is tall: products divide their results by
-// rows as well, and what follows finds in a core's caches what was left there. By panels where the pass reads a wide
-// matrix, whose rows panels are.
+// Divides by rows if a product comes before the pass, or comes after it and the matrix is tall. Products divide their
+// results by rows too, so a core finds in its caches what was left there. Divides by panels if the pass reads a wide
+// matrix, because panels consist of its rows.
 void CpuQueue::for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t, int64_t)> task) {
   const int64_t rows = panels.padded_rows();
   if (by_panels) {

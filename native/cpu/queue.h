@@ -47,7 +47,8 @@ struct Clip {
 /// so no result depends on the number of threads. Batches have one matrix: see CpuBackend::batch_limit.
 class CpuQueue final : public Queue {
  public:
-  /// `precision`: that of matrices, float32 or, where `kernels` have it, bfloat16. `clips`: one for each Matrix::index.
+  /// `precision` is that of matrices: float32, or bfloat16 if `kernels` have it. `clips` has one for each
+  /// Matrix::index.
   CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache, std::vector<Clip>& clips);
 
   static size_t scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& footprint);
@@ -73,16 +74,16 @@ class CpuQueue final : public Queue {
 
   // How work is divided.
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
-  /// task(begin, end) over pieces of [0, size), each but the last a whole multiple of `grain`.
+  /// Calls task(begin, end) for pieces of [0, size). Each piece but the last is a whole multiple of `grain`.
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
-  /// task(row, panel) over all panels, kStrip rows at a time.
+  /// Calls task(row, panel) for all panels, kStrip rows at a time.
   void for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t row, int64_t panel)> task);
-  /// task(block) over a product's result; if `symmetric`, over the blocks on and below the diagonal.
+  /// Calls task(block) for the blocks of a product's result; if `symmetric`, for those on and below the diagonal.
   void for_blocks(int64_t rows, int64_t columns, bool symmetric, FunctionRef<void(const Block&)> task);
   template <typename Work, typename Kernel>
   void run_blocks(const Work& product, int64_t rows, int64_t columns, Kernel kernel);
   int64_t block_side(int64_t columns) const;
-  /// The sum of what `sum` returns for ranges, in their order.
+  /// Adds up what `sum` returns for ranges, in their order.
   double sum_of_ranges(int64_t size, FunctionRef<double(int64_t begin, int64_t end)> sum);
 
   // Parts of verbs, each in the file of its verb.
@@ -122,12 +123,12 @@ inline LookAhead look_ahead_of(const Batch& batch) {
 inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
 inline uint32_t* words(const Operand& operand) { return static_cast<uint32_t*>(operand.storage); }
 
-/// The part of a matrix whose panel has it at rows [row, row + length) and columns [column, column + columns).
+/// The part of a matrix that panels hold at rows [row, row + length) and columns [column, column + columns).
 Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, int64_t columns);
 
 constexpr int64_t kWidestPanel = 48;
 
-/// Elements that make a task worth handing to a thread.
+/// The elements that make a task worth handing to a thread.
 constexpr int64_t kPassGrain = 1 << 14;
 
 constexpr int64_t ranges_of(int64_t size, int64_t grain = kPassGrain) { return (size + grain - 1) / grain; }

@@ -8,7 +8,7 @@ namespace root_optimizer::cpu {
 
 namespace {
 
-// A step is a chain of some fifty rounds, each soon after the last. To wake a thread takes as long as many rounds.
+// A step is a chain of some fifty rounds, each soon after the last. Waking a thread takes as long as many rounds.
 constexpr std::chrono::microseconds kLookout{50};
 
 template <typename Condition>
@@ -37,7 +37,7 @@ void ThreadPool::start() {
     try {
       workers_.emplace_back([this, thread = workers_.size() + 1] { work(thread); });
     } catch (const std::system_error&) {
-      break;  // A container's limit on threads: fewer of them give the same results.
+      break;  // A container limits its threads. Fewer threads give the same results.
     }
   }
 }

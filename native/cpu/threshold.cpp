@@ -8,16 +8,16 @@ namespace root_optimizer::cpu {
 
 namespace {
 
-// The digit whose keys include the one of the given rank; `rank` becomes its rank among them.
+// Returns the digit whose keys include the key of the given rank. `rank` becomes that key's rank among them.
 uint32_t find_digit(const int64_t* counts, int64_t& rank) {
   uint32_t digit = 0;
   while (rank >= counts[digit]) rank -= counts[digit++];
   return digit;
 }
 
-// The key of a rank, in time linear in `count` whatever the keys are. Reorders the keys.
+// Returns the key of a rank, in time linear in `count` whatever the keys are. Reorders the keys.
 uint32_t select_key(uint32_t* keys, int64_t count, int64_t rank) {
-  if (count <= 256) {  // takes less than the digits below
+  if (count <= 256) {  // takes less time than the digits below
     std::nth_element(keys, keys + rank, keys + count);
     return keys[rank];
   }
@@ -31,7 +31,7 @@ uint32_t select_key(uint32_t* keys, int64_t count, int64_t rank) {
   return keys[0];
 }
 
-// The smallest key above `key`, or `key` itself where more than `rank` keys do not exceed it.
+// Returns the smallest key above `key`, or `key` itself if more than `rank` keys are at most `key`.
 uint32_t next_key(const uint32_t* keys, int64_t count, uint32_t key, int64_t rank) {
   int64_t not_above = 0;
   uint32_t above = std::numeric_limits<uint32_t>::max();
@@ -53,10 +53,10 @@ Digits Digits::within(uint32_t floor, uint32_t width) {
   return {.floor = floor, .shift = shift, .count = (width >> shift) + 1};
 }
 
-// The quantile at `position` of `size` keys. They include both order statistics around it, and leave `skipped` smaller
-// keys out. `keys_of` returns the keys of a range, which it may write to `room`. The time is linear in the number of
-// keys whatever they are: digits are counted, then the keys of the two order statistics' digits are gathered. Digits
-// between the two are empty.
+// Returns the quantile at `position`. The `size` keys include both order statistics around it and leave out `skipped`
+// smaller keys. `keys_of` returns the keys of a range, which it may write to `room`. The time is linear in the number
+// of keys, whatever they are: digits are counted, then the keys with the digits of the two order statistics are
+// gathered. The digits between those two are empty.
 double CpuQueue::select(int64_t size, FunctionRef<const uint32_t*(int64_t, int64_t, uint32_t*)> keys_of,
                         const Digits& digits, int64_t skipped, const Position& position) {
   std::vector<int64_t>& counts = digit_counts_;

@@ -13,7 +13,7 @@ namespace root_optimizer::wrap {
 /// The N of 'cuda:N', or −1.
 int cuda_index(const std::string& device);
 
-/// The arguments `device` and `threads`, read. The backend is not made yet: on a GPU that takes a while.
+/// The arguments `device` and `threads`, read. The backend is made later, because that takes a while on a GPU.
 struct DeviceChoice {
   int cuda = -1;  ///< −1: the CPU
   int threads = 0;

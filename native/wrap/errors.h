@@ -17,7 +17,7 @@ inline Napi::Error to_javascript(Napi::Env env, const char* code, const std::str
   return error;
 }
 
-/// The code and message of an exception on its way out of C++; no code: there was none.
+/// The code and message of an exception on its way out of C++. Without a code there was no exception.
 struct Failure {
   const char* code = nullptr;
   std::string message;
@@ -34,7 +34,7 @@ struct Failure {
     } catch (const std::length_error&) {
       return {"ERR_OUT_OF_MEMORY", "More elements than memory can hold"};
     } catch (const Napi::Error&) {
-      throw;  // a script's own, on its way back to it
+      throw;  // a script's own exception, which goes back to it
     } catch (const std::exception& error) {
       return {"ERR_INVALID_ARGUMENT", error.what()};
     }

@@ -11,7 +11,7 @@ Napi::Value devices(const Napi::CallbackInfo& info);
 Napi::Value device_obstacle(const Napi::CallbackInfo& info);
 
 // functions.cpp
-/// Makes what the functions keep from call to call; once in each environment.
+/// Makes what the functions keep from call to call. Runs once in each environment.
 void prepare_functions(Napi::Env env);
 Napi::Value orthogonalize(const Napi::CallbackInfo& info);
 Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info);

@@ -42,7 +42,7 @@ struct OrthogonalizeCall {
     const Napi::Array array = list(info[6], "coefficients");
     if (matrices.empty() || array.Length() != matrices.size()) reject("coefficients", "one for each matrix");
     for (uint32_t i = 0; i < array.Length(); ++i) coefficients.push_back(coefficient_list(array[i]));
-    // Last, when no getter can run any more.
+    // Read last, when no getter can run any more.
     input = floats(info[3], "input", size);
     output = floats(info[4], "output", size);
     // Each matrix is read whole before it is written, so both arrays may be one; but neither may begin in the other.

@@ -29,13 +29,13 @@ size_t parameter_index(const Napi::Value& value, const Optimizer& optimizer) {
 
 }  // namespace
 
-/// The arguments of a step, or of a copy of parameters, read once before it starts, and what a step returns.
+/// The arguments of a step or of a copy of parameters, read once before it starts, and the result of a step.
 struct OptimizerWrap::Call {
-  std::vector<Napi::Value> values;  // arrays, on the event loop only
-  std::vector<Span<float>> spans;   // their memory
+  std::vector<Napi::Value> values;  // the arrays, for use on the event loop only
+  std::vector<Span<float>> spans;   // the memory of the arrays
   std::vector<Arrays> arrays;
   std::vector<Settings> settings;
-  std::optional<std::vector<uint32_t>> refused;  // none yet, or no step
+  std::optional<std::vector<uint32_t>> refused;  // empty before a step returns, and for other work
 };
 
 Napi::Function OptimizerWrap::define(Napi::Env env) {
@@ -71,7 +71,7 @@ Optimizer& OptimizerWrap::idle(const Napi::Value& value) {
   return Unwrap(value.As<Napi::Object>())->idle_optimizer();
 }
 
-// Tells the garbage collector what an object of ours holds besides itself.
+// Tells the garbage collector how much memory an object of ours holds besides itself.
 void OptimizerWrap::account_memory(Napi::Env env) {
   const int64_t bytes = session_ == nullptr ? 0 : int64_t(session_->optimizer.memory_bytes());
   Napi::MemoryManagement::AdjustExternalMemory(env, bytes - external_bytes_);
@@ -97,8 +97,8 @@ Napi::Value OptimizerWrap::memory_bytes(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), double(idle_optimizer().memory_bytes())); });
 }
 
-// Reading an object may run a script of its own (a getter), which may do anything to the arrays and to us. So settings
-// come first, and what scripts can change is looked at when none can run any more.
+// Reading an object may run a script (a getter), which may do anything to the arrays and to this optimizer. So settings
+// are read first. What scripts can change is read when none can run any more.
 OptimizerWrap::Call OptimizerWrap::read_step(const Napi::CallbackInfo& info) const {
   const std::shared_ptr<Session> kept = session();
   const std::vector<ParameterLayout>& layouts = kept->optimizer.parameters();
@@ -140,7 +140,7 @@ OptimizerWrap::Call OptimizerWrap::read_data(const Napi::CallbackInfo& info) con
   return call;
 }
 
-// Does `work` off the event loop. Every other call but `dispose` finds the optimizer busy meanwhile.
+// Runs `work` off the event loop. Meanwhile every other call except `dispose` finds the optimizer busy.
 Napi::Value OptimizerWrap::start(const Napi::CallbackInfo& info, Call arguments,
                                  std::function<void(Optimizer&, Call&)> work) {
   const auto call = std::make_shared<Call>(std::move(arguments));
@@ -259,7 +259,7 @@ Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
     const Napi::Value first_value = state.Get(first_name);
     const Napi::Value second_value = state.Get(second_name);
 
-    Optimizer& optimizer = idle_optimizer();  // once more: a getter may have run
+    Optimizer& optimizer = idle_optimizer();  // looked up once more, because a getter may have run
     const ParameterLayout& layout = optimizer.parameters()[index];
     const Span<float> first = floats(first_value, first_name, size_t(layout.size));
     if (adamw) {

@@ -13,7 +13,7 @@ namespace root_optimizer::wrap {
 class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
  public:
   static Napi::Function define(Napi::Env env);
-  /// The optimizer of such an object. Throws ERR_INVALID_ARGUMENT for any other value, ERR_BUSY and ERR_DISPOSED.
+  /// The optimizer that such an object wraps. Throws ERR_INVALID_ARGUMENT for other values, ERR_BUSY and ERR_DISPOSED.
   static Optimizer& idle(const Napi::Value& value);
 
   explicit OptimizerWrap(const Napi::CallbackInfo& info);

@@ -14,7 +14,7 @@ namespace root_optimizer::wrap {
 
 double number(const Napi::Value& value, const std::string& what);
 double finite_number(const Napi::Value& value, const std::string& what);
-/// At least `least` and at most 2⁵³, where a double still tells integers apart.
+/// An integer of at least `least` and at most 2⁵³, where a double still tells integers apart.
 int64_t integer(const Napi::Value& value, const std::string& what, double least);
 std::string text(const Napi::Value& value, const std::string& what);
 bool boolean(const Napi::Value& value, const std::string& what);
@@ -31,13 +31,13 @@ struct Span {
 };
 
 Span<float> floats(const Napi::Value& value, const std::string& what);
-/// Throws ERR_SHAPE_MISMATCH for another size.
+/// Throws ERR_SHAPE_MISMATCH if the array has another size.
 Span<float> floats(const Napi::Value& value, const std::string& what, size_t size);
 Span<double> doubles(const Napi::Value& value, const std::string& what);
 /// Throws ERR_DETACHED unless the first arrays of `kept` are still the spans that they were when work on them began.
 void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& spans);
 
-/// In order and without gaps, so that no element is updated twice or left out.
+/// The matrices come in order and without gaps, so that no element is updated twice or left out.
 std::vector<MatrixLayout> matrix_layouts(const Napi::Value& value, int64_t size);
 std::vector<ParameterLayout> parameter_layouts(const Napi::Value& value);
 std::vector<Coefficients> coefficient_list(const Napi::Value& value);

@@ -8,9 +8,9 @@
 
 namespace root_optimizer::wrap {
 
-/// The CPU backend of a function's last call, kept for the next one: new scratch memory costs a fault for each page,
-/// and new threads take a while to start. There is one for each JavaScript environment. Calls that overlap make their
-/// own.
+/// The CPU backend of a function's last call, kept for the next one: new scratch memory costs a page fault for each
+/// page, and new threads take a while to start. There is one for each JavaScript environment. Calls that overlap make
+/// their own.
 class SpareBackend {
  public:
   /// Runs body(backend) and keeps the backend, unless it throws.
@@ -38,14 +38,14 @@ class SpareBackend {
 
   void keep(std::unique_ptr<Backend> backend, const DeviceChoice& choice) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    backend_.swap(backend);  // what there was goes when the lock has
+    backend_.swap(backend);  // the old backend is destroyed after the lock is released
     threads_ = choice.threads;
     precision_ = choice.precision;
   }
 
   std::mutex mutex_;
   std::unique_ptr<Backend> backend_;
-  int threads_ = 0;  // as asked for
+  int threads_ = 0;  // as the caller asked, 0 included
   Precision precision_ = Precision::float32;
 };
 

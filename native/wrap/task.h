@@ -12,7 +12,7 @@ namespace root_optimizer::wrap {
 
 /// Work off the event loop, the promise that it settles, and the JavaScript values that it keeps alive. `execute` runs
 /// on a worker thread. `settle` runs afterwards on the event loop with the values kept, whether or not `execute` threw,
-/// and gives what the promise resolves with.
+/// and returns the value that the promise resolves with.
 class Task final : public Napi::AsyncWorker {
  public:
   using Settle = std::function<Napi::Value(Napi::Env, const Napi::Array& kept)>;
