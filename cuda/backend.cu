@@ -18,7 +18,7 @@ namespace root_optimizer {
 
 namespace cuda {
 
-// The scratch that a batch may fill at most, unless a single matrix needs more: enough for eleven of 2048 × 8192.
+// The most scratch that a batch may fill, unless a single matrix needs more: enough for eleven of 2048 × 8192.
 constexpr size_t kBatchBytes = size_t(1) << 30;
 
 constexpr const char* kLost =
@@ -31,7 +31,7 @@ static bool all_clear(const std::vector<uint32_t>& flags) {
 
 class CudaBackend final : public Backend, private ParameterStore {
  public:
-  /// Made, as it is destroyed, within a scope on its device.
+  /// To be constructed within a scope on its device. The destructor opens one of its own.
   CudaBackend(int index, Precision precision) : index_(index), precision_(precision) {
     pool_ = make_pool(index_);
     stream_ = make_stream();
@@ -50,7 +50,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream_.get());
     if (gate_ != nullptr) cudaFreeAsync(gate_, stream_.get());
     cudaStreamSynchronize(stream_.get());
-    // While the device's context is there.
+    // These handles have to go while the device's context is there.
     flags_ = {};
     captured_ = {};
     link_.reset();
@@ -172,7 +172,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     synchronize();
   }
 
-  // A sleeping wait, where cudaStreamSynchronize would keep a processor busy.
+  // Waits asleep; cudaStreamSynchronize would keep a processor busy.
   void synchronize() {
     require(cudaEventRecord(finished_.get(), stream_.get()), "cudaEventRecord");
     require(cudaEventSynchronize(finished_.get()), "cudaEventSynchronize");
@@ -182,7 +182,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (!lost_.empty()) throw Error("ERR_CUDA", lost_ + kLost);
   }
 
-  // The part of a step that changes what outlives it. `begun` tells whether any of that has been launched.
+  // The part of a step that changes what outlives it. `begun` ← whether any of that work has been launched.
   std::vector<uint32_t> apply(const Plan& plan, const std::vector<Arrays>& host, bool& begun) {
     captured_.launch_updates(stream_.get(), begun);
     const std::vector<uint32_t> flags = read_flags(plan);
@@ -193,7 +193,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     return flags;
   }
 
-  // While the updates run: they leave the flags alone.
+  // Reads the flags while the updates run, which leave the flags alone.
   std::vector<uint32_t> read_flags(const Plan& plan) {
     auto* const flags = static_cast<uint32_t*>(flags_.get());
     require(cudaStreamWaitEvent(side_stream_.get(), checked_.get(), 0), "cudaStreamWaitEvent");
@@ -205,7 +205,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     return {flags, flags + plan.parameters};
   }
 
-  // gate_[0] is a step's. gate_[1] is never written.
+  // gate_[0] is the gate of a step. gate_[1] is never written, so it stays open.
   const uint32_t* open_gate() const { return gate_ + 1; }
 
   void capture(const Plan& plan) {
@@ -234,7 +234,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     arena_.reset(nullptr, 0);
     if (scratch_ != nullptr) {
       require(cudaFreeAsync(std::exchange(scratch_, nullptr), stream_.get()), "cudaFreeAsync");
-      synchronize();  // which gives it back, so that there need not be room for both
+      synchronize();  // this wait gives the old scratch back, so that there need not be room for both
     }
     const Footprint& f = largest->footprint;
     const std::string what = "scratch for " + std::to_string(f.count) + " matrices of " + std::to_string(f.long_side) +
@@ -246,8 +246,8 @@ class CudaBackend final : public Backend, private ParameterStore {
   const int index_;
   const Precision precision_;
   Pool pool_;
-  Stream stream_;       // in whose order steps run
-  Stream side_stream_;  // brings the flags to the host meanwhile
+  Stream stream_;       // steps run in its order
+  Stream side_stream_;  // brings the flags to the host while updates run
   Event checked_, read_, finished_;
   uint32_t* gate_ = nullptr;
   void* scratch_ = nullptr;
@@ -255,7 +255,7 @@ class CudaBackend final : public Backend, private ParameterStore {
   std::optional<HostLink> link_;
   Pinned flags_;
   CapturedPlan captured_;
-  std::string lost_;  // the failure of a step that had begun to change what is held; empty: there was none
+  std::string lost_;  // the failure of a step that had begun to change what is held; empty if there was none
 };
 
 }  // namespace cuda

@@ -12,8 +12,8 @@
 
 namespace root_optimizer::cuda {
 
-/// The entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. Being part
-/// of the launch they are part of a captured graph, with no table in memory to keep for it.
+/// The most entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. A
+/// captured graph holds values itself, so that no table in memory has to be kept for it.
 constexpr int kTableEntries = 64;
 static_assert(kTableEntries * sizeof(Matrix) + 256 <= 4096);
 
@@ -33,8 +33,8 @@ inline Table<Matrix> table_of(const Batch& batch) { return table_of(std::span(ba
 
 constexpr int kPassThreads = 256;
 
-/// The blocks of a pass over `size` elements along x, and a row of blocks for each entry. It depends on nothing but the
-/// size, so that sums over blocks do not either.
+/// The grid of a pass over `size` elements: blocks along x, and a row of blocks for each entry. The number along x
+/// depends on nothing but the size, so sums over blocks do not either.
 inline dim3 pass_grid(int64_t size, int64_t entries) {
   constexpr int64_t kElementsOfABlock = 16 * kPassThreads;
   constexpr int64_t kMostBlocks = 1024;
@@ -51,7 +51,7 @@ struct Quad {
 /// Whether quads of an array can be moved as 16 bytes.
 __device__ inline bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
 
-/// Elements [i, i + count), zeros behind them. With `whole_words`, array + i is aligned.
+/// Elements [i, i + count), with zeros behind them. If `whole_words`, array + i is aligned.
 __device__ inline Quad load_quad(const float* array, int64_t i, int count, bool whole_words) {
   if (whole_words && count == 4) {
     const float4 word = *reinterpret_cast<const float4*>(array + i);
@@ -74,7 +74,7 @@ __device__ inline void store_quad(float* array, int64_t i, int count, bool whole
   }
 }
 
-/// body(i, count) for the quads [i, i + count) of [0, size) that fall to this thread.
+/// Calls body(i, count) for the quads [i, i + count) of [0, size) that fall to this thread.
 template <typename Body>
 __device__ void for_each_quad(int64_t size, Body body) {
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;

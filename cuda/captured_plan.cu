@@ -7,7 +7,7 @@
 
 namespace root_optimizer::cuda {
 
-// The data that a segment finishes, at least.
+// A segment finishes at least this much data.
 constexpr int64_t kSegmentBytes = int64_t(32) << 20;
 
 __global__ void close_gate(const uint32_t* flags, uint32_t count, uint32_t* gate) {
@@ -45,11 +45,11 @@ static GraphExec capture(cudaStream_t stream, Enqueue enqueue_all) {
   cudaGraphExec_t executable;
   require(cudaGraphInstantiate(&executable, graph.get(), 0), "cudaGraphInstantiate");
   GraphExec owned(executable);
-  require(cudaGraphUpload(executable, stream), "cudaGraphUpload");  // takes its memory before a step has begun
+  require(cudaGraphUpload(executable, stream), "cudaGraphUpload");  // takes the graph's memory before a step has begun
   return owned;
 }
 
-// For each job the parameters of which it is the last.
+// For each job, the parameters that no later job writes.
 static std::vector<std::vector<uint32_t>> parameters_finished(const Plan& plan) {
   std::vector<size_t> last(plan.parameters, 0);
   for (size_t job = 0; job < plan.updates.size(); ++job) {

@@ -1,4 +1,5 @@
-// Would M ← μM + G and the U made of it, or AdamW's moments, stay finite? Raises flags and writes nothing else.
+// Checks whether M ← μM + G and the U made of it, or AdamW's moments, would stay finite. Raises flags and writes
+// nothing else.
 
 #include "batch.cuh"
 #include "queue.h"

@@ -1,4 +1,4 @@
-// Which devices there are, and why not more.
+// Finds out which devices there are, and why there are not more.
 
 #include <algorithm>
 #include <string>
@@ -15,13 +15,14 @@ namespace cuda {
 // The kernels use mma.sync with bfloat16 and cp.async.
 constexpr int kOldestMajor = 8;
 
-// Asked whether the driver can load what this build has for a device: its code, or PTX that the driver understands.
+// Reading its attributes fails unless the driver can load what this build has for a device: code, or PTX that the
+// driver understands.
 __global__ void nothing() {}
 
-// Older ones cannot load a kernel whose first launch is captured.
+// Older drivers cannot load a kernel whose first launch is captured.
 constexpr int kOldestDriver = 12030;
 
-// An optimizer that has not even this much to work with fails sooner or later; the CPU does not.
+// The least free memory of a usable device. With less an optimizer fails sooner or later; the CPU does not.
 constexpr size_t kLeastFree = size_t(64) << 20;
 
 static std::string version_text(int version) {
@@ -34,7 +35,7 @@ static std::string capability(const cudaDeviceProp& properties) {
 
 static std::string name_of(cudaError_t status) { return cudaGetErrorName(status); }
 
-// Empty where there is a driver that this build can use.
+// Why this build cannot use the driver; empty if it can.
 static std::string driver_obstacle() {
   int driver = 0;
   int runtime = 0;

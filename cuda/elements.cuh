@@ -20,7 +20,7 @@ __device__ Chunk<T> load_chunk(const T* at) {
   return *reinterpret_cast<const Chunk<T>*>(&word);
 }
 
-/// By the intrinsic, because the compiler takes plain stores of what was put together element by element apart again.
+/// Uses the intrinsic, because the compiler splits plain stores of what was put together element by element.
 template <typename T>
 __device__ void store_chunk(T* at, const Chunk<T>& chunk) {
   __stwb(reinterpret_cast<uint4*>(at), *reinterpret_cast<const uint4*>(&chunk));
@@ -45,7 +45,7 @@ __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-/// task(T{}) with the element type of a precision.
+/// Calls task(T{}) with the element type of a precision.
 template <typename Task>
 void with_element(Precision precision, Task task) {
   switch (precision) {

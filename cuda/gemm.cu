@@ -1,4 +1,4 @@
-// Products over a batch: on tensor cores where the elements have 16 bits.
+// Products over a batch. Elements of 16 bits are multiplied on tensor cores.
 
 #include "gemm.cuh"
 
@@ -47,7 +47,7 @@ void CudaQueue::gemm_symmetric(const Product& p) {
               stream_);
 }
 
-// b is symmetric, so that its rows serve as its columns where a is tall.
+// b is symmetric, so its rows serve as its columns if a is tall.
 void CudaQueue::gemm(const Product& p) {
   launch_gemm(precision_,
               {.contraction = p.a.is_wide() ? Contraction::plain : Contraction::rows_by_rows,

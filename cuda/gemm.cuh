@@ -27,9 +27,9 @@ enum class Contraction {
 
 /// out ← α·product + β·c, matrix by matrix. β = 0: c is not read. `out` shares no memory with a, b or c.
 ///
-/// `symmetric`: the result is known to be. The tiles on and below the diagonal are computed and stored twice, so that
-/// `out` is exactly symmetric. Symmetric products are those of rows by rows and of columns by columns, others those of
-/// rows by rows and plain ones.
+/// `symmetric`: the result is known to be symmetric. The tiles on and below the diagonal are computed and stored twice,
+/// so that `out` is exactly symmetric. A symmetric product is one of rows by rows or of columns by columns, any other
+/// product one of rows by rows or plain.
 struct Gemm {
   Contraction contraction;
   bool symmetric;
@@ -39,7 +39,7 @@ struct Gemm {
 };
 
 /// Sums are float32. Every element is rounded once, after β·c has been added. It is summed in the order of the depth,
-/// whatever its place, the shape and the batch are, so that none of these changes a bit of it.
+/// whatever its place, the shape and the batch are, so none of these changes a bit of it.
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream);
 
 }  // namespace root_optimizer::cuda

@@ -21,7 +21,7 @@ struct alignas(16) OuterElements {
   float elements[kFloat32Tile + 4];
 };
 
-/// A thread's share in loading an operand's tiles, one depth after another; what lies outside the matrix is zeros.
+/// A thread's share in loading an operand's tiles, one depth after another. Elements outside the matrix are zeros.
 template <bool kDepthAlongRows>
 class Float32Load {
  public:
@@ -63,7 +63,7 @@ class Float32Load {
   int64_t columns_left_;
 };
 
-/// Four elements of `out`, zeros where they are padding.
+/// Stores four elements of `out`, with zeros where they are padding.
 __device__ __forceinline__ void store_quad(const StoredMatrices& out, int64_t matrix, int64_t row, int64_t column,
                                            const float4& quad) {
   if (row >= out.rows || column >= out.pitch) return;
@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kFloat32Threads)
   const int slices = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, kFloat32Depth);
   float sum[4][4] = {};
   for (int slice = 0; slice < slices; ++slice) {
-    // Two tiles of each operand take turns, so that one barrier a slice will do: whoever fills a tile has seen
-    // everybody finish with it.
+    // Two tiles of each operand take turns, so that one barrier a slice is enough: before a thread fills a tile, all
+    // threads have finished with it.
     OuterElements* a = tiles + slice % 2 * 2 * kFloat32Depth;
     OuterElements* b = a + kFloat32Depth;
     load_a.put(a, next_a);

@@ -27,16 +27,16 @@ constexpr int kTensorThreads = 2 * kTile;
 template <int kTile>
 constexpr size_t kTensorShared = kStages * 2 * kTile * kStageDepth * 2;
 
-/// Where a chunk of a tile with kChunks chunks a row lies. Eight lanes that take one column's chunks of eight rows in
-/// turn meet different banks.
+/// The place of a chunk in a tile of kChunks chunks a row. Eight lanes that take one column's chunks of eight
+/// successive rows meet different banks.
 template <int kChunks>
 __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * kChunks + (chunk ^ (kChunks == 4 ? row >> 1 & 3 : row & 7));
 }
 
 /// A thread's share in copying an operand's slices, one after another. The outer dimension is the one that is not the
-/// depth: for a the product's rows, for b its columns. Past the end of the outer dimension the matrix's last elements
-/// do as well as any others, because what they make is not stored. Past the end of the depth there must be zeros.
+/// depth: the product's rows for a, its columns for b. Past the end of the outer dimension the matrix's last elements
+/// are copied, because what they make is not stored. Past the end of the depth there must be zeros.
 template <typename Element, int kTile, bool kDepthAlongRows>
 class OperandCopy {
  public:
@@ -55,7 +55,7 @@ class OperandCopy {
     depth_ = kDepthAlongRows ? chunk * 8 : row;
   }
 
-  /// Of the next slice, `depth` elements are there.
+  /// Copies the next slice, of which `depth` elements exist.
   __device__ void next(Chunk<Element>* stage, int depth) {
     for (int pass = 0; pass < kPasses; ++pass) {
       copy_async_16(&stage[slot_ + pass * kRowsAtOnce * kChunks], from_[pass],
@@ -71,14 +71,14 @@ class OperandCopy {
   static constexpr int kPasses = kRows / kRowsAtOnce;
   static_assert(kRowsAtOnce % 8 == 0, "so that each pass finds its slots where the first one does, that much further");
 
-  const Element* from_[kPasses];  // one pointer a pass: the compiler would compute distances anew in every slice
+  const Element* from_[kPasses];  // one for each pass: the compiler would compute distances anew in every slice
   int64_t stride_;
   int slot_;
   int depth_;
 };
 
-/// Four matrices of 8 × 8 elements, outer × depth, of an operand's tile. `outer` and `depth` are those of the matrix
-/// whose rows the lane names.
+/// Loads four matrices of 8 × 8 elements, outer × depth, of an operand's tile. `outer` and `depth` are the place of the
+/// matrix whose rows the lane names.
 template <int kTile, bool kDepthAlongRows, typename Element>
 __device__ __forceinline__ void load_fragment(uint32_t (&fragment)[4], const Chunk<Element>* tile, int outer,
                                               int depth) {
@@ -90,7 +90,7 @@ __device__ __forceinline__ void load_fragment(uint32_t (&fragment)[4], const Chu
   }
 }
 
-/// Where a chunk of the result lies. Lanes that take one of every eighth row meet different banks as well.
+/// The place of a chunk of the result. Lanes that take one of every eighth row meet different banks as well.
 template <int kTile>
 __device__ __forceinline__ int result_slot(int row, int chunk) {
   return swizzled<kTile / 8>(row, chunk ^ (row >> 3 & 7));
@@ -98,7 +98,7 @@ __device__ __forceinline__ int result_slot(int row, int chunk) {
 
 enum class Reading { straight, transposed, mirrored };
 
-/// Stores the tile that waits in shared memory. `mirrored`: what is above its diagonal is taken from below.
+/// Stores the tile that waits in shared memory. `mirrored` takes what is above the diagonal from below.
 template <Reading kReading, int kTile, typename Element>
 __device__ void store_tile(const StoredMatrices& out, int64_t matrix, int64_t row0, int64_t column0,
                            const Chunk<Element>* tile) {
@@ -107,7 +107,7 @@ __device__ void store_tile(const StoredMatrices& out, int64_t matrix, int64_t ro
     return tile[result_slot<kTile>(row, column / 8)].elements[column % 8];
   };
   for (int index = threadIdx.x; index < kTile * kChunks; index += kTensorThreads<kTile>) {
-    // Eight lanes store 128 bytes; sixteen would meet in their banks when they read a column.
+    // Eight lanes store 128 bytes. Sixteen would meet in their banks when they read a column.
     const int row = index / 8 % kTile;
     const int column = (index / (8 * kTile) * 8 + index % 8) * 8;
     if (row0 + row >= out.rows || column0 + column >= out.pitch) continue;
@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
     gemm_tensor(const __grid_constant__ Gemm gemm, const int64_t first_matrix) {
   constexpr bool kDepthAlongA = kContraction != Contraction::columns_by_columns;
   constexpr bool kDepthAlongB = kContraction == Contraction::rows_by_rows;
-  constexpr int kDown = kTile / 2 / 16;  // of a warp's 16 × 8 blocks
+  constexpr int kDown = kTile / 2 / 16;  // down and across: the warp's blocks of 16 × 8 elements
   constexpr int kAcross = 32 / 8;
   constexpr int kOperand = kTile * kStageDepth / 8;
 
@@ -162,17 +162,17 @@ __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
   for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
 
   float sum[kDown][kAcross][4] = {};
-#pragma unroll 1  // twice the loop would need more registers than there are
+#pragma unroll 1  // unrolled twice, the loop would need more registers than there are
   for (int slice = 0; slice < slices; ++slice) {
-    // Everybody's copies of this slice have landed, and nobody still reads the stage of the slice before, which the
-    // next copies fill.
+    // After the barrier all copies of this slice have landed, and nobody still reads the stage of the slice before,
+    // which the next copies fill.
     wait_copies<kStages - 2>();
     __syncthreads();
     fetch(slice + kStages - 1);
 
     const Chunk<Element>* a = shared + slice % kStages * 2 * kOperand;
     const Chunk<Element>* b = a + kOperand;
-    // mma takes a's quarters outer before depth, and b's, of which it takes two at a time, depth before outer.
+    // mma takes a's quarters outer first, then depth. It takes b's quarters depth first, then outer, two at a time.
     const int first = lane / 8 % 2 * 8;
     const int second = lane / 16 * 8;
     for (int k = 0; k < kStageDepth; k += 16) {
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(kTensorThreads<kTile>, 256 / kTile)
 template <typename Element, Contraction kContraction, bool kSymmetric, int kTile>
 void launch_gemm_tensor(const Gemm& gemm, cudaStream_t stream) {
   const auto kernel = gemm_tensor<Element, kContraction, kSymmetric, kTile>;
-  // Of the current device, so it can't be done once and for all.
+  // The attribute belongs to the current device, so it cannot be set once and for all.
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kTensorShared<kTile>)),
           "cudaFuncSetAttribute");
   launch_tiles(kernel, kTile, kTensorThreads<kTile>, kTensorShared<kTile>, gemm, stream);
@@ -244,8 +244,8 @@ void launch_gemm_tensor(const Gemm& gemm, cudaStream_t stream) {
   int processors;
   require(cudaGetDevice(&device), "cudaGetDevice");
   require(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  // The elements that the busiest processor gets. Small tiles spread the work more evenly and stick out less, but take
-  // about 1.4 times as long for as many elements (an estimate from how often they read shared memory).
+  // The elements that the busiest processor gets. Small tiles spread the work more evenly and stick out less past the
+  // edges, but take about 1.4 times as long for as many elements (an estimate from how often they read shared memory).
   const auto busiest = [&](int tile) {
     const int64_t tiles = tile_count(gemm.out, kSymmetric, tile) * gemm.count;
     return double((tiles + processors - 1) / processors) * tile * tile;

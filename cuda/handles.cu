@@ -9,7 +9,7 @@ namespace root_optimizer::cuda {
 
 void require(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // forget what can be forgotten: the next call is not to fail for this one
+  cudaGetLastError();  // clears the error if it can be cleared, so that the next call does not fail for it
   const std::string message =
       std::string(call) + " failed: " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
   throw Error(status == cudaErrorMemoryAllocation ? "ERR_OUT_OF_MEMORY" : "ERR_CUDA", message);
@@ -17,7 +17,7 @@ void require(cudaError_t status, const char* call) {
 
 namespace {
 
-// No libcuda is linked, so that the addon loads without a driver. Null where there is none.
+// A function of the driver, or null without a driver. No libcuda is linked, so that the addon loads without one.
 template <typename F>
 F* driver_function(const char* name) {
   static std::atomic<F*> known{nullptr};

@@ -1,6 +1,6 @@
 #pragma once
 
-// CUDA's objects, owned.
+// Owners of CUDA's objects.
 
 #include <cuda_runtime.h>
 
@@ -12,12 +12,13 @@
 
 namespace root_optimizer::cuda {
 
-/// What this thread's CUDA calls go to, for the length of a scope: the thread is Node's, and others use it. The context
-/// that was there before comes back, or none: cudaSetDevice would create one on a device that nobody asked for.
+/// Directs this thread's CUDA calls to a device for the length of a scope: the thread is Node's, and others use it.
+/// Afterwards the previous context comes back, or none if there was none: cudaSetDevice would create one on a device
+/// that nobody asked for.
 class OnDevice {
  public:
   explicit OnDevice(int index) : OnDevice(index, std::nothrow) { require(status_, "cudaSetDevice"); }
-  /// For destructors: where it fails, so will the calls that follow.
+  /// For destructors. If it fails, so do the calls that follow.
   OnDevice(int index, std::nothrow_t) noexcept;
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
@@ -56,16 +57,16 @@ using Graph = Unique<cudaGraph_t, cudaGraphDestroy>;
 using GraphExec = Unique<cudaGraphExec_t, cudaGraphExecDestroy>;
 using Pinned = Unique<void*, cudaFreeHost>;
 
-/// Streams that no other stream waits for unless it is told to.
+/// A stream that no other stream waits for unless it is told to.
 Stream make_stream();
-/// Who waits for it sleeps.
+/// An event. A thread that waits for it sleeps.
 Event make_event();
 /// Host memory that a device copies from and to by itself.
 Pinned make_pinned(size_t bytes);
 /// A pool of a device's memory, which goes back to the device when it is freed.
 Pool make_pool(int device);
 
-/// Memory of a pool, uninitialised or zeroed, in the order of a stream. `what` it is for is told where there is none.
+/// Memory of a pool, uninitialised or zeroed, in the order of a stream. If none is left, the error names `what`.
 void* allocate_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
 void* allocate_zeroed_from(cudaMemPool_t pool, size_t bytes, const char* what, cudaStream_t stream);
 

@@ -42,7 +42,7 @@ std::vector<Arrays> HostLink::arrays() const {
 }
 
 void HostLink::release(cudaStream_t stream) noexcept {
-  // Copies that a failure left behind.
+  // Waits for copies that a failure left behind.
   cudaStreamSynchronize(in_.get());
   cudaStreamSynchronize(out_.get());
   if (data_ != nullptr) cudaFreeAsync(data_, stream);
@@ -59,7 +59,7 @@ void HostLink::prepare() {
   }
 }
 
-// The pieces that share a slot: a large parameter comes in parts, small ones come with their neighbours, so that each
+// The pieces that share a slot. A large parameter comes in parts, small ones come with their neighbours, so that each
 // load is one copy between the device's block and the slot.
 std::vector<HostLink::Pieces> HostLink::loads(const std::vector<uint32_t>& parameters) const {
   std::vector<Pieces> loads;

@@ -32,21 +32,21 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
 /// An array that the threads of a block share, uninitialised.
 #define SHARED_ARRAY(T, name, count) __shared__ T name[count]
 
-/// The memory whose size a launch gives.
+/// The shared memory whose size the launch gives.
 template <typename T>
 __device__ T* dynamic_shared() {
   extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
   return reinterpret_cast<T*>(dynamic_shared_memory);
 }
 
-/// From here on a checker takes this part of an allocation for uninitialised, and the 128 bytes behind it for nobody's.
+/// Tells a checker that this part of an allocation is uninitialised and that nobody owns the 128 bytes behind it.
 inline void poison(void*, size_t, cudaStream_t) {}
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-/// Begins a copy of 16 aligned bytes from global to shared memory; zeros where not `valid`, and `global` is not read.
+/// Begins a copy of 16 aligned bytes from global to shared memory. Writes zeros and reads nothing unless `valid`.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(valid ? 16 : 0)
@@ -56,7 +56,7 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
 /// Ends a group of copies.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-/// Waits until at most so many of this thread's latest groups are under way.
+/// Waits until at most kPending of this thread's latest groups are under way.
 template <int kPending>
 __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
@@ -71,7 +71,7 @@ __device__ __forceinline__ void load_matrix_x4(uint32_t (&r)[4], const void* row
                : "memory");
 }
 
-/// The same, each matrix transposed.
+/// Does the same, and transposes each matrix.
 __device__ __forceinline__ void load_matrix_x4_transposed(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])

@@ -32,7 +32,7 @@ __device__ double block_sum(double value) {
   return total;
 }
 
-// In float64: float32 squares overflow from 1e19 on.
+// Sums in float64, because squares of float32 overflow from 1e19 on.
 __global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
                             double* partial) {
   const Matrix& matrix = matrices.entries[blockIdx.y];

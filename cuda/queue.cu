@@ -23,7 +23,7 @@ void Arena::reset(void* memory, size_t capacity) {
 void* Arena::take(size_t bytes, cudaStream_t stream) {
   void* memory = memory_ + used_;
   used_ += padded(bytes);
-  // A footprint that promises less than its job takes is a bug, and other memory is not to pay for it.
+  // A footprint smaller than what its job takes is a bug. It must not damage other memory.
   if (used_ > capacity_) std::abort();
   poison(memory, bytes, stream);
   return memory;

@@ -10,7 +10,7 @@
 
 namespace root_optimizer::cuda {
 
-/// Scratch memory, handed out from front to back within a job. The room between two pieces is nobody's, so that a
+/// Scratch memory, handed out from front to back within a job. Nobody owns the room between two pieces, so that a
 /// checker sees who steps over an end.
 class Arena {
  public:
@@ -34,7 +34,7 @@ class Arena {
 /// The verbs are launches on one stream, each for all matrices of a batch.
 class CudaQueue final : public Queue {
  public:
-  /// `closed`: where it is not 0, no verb writes what outlives the job.
+  /// If `closed` points to anything but 0, no verb writes what outlives the job.
   CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed)
       : precision_(precision), stream_(stream), arena_(arena), gate_(closed) {}
 
@@ -55,7 +55,7 @@ class CudaQueue final : public Queue {
   void adamw(std::span<const Moments> moments) override;
 
  private:
-  /// X ← B / (‖B‖_F + 1e-7), of M and ε as they are now.
+  /// X ← B / (‖B‖_F + 1e-7) with the current M and ε.
   void write_normalized(const Batch& batch, const Operand& x);
 
   template <typename T>

@@ -1,5 +1,5 @@
 // ε ← scale · quantile of |U|, exactly. Three counting passes over U find the two order statistics around the quantile,
-// digit by digit from the top. A fourth pass looks for the upper one where it shares too few bits with the lower.
+// digit by digit from the top. A fourth pass looks for the upper one if it shares too few bits with the lower one.
 
 #include "batch.cuh"
 #include "queue.h"
@@ -25,8 +25,8 @@ constexpr uint32_t kNone = 0xffffffffu;
 
 /// How far the search of a matrix has come.
 struct Selection {
-  int64_t rank;     // the lower statistic's, among the keys whose top bits are `prefix`
-  uint32_t prefix;  // its top bits; after the last pass its key
+  int64_t rank;     // the rank of the lower statistic among the keys whose top bits are `prefix`
+  uint32_t prefix;  // the lower statistic's top bits; after the last pass its key
   uint32_t next;    // the upper statistic's key
   bool pending;     // the upper statistic is the smallest key above `prefix`, and not found yet
 };
@@ -70,7 +70,7 @@ __global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int
     Selection& selection = selections[blockIdx.x];
     int64_t rank = digit.is_first() ? position.low : selection.rank;
     int group = 0;
-    // The bounds hold even where U changes meanwhile, as gradients that somebody still writes may.
+    // The bounds keep the search inside its arrays if U changes meanwhile, because somebody still writes the gradients.
     while (group < kPassThreads - 1 && rank >= sums[group]) rank -= sums[group++];
     int found = group * width;
     while (found < digit.count() - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);

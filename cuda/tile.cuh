@@ -10,8 +10,8 @@
 
 namespace root_optimizer::cuda {
 
-/// Blocks that run at the same time compute some rows of tiles, column by column, so that they find each other's
-/// operands in the L2 cache.
+/// The rows of tiles that are computed together, column by column, so that blocks which run at the same time find each
+/// other's operands in the L2 cache.
 constexpr unsigned kGroup = 8;
 
 /// The first element of a tile, and the matrix that it is in.
@@ -25,7 +25,7 @@ __host__ __device__ inline unsigned tiles_along(int64_t length, int side) {
   return unsigned((length + side - 1) / side);
 }
 
-/// An matrix's tiles cover its padding too, for that must come out as zeros.
+/// A matrix's tiles cover its padding too, which must come out as zeros.
 __host__ __device__ inline unsigned tile_count(const StoredMatrices& out, bool symmetric, int side) {
   const unsigned across = tiles_along(out.pitch, side);
   return symmetric ? across * (across + 1) / 2 : tiles_along(out.rows, side) * across;
@@ -67,7 +67,7 @@ __device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix, i
   return {first_matrix + blockIdx.x / count, int64_t(row) * side, int64_t(column) * side};
 }
 
-/// A block for every tile of every matrix, in as many launches as the largest grid makes necessary.
+/// Launches a block for every tile of every matrix, in as many launches as the largest grid makes necessary.
 inline void launch_tiles(void (*kernel)(Gemm, int64_t), int side, int threads, size_t shared, const Gemm& gemm,
                          cudaStream_t stream) {
   const int64_t tiles = tile_count(gemm.out, gemm.symmetric, side);
