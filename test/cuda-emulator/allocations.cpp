@@ -41,7 +41,7 @@ cudaError_t allocate_from(CUmemPoolHandle_st& pool, void** memory, size_t bytes)
   if (pool.limit != 0 && used > pool.limit) return cudaErrorMemoryAllocation;
   if (used > pool.reserved) {
     const size_t total = state().settings.memory;
-    // What is short may lie idle in the pools, this one among them.
+    // The missing memory may lie idle in the pools, in this one too.
     if (used - pool.reserved > total - device.committed) trim_all(device);
     if (used - pool.reserved > total - device.committed) return cudaErrorMemoryAllocation;
     device.committed += used - pool.reserved;
@@ -59,7 +59,7 @@ void release(Allocation* allocation) {
   if (!message.empty()) report_fault(device, cudaErrorIllegalAddress, "free: " + message);
 }
 
-// Others may have the bytes as soon as the call returns, as they may on a device.
+// Other allocations may get the bytes as soon as the call returns, as they may on a device.
 void give_back(Allocation& allocation) {
   allocation.ends = true;
   if (allocation.pool) {
@@ -159,7 +159,7 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* prope
   });
 }
 
-// Memory that is still out returns to the device when it is freed.
+// Memory that is still allocated returns to the device when it is freed.
 cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
   return call(__func__, [=] {
     if (!state().pools.count(pool)) return cudaErrorInvalidValue;

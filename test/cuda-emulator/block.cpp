@@ -42,7 +42,7 @@ void Block::enter() {
   __builtin_unreachable();
 }
 
-// A thread that is yet to begin can do so on the stack of one that has ended.
+// A thread that has not begun yet can begin on the stack of one that has ended.
 bool Block::continue_with_next() {
   Warp& warp = warps_[current_->id / warpSize];
   if (warp.ready_count == 0) return false;
@@ -204,7 +204,7 @@ void Block::fail(const std::string& text) {
   __builtin_unreachable();
 }
 
-// Nobody can go on: somebody ended, or waits elsewhere, whom others wait for.
+// Says why no thread can go on: some thread has ended, or waits elsewhere, while others wait for it.
 std::string Block::deadlock() const {
   for (int i = 0; i < warp_count_; ++i) {
     for (const Meeting& meeting : warps_[i].meetings) {

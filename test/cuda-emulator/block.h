@@ -40,7 +40,7 @@ struct Warp {
   void* operands[warpSize];
 };
 
-/// Runs the threads of one block after another's, in an order that only barriers and collectives restrict.
+/// Runs one block after another. Only barriers and collectives restrict the order in which a block's threads run.
 class Block {
  public:
   void prepare(const Launch& launch, Random& random);

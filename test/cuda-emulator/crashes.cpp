@@ -28,7 +28,7 @@ const void* volatile crash_address;
   fault("an access to %p, which is not there or not aligned, or a full stack", crash_address);
 }
 
-// Goes on in fail_kernel(), on a stack of its own, when the handler has returned.
+// When the handler has returned, the thread goes on in fail_kernel(), on a stack of its own.
 void handle(int signal, siginfo_t* info, void* context) {
   if (!pthread_equal(pthread_self(), kernel_thread) || !block->is_in_thread()) {
     for (size_t i = 0; i < std::size(CrashGuard::kSignals); ++i) {

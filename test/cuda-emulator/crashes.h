@@ -4,8 +4,8 @@
 
 namespace emulator {
 
-/// While it lives, what would end the process in a kernel's thread (an address that is not there or not aligned, a
-/// stack that is full, a division by zero) ends that kernel instead.
+/// While a guard lives, a crash in a kernel's thread (an address that is not there or not aligned, a stack that is
+/// full, a division by zero) ends that kernel instead of the process.
 class CrashGuard {
  public:
   CrashGuard();

@@ -135,7 +135,7 @@ const char* last_fault() { return state().last_fault.c_str(); }
 cudaError_t enter(const char* call) {
   const cudaError_t status = enter_query(call);
   if (status == cudaSuccess && !has_context) {
-    // CUDA would make a context on device 0, which a library has no business to do behind its user's back.
+    // CUDA would make a context on device 0, which a library must not do behind its user's back.
     report_fault(device(), cudaErrorInitializationError, std::string(call) + " without a context");
   }
   return status == cudaSuccess ? device().error : status;
@@ -197,7 +197,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  emulator::has_context = true;  // even where it fails the thread is left with one
+  emulator::has_context = true;  // the thread is left with a context even if this fails
   const auto body = [=] {
     if (device < 0 || device >= state().settings.devices) return cudaErrorInvalidDevice;
     emulator::current_device = device;

@@ -31,14 +31,14 @@ class Random {
   uint64_t state_;
 };
 
-/// A call that is to fail, once it has been made so many more times.
+/// A call that fails when it is made for the `countdown`-th time.
 struct Failure {
   std::string call;
   int countdown;
   cudaError_t error;
 };
 
-/// What the EMULATOR_ variables say.
+/// The values of the EMULATOR_ variables.
 struct Settings {
   uint64_t seed;
   int devices;
@@ -58,7 +58,7 @@ struct Device {
   CUstream_st* legacy;  ///< the stream that a null handle means
 };
 
-/// Everything there is. Guarded by one mutex, held during every call and while kernels run.
+/// The whole state of the emulator. One mutex guards it, held during every call and while kernels run.
 struct State {
   std::recursive_mutex mutex;
   Settings settings;
@@ -79,13 +79,13 @@ State& state();
 extern thread_local int current_device;
 extern thread_local cudaError_t last_error;
 
-/// What comes before any call that needs a device: injected errors, a missing driver or device, a sticky error.
+/// The errors of any call that needs a device: an injected one, a missing driver or device, a sticky one.
 cudaError_t enter(const char* call);
-/// The same without the last.
+/// The same errors without the sticky one.
 cudaError_t enter_query(const char* call);
 inline Device& device() { return state().devices[size_t(current_device)]; }
 
-/// Writes the message, and makes it the device's sticky error.
+/// Writes the message and makes it the device's sticky error.
 void report_fault(Device& device, cudaError_t error, const std::string& message);
 
 template <typename F>

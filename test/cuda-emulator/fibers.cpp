@@ -24,13 +24,14 @@ Fibers::Fibers() {
   void* memory = mmap(nullptr, kCount * kStride, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   stacks_ = static_cast<char*>(memory);
-  // A page below each stack, so that an overflow ends the process rather than changes another thread's variables.
+  // An inaccessible page lies below each stack, so that an overflow ends the process instead of changing another
+  // thread's variables.
   for (int i = 0; i < kCount; ++i) mprotect(stacks_ + size_t(i) * kStride, kPage, PROT_NONE);
 }
 
 #if defined(__x86_64__) || defined(__aarch64__)
 
-// The processor expects a return to where the latest call came from, which this one is not: hence jumps, not returns.
+// Switches jump instead of returning: the processor expects a return to go back to where the latest call came from.
 #ifdef __x86_64__
 
 asm(R"(
@@ -104,7 +105,7 @@ constexpr int kReturnWord = 11;
 #endif
 
 void* Fibers::create(int stack, void (*entry)()) const {
-  // Tops at different places of a page, because those at the same one would share few lines of the cache.
+  // Tops lie at different places of a page, because tops at the same place would share few lines of the cache.
   const size_t offset = size_t(stack) * 192 % 4096;
   uintptr_t* frame = reinterpret_cast<uintptr_t*>(stacks_ + size_t(stack + 1) * kStride - offset) - kFrameWords;
   for (int i = 0; i < kFrameWords; ++i) frame[i] = 0;

@@ -21,9 +21,9 @@ class Fibers {
   Fibers(const Fibers&) = delete;
   Fibers& operator=(const Fibers&) = delete;
 
-  /// A fiber that enters `entry`, which must not return, when it is first resumed.
+  /// Creates a fiber that enters `entry` when it is first resumed. `entry` must not return.
   void* create(int stack, void (*entry)()) const;
-  /// To be called by the scheduler: runs the fiber until it suspends, and returns where it stands then.
+  /// The scheduler calls this. It runs the fiber until it suspends, and returns where it stands then.
   void* resume(void* fiber) {
     emulator_switch(&scheduler_, fiber);
     return running_;

@@ -1,4 +1,4 @@
-// Stream capture and the graphs that come of it.
+// Stream capture, and the graphs that it makes.
 
 #include <algorithm>
 
@@ -70,7 +70,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     *graph = new CUgraph_st{std::make_shared<std::vector<Node>>(std::move(capture->nodes))};
     return cudaSuccess;
   };
-  // A capture has ended even where that fails.
+  // The capture has ended even if this call fails.
   return call("", [=] {
     const cudaError_t status = end();
     const cudaError_t injected = emulator::enter("cudaStreamEndCapture");

@@ -22,7 +22,7 @@ struct PendingCopy {
 
 struct Copies {
   std::vector<PendingCopy> pending;
-  int group = 0;  ///< that of the next copy
+  int group = 0;  ///< the group of the next copy
 };
 
 Copies& copies();

@@ -13,7 +13,7 @@ bool is_aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory)
 
 struct Load {
   uint32_t* r;
-  const uint16_t* row;  ///< of matrix lane / 8, row lane % 8
+  const uint16_t* row;  ///< the address of row lane % 8 of matrix lane / 8
 
   template <bool kTransposed>
   static void run(void* const* operands, unsigned) {
@@ -59,9 +59,10 @@ struct Product {
   }
 
  private:
-  // A row of d += a · b, an element's terms one after another. `a`: the row's elements where its four lanes hold them.
+  // Computes a row of d += a · b, an element's terms one after another. `a` points to the row's elements as its four
+  // lanes hold them.
   static void multiply(const float* a, const float* b, float* d) {
-    using Row = float __attribute__((vector_size(32)));  // the compiler by itself would make vectors of factors
+    using Row = float __attribute__((vector_size(32)));  // left to itself, the compiler would make vectors of factors
     Row sums, terms;
     memcpy(&sums, d, sizeof sums);
 #pragma GCC unroll 16
@@ -91,7 +92,7 @@ void copy_async(void* shared, const void* global, bool valid) {
   if (!is_aligned(shared) || !is_aligned(global)) fault("cp.async with an address that is no multiple of 16");
   if (!is_shared(shared, 16)) fault("cp.async to outside of shared memory");
   if (valid && !state().memory.is_readable(global, 16)) fault("cp.async from outside of device memory");
-  // It may land at any time from now on, so that nobody may read what was there.
+  // The copy may land at any time from now on, so nobody may read what was there.
   memset(shared, kPoison, 16);
   copies().pending.push_back({shared, global, valid, copies().group});
 }

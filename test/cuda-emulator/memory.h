@@ -39,23 +39,23 @@ struct Allocation {
   bool ends = false;                   ///< cudaFreeAsync is queued
 };
 
-/// Returns what the pool keeps beyond what is in use, down to `keep`, to its device.
+/// Returns the pool's unused memory to its device, until the pool keeps no more than `keep`.
 void trim(CUmemPoolHandle_st& pool, uint64_t keep);
-/// What a synchronisation does: pools fall back to their release thresholds.
+/// Part of every synchronisation: pools fall back to their release thresholds.
 void settle_pools();
 
-/// Device and pinned memory: who has it, and whether somebody wrote where nobody should.
+/// Device and pinned memory. Knows who has it, and whether somebody wrote where nobody should.
 class Memory {
  public:
   Allocation* allocate(int device, CUmemPoolHandle_st* pool, size_t bytes);
-  /// Its bytes stay poisoned for a while, so that a late access shows. Returns what was damaged, in words.
+  /// The allocation's bytes stay poisoned for a while, so that a late access shows. Returns what was damaged, in words.
   std::string release(Allocation* allocation);
   /// The allocation that holds the whole range.
   Allocation* find(const void* memory, size_t bytes = 1);
-  /// Whether a kernel may read there: inside an announced region, where there are any.
+  /// Whether a kernel may read the bytes. If the allocation has announced regions, the bytes must lie inside one.
   bool is_readable(const void* memory, size_t bytes);
   void poison(Allocation& allocation, uint8_t* memory, size_t bytes);
-  /// What is damaged on a device, in words; empty where nothing is.
+  /// What is damaged on a device, in words; empty if nothing is.
   std::string inspect(int device) const;
   std::string inspect_freed(int device) const;
   void clear();

@@ -70,7 +70,7 @@ cudaError_t poison(void* memory, size_t bytes, cudaStream_t handle) {
   });
 }
 
-// One that runs in its turn; whoever asks for a copy from pageable memory has it read before the call returns.
+// Enqueues a copy that runs in its turn. Pageable memory has been read before the call returns.
 static cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, CUstream_st& stream) {
   if (bytes == 0) return cudaSuccess;
   const bool to_device = is_on_device(to, bytes), from_device = is_on_device(from, bytes);

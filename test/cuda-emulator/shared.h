@@ -13,13 +13,13 @@ constexpr size_t kMaxShared = 227 << 10;
 /// A block's shared memory: poisoned arrays between guard zones.
 class SharedMemory {
  public:
-  /// What a new block finds: dynamic memory, and no array yet.
+  /// Makes the memory what a new block finds: dynamic memory, and no array yet.
   void reset(size_t dynamic_bytes);
   uint8_t* dynamic() const { return arrays_[0].base; }
-  /// The array of this key, made where there is none yet; null where it does not fit.
+  /// The array of this key, made if there is none yet; null if it does not fit.
   uint8_t* array(const void* key, const char* name, size_t bytes, size_t alignment);
   bool holds(const void* memory, size_t bytes) const;
-  /// Which guard zone is damaged, in words; empty where none is.
+  /// Which guard zone is damaged, in words; empty if none is.
   std::string inspect() const;
 
  private:

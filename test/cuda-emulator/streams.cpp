@@ -19,7 +19,7 @@ bool is_ready(const CUstream_st& stream) {
   return !head.waits_for || head.waits_for->passed;
 }
 
-// One node whose predecessors have all run.
+// Runs one node whose predecessors have all run.
 void run_node(Replay& replay, Random& random) {
   const std::vector<Node>& nodes = *replay.nodes;
   std::vector<size_t> candidates;
@@ -84,7 +84,7 @@ CUstream_st* resolve(cudaStream_t handle) {
   return state().streams.count(handle) ? handle : nullptr;
 }
 
-// The legacy stream waits for all blocking streams of its device, and they for it.
+// The legacy stream waits for all blocking streams of its device, and they wait for it.
 static void order_with_legacy(CUstream_st& stream) {
   if (!stream.blocking) return;
   CUstream_st* legacy = state().devices[size_t(stream.device)].legacy;

@@ -53,16 +53,17 @@ void push(CUstream_st& stream, Operation operation);
 /// Appends work to the stream, or to the graph that it is captured into.
 void enqueue(CUstream_st& stream, std::function<void()> work);
 
-/// Runs queued work in a random order that streams and events allow, until `is_done`.
+/// Runs queued work in a random order that streams and events allow, until `is_done` returns true.
 void run_until(const std::function<bool()>& is_done);
 /// Runs a little of what is queued, as time passes on a device.
 void run_some();
 /// Runs everything that is queued on a device.
 void drain(Device& device);
 
-/// The stream behind a handle, or null where it is none.
+/// The stream behind a handle; null if there is none.
 CUstream_st* resolve(cudaStream_t handle);
-/// Whether a capture forbids this thread a call that waits for, or changes, the device as a whole; such a call ends it.
+/// Whether a capture forbids this thread any call that waits for the device as a whole or changes it. Such a call
+/// invalidates the capture.
 bool is_forbidden_by_capture();
 
 }  // namespace emulator
@@ -75,7 +76,7 @@ struct CUstream_st {
   uint64_t id = next_id++;
   std::deque<emulator::Operation> queue;
   std::shared_ptr<emulator::Capture> capture;
-  std::vector<int> tail;  ///< the nodes that whatever is captured next comes after
+  std::vector<int> tail;  ///< what is captured next comes after these nodes
 
  private:
   static inline uint64_t next_id = 0;

@@ -8,7 +8,7 @@ using namespace root_optimizer::cuda;
 
 namespace {
 
-// Between two neighbours of the format lies one value that is as near to both: the even one must win.
+// The value halfway between two neighbours of the format must round to the even one.
 template <typename Element, typename FromBits>
 bool rounds(FromBits from_bits, int infinity) {
   for (int bits = 0; bits < 0x10000; ++bits) {
@@ -20,7 +20,7 @@ bool rounds(FromBits from_bits, int infinity) {
     }
     if (Element(value).storage != bits) return false;
     if (magnitude >= infinity) continue;
-    // Beyond the largest number is where infinity would be if it were a number.
+    // The neighbour beyond the largest number is what infinity would be if it were a number.
     const double next =
         magnitude + 1 < infinity ? double(from_bits(uint16_t(bits + 1))) : 2.0 * value - from_bits(uint16_t(bits - 1));
     const float middle = float((double(value) + next) / 2);
@@ -40,7 +40,7 @@ bool rounds_bfloat16(bool) {
   return rounds<__nv_bfloat16>([](uint16_t bits) { return float(__ushort_as_bfloat16(bits)); }, 0x7f80);
 }
 
-// A warp's product of 16 × 16 and 16 × 8 elements. b lies by rows where `kTransposed`, else by columns.
+// A warp's product of 16 × 16 and 16 × 8 elements. b lies by rows if `kTransposed`, else by columns.
 template <typename Element, bool kTransposed, bool kBroken>
 __global__ void product(const Element* a, const Element* b, float* d) {
   SHARED_ARRAY(Element, tile_a, 256);

@@ -1,6 +1,6 @@
 #pragma once
 
-// Small programs that each do something right and, `broken`, almost right.
+// Small programs that each do something right and, if `broken`, almost right.
 
 #include <emulated_device.h>
 
@@ -14,7 +14,7 @@ struct Case {
 
 extern const std::vector<Case> block_cases, memory_cases, copy_cases, stream_cases, arithmetic_cases, runtime_cases;
 
-/// Device memory with `size` elements, which last as long as the emulator is not reset.
+/// Device memory with `size` elements. It lasts until the emulator is reset.
 template <typename T>
 T* device_array(size_t size) {
   T* memory;

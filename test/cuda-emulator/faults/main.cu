@@ -1,5 +1,5 @@
-// Runs every case under several seeds, and writes a line of JSON about each: how often it was caught, and how.
-// Names of cases as arguments: those alone.
+// Runs every case under several seeds, and writes a line of JSON about each: how often it was caught, and how. If there
+// are arguments, only the cases that they name run.
 
 #include <algorithm>
 #include <cstdio>
@@ -27,12 +27,12 @@ std::string quoted(const std::string& text) {
   return result + '"';
 }
 
-/// What a run under this seed shows; empty: nothing.
+/// The symptom that a run under this seed shows; empty if there is none.
 std::string symptom(const Case& test, bool broken, uint64_t seed) {
   emulator::reset(seed);
   try {
     if (!test.is_right(broken)) return "wrong result";
-    // What nobody asked about may still have gone wrong.
+    // Something that the case does not check may still have gone wrong.
     root_optimizer::cuda::require(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     return "";
   } catch (const std::runtime_error& error) {

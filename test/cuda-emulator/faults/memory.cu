@@ -1,4 +1,4 @@
-// Stores and reads outside of what is there.
+// Stores and reads outside of the memory that exists.
 
 #include "faults.h"
 
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kSize = 100;
 
-// What processors and their operating systems report, and crashes.cpp knows how to take.
+// The faults that processors and their operating systems report and that crashes.cpp can handle.
 #if defined(__x86_64__)
 constexpr bool kTrapsAccess = true, kTrapsMisaligned = true;
 #elif defined(__aarch64__)

@@ -1,4 +1,4 @@
-// The runtime refuses what CUDA's does, and counts memory as that one does.
+// The runtime refuses what CUDA's runtime refuses, and counts memory as it does.
 
 #include "faults.h"
 

@@ -15,8 +15,7 @@ struct Site {
 };
 #define EMULATOR_SITE emulator::Site site = {__builtin_FILE(), __builtin_LINE()}
 
-/// What the lanes of a warp do once the last of them has come: `run` sees the operands of all lanes in `mask`, which it
-/// reads and fills in.
+/// What the lanes of a warp do once the last of them has come. `run` reads and fills in all operands of `mask`'s lanes.
 struct Collective {
   const char* name;
   void (*run)(void* const* operands, unsigned mask);
@@ -31,7 +30,7 @@ void collective(unsigned mask, const Collective& operation, void* operand, Site 
 int lane();
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-/// The block's array of this key, made and poisoned where the block has not met it yet.
+/// The block's array of this key. It is made and poisoned when the block first meets it.
 void* shared_array(const void* key, const char* name, size_t bytes, size_t alignment);
 void* dynamic_shared();
 

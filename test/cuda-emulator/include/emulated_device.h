@@ -22,12 +22,12 @@ struct Launch {
 
 cudaError_t launch(Launch launch, cudaStream_t stream);
 
-/// Fills the region and the 128 bytes after it, in the order of the stream; a store there is then a fault.
+/// Poisons the region, in the order of the stream. A store into the 128 bytes behind it is then a fault.
 cudaError_t poison(void* memory, size_t bytes, cudaStream_t stream);
 
-/// Forgets devices, queues and errors as if the process had just started; `seed` 0: that of the environment.
+/// Forgets devices, queues and errors as if the process had just started. `seed` 0 means that of the environment.
 void reset(uint64_t seed = 0);
-/// What the last fault said.
+/// The message of the last fault.
 const char* last_fault();
 
 template <typename T, size_t count>
@@ -58,7 +58,7 @@ inline void poison(void* memory, size_t bytes, cudaStream_t stream) {
   require(emulator::poison(memory, bytes, stream), "poison");
 }
 
-// A static of the kernel's own tells the arrays of a kernel and of its instances apart.
+// A static variable in the kernel tells the arrays of different kernels and of their instances apart.
 #define SHARED_ARRAY(T, name, count)                                              \
   static const char name##_key = 0;                                               \
   emulator::Array<T, (count)>& name = *static_cast<emulator::Array<T, (count)>*>( \

@@ -79,7 +79,7 @@ inline void __stwb(uint4* at, uint4 word) { *at = word; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
 inline ulonglong2 make_ulonglong2(unsigned long long x, unsigned long long y) { return {x, y}; }
 
-// Those of the thread that runs; kernels run one at a time, so that plain variables do.
+// The indices of the thread that runs. Kernels run one at a time, so plain variables are enough.
 namespace emulator {
 extern uint3 thread_index, block_index;
 extern dim3 block_dimensions, grid_dimensions;
@@ -134,7 +134,7 @@ inline float __int_as_float(int x) { return emulator::bits<float>(x); }
 inline long long __double_as_longlong(double x) { return emulator::bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return emulator::bits<double>(x); }
 
-// Rounded once each, because -ffp-contract=off keeps the compiler from fusing them.
+// Each operation rounds once, because -ffp-contract=off keeps the compiler from fusing them.
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
