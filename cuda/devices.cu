@@ -61,12 +61,13 @@ static std::string device_obstacle(const cudaDeviceProp& properties) {
 
 static CudaReport find_devices() {
   const std::string driver = driver_obstacle();
-  if (!driver.empty()) return {{}, driver};
+  if (!driver.empty()) return {.devices = {}, .reason = driver};
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) return {{}, "there is no NVIDIA GPU"};
-  if (status != cudaSuccess) return {{}, "cudaGetDeviceCount failed: " + name_of(status)};
+  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
+    return {.devices = {}, .reason = "there is no NVIDIA GPU"};
+  if (status != cudaSuccess) return {.devices = {}, .reason = "cudaGetDeviceCount failed: " + name_of(status)};
 
   CudaReport report;
   std::string obstacles;
@@ -79,7 +80,8 @@ static CudaReport find_devices() {
     const std::string name = "cuda:" + std::to_string(index);
     if (obstacle.empty()) {
       const std::string description = std::string(properties.name) + ", compute capability " + capability(properties);
-      report.devices.push_back({name, description, double(properties.totalGlobalMem)});
+      report.devices.push_back(
+          {.name = name, .description = description, .memory_bytes = double(properties.totalGlobalMem)});
     } else {
       obstacles += (obstacles.empty() ? "" : "; ") + name + ": " + obstacle;
     }

@@ -65,7 +65,7 @@ std::vector<HostLink::Pieces> HostLink::loads(const std::vector<uint32_t>& param
   std::vector<Pieces> loads;
   for (const uint32_t p : parameters) {
     for (int64_t begin = 0; begin < sizes_[p]; begin += kSlot) {
-      const Piece piece{p, begin, std::min(begin + kSlot, sizes_[p])};
+      const Piece piece{.parameter = p, .begin = begin, .end = std::min(begin + kSlot, sizes_[p])};
       const bool follows =
           !loads.empty() && begin == 0 && loads.back().back().parameter + 1 == p &&
           offsets_[p] + piece.end - (offsets_[loads.back()[0].parameter] + loads.back()[0].begin) <= kSlot;

@@ -9,7 +9,7 @@ static const char* const kReason = "this build of the addon has no CUDA backend"
 
 std::unique_ptr<Backend> make_cuda_backend(int, Precision) { throw Error("ERR_DEVICE_UNAVAILABLE", kReason); }
 
-CudaReport cuda_report() { return {{}, kReason}; }
+CudaReport cuda_report() { return {.devices = {}, .reason = kReason}; }
 
 std::string cuda_obstacle(int) { return kReason; }
 

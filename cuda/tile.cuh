@@ -64,7 +64,7 @@ __device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix, i
       row = column + index;
     }
   }
-  return {first_matrix + blockIdx.x / count, int64_t(row) * side, int64_t(column) * side};
+  return {.matrix = first_matrix + blockIdx.x / count, .row = int64_t(row) * side, .column = int64_t(column) * side};
 }
 
 /// Launches a block for every tile of every matrix, in as many launches as the largest grid makes necessary.

@@ -21,7 +21,7 @@ void CpuQueue::proximal(const Batch& batch, const Operand& x) {
 
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
-  for_strips(panels, x.is_wide(), [&](int64_t row, int64_t panel) {
+  for_strips(panels, x.is_wide() ? Strips::by_panels : Strips::by_rows, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t padded = std::min(kStrip, panels.padded_rows() - row);

@@ -51,7 +51,12 @@ void* Arena::take(size_t bytes) {
 // floats did.
 size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
-    return aligned(PanelLayout{rows, columns, kernels.panel_width, kernels.row_tile, precision}.bytes());
+    const PanelLayout panels{.rows = rows,
+                             .columns = columns,
+                             .width = kernels.panel_width,
+                             .row_tile = kernels.row_tile,
+                             .precision = precision};
+    return aligned(panels.bytes());
   };
   size_t operands = 0;
   if (f.matrix_operands > 0) operands += size_t(f.matrix_operands) * bytes(f.long_side, f.short_side);
@@ -71,7 +76,11 @@ void CpuQueue::begin(ThreadPool* team) {
 }
 
 PanelLayout CpuQueue::layout(const Operand& operand) const {
-  return {operand.long_side(), operand.short_side(), kernels_.panel_width, kernels_.row_tile, operand.precision};
+  return {.rows = operand.long_side(),
+          .columns = operand.short_side(),
+          .width = kernels_.panel_width,
+          .row_tile = kernels_.row_tile,
+          .precision = operand.precision};
 }
 
 Operand CpuQueue::operand(int64_t rows, int64_t columns, int64_t count, Precision precision) {
@@ -95,9 +104,9 @@ void CpuQueue::for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t,
 // Divides by rows if a product comes before the pass, or comes after it and the matrix is tall. Products divide their
 // results by rows too, so a core finds in its caches what was left there. Divides by panels if the pass reads a wide
 // matrix, because panels consist of its rows.
-void CpuQueue::for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t, int64_t)> task) {
+void CpuQueue::for_strips(const PanelLayout& panels, Strips order, FunctionRef<void(int64_t, int64_t)> task) {
   const int64_t rows = panels.padded_rows();
-  if (by_panels) {
+  if (order == Strips::by_panels) {
     const int64_t strips = ranges_of(rows, kStrip);
     for_ranges(strips * panels.panels(), kPassGrain / (kStrip * panels.width) + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) task(i % strips * kStrip, i / strips);

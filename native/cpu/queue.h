@@ -76,8 +76,9 @@ class CpuQueue final : public Queue {
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
   /// Calls task(begin, end) for pieces of [0, size). Each piece but the last is a whole multiple of `grain`.
   void for_ranges(int64_t size, int64_t grain, FunctionRef<void(int64_t begin, int64_t end)> task);
+  enum class Strips { by_rows, by_panels };
   /// Calls task(row, panel) for all panels, kStrip rows at a time.
-  void for_strips(const PanelLayout& panels, bool by_panels, FunctionRef<void(int64_t row, int64_t panel)> task);
+  void for_strips(const PanelLayout& panels, Strips order, FunctionRef<void(int64_t row, int64_t panel)> task);
   /// Calls task(block) for the blocks of a product's result; if `symmetric`, for those on and below the diagonal.
   void for_blocks(int64_t rows, int64_t columns, bool symmetric, FunctionRef<void(const Block&)> task);
   template <typename Work, typename Kernel>

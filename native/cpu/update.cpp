@@ -15,7 +15,7 @@ void CpuQueue::update(const Batch& batch, const Operand& x) {
   const PanelLayout panels = layout(x);
   const int64_t width = panels.width;
   float* data = only(batch).data;
-  for_strips(panels, false, [&](int64_t row, int64_t panel) {
+  for_strips(panels, Strips::by_rows, [&](int64_t row, int64_t panel) {
     const int64_t first = panel * width;
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t length = std::min(kStrip, panels.rows - row);
