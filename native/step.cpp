@@ -40,21 +40,18 @@ static Footprint footprint_of(const MatrixGroup& group) {
 }
 
 Job orthogonal_job(const MatrixGroup& group) {
-  return {
-      .cost = cost_of(group),
-      .footprint = footprint_of(group),
-      .parameters = group.parameters,
-      .enqueue = [batch = group.batch, products = group.products](Queue& queue) { step_root(queue, batch, products); }};
+  const auto enqueue = [batch = group.batch, products = group.products](Queue& queue) {
+    step_root(queue, batch, products);
+  };
+  return {.cost = cost_of(group), .footprint = footprint_of(group), .parameters = group.parameters, .enqueue = enqueue};
 }
 
 Job orthogonal_check(const MatrixGroup& group) {
+  const auto enqueue = [batch = group.batch](Queue& queue) { check_root(queue, batch); };
   Footprint footprint = footprint_of(group);
   footprint.matrix_operands = 0;
   footprint.square_operands = 0;
-  return {
-      .cost = cost_of(group), .footprint = footprint, .parameters = {}, .enqueue = [batch = group.batch](Queue& queue) {
-        check_root(queue, batch);
-      }};
+  return {.cost = cost_of(group), .footprint = footprint, .parameters = {}, .enqueue = enqueue};
 }
 
 static double cost_of(const std::vector<Moments>& moments) {
@@ -64,15 +61,13 @@ static double cost_of(const std::vector<Moments>& moments) {
 }
 
 Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& parameters) {
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = [=](Queue& queue) {
-            queue.adamw(moments);
-          }};
+  const auto enqueue = [=](Queue& queue) { queue.adamw(moments); };
+  return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = enqueue};
 }
 
 Job adamw_check(const std::vector<Moments>& moments) {
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = {}, .enqueue = [=](Queue& queue) {
-            queue.check_moments(moments);
-          }};
+  const auto enqueue = [=](Queue& queue) { queue.check_moments(moments); };
+  return {.cost = cost_of(moments), .footprint = {}, .parameters = {}, .enqueue = enqueue};
 }
 
 }  // namespace root_optimizer
