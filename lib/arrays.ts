@@ -2,11 +2,11 @@ import { types } from 'node:util';
 import { describe, expected, RootError } from './errors.js';
 
 /**
- * A Float32Array of that length, over memory that cannot shrink while a step uses it.
+ * Returns `array` if it is a Float32Array of length `size` over memory that cannot shrink while a step uses it.
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH
  */
 export function checkArray(array: unknown, size: number, name: string): Float32Array {
-  // Not `instanceof`, which fails for arrays from another realm.
+  // `instanceof` fails for arrays from another realm.
   if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
   if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
     throw new RootError(
@@ -29,7 +29,7 @@ export function checkArray(array: unknown, size: number, name: string): Float32A
 
 /**
  * A new array of `size` zeros.
- * @param label stands in the message
+ * @param label what the error message calls the array
  * @throws RootError ERR_OUT_OF_MEMORY
  */
 export function allocate(size: number, label: string): Float32Array {

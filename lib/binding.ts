@@ -15,8 +15,9 @@ const builds = [
 let loaded: Binding | undefined;
 
 /**
- * The native addon, loaded at first use: from `ROOT_OPTIMIZER_ADDON` where that is set, else as built in this package.
- * @throws RootError ERR_DEVICE_UNAVAILABLE where it is not built, or is built but does not load
+ * Returns the native addon, which is loaded at first use. `ROOT_OPTIMIZER_ADDON` names its file; where it is not set,
+ * the build in this package is loaded.
+ * @throws RootError ERR_DEVICE_UNAVAILABLE where the addon is not built, or is built but does not load
  */
 export function addon(): Binding {
   return (loaded ??= load());
@@ -33,8 +34,8 @@ function load(): Binding {
     }
   }
   try {
-    // Given in full because `bindings` would otherwise prefer build/Debug and guess the package's root from the call
-    // stack.
+    // The paths are given in full: `bindings` would otherwise prefer build/Debug and guess the package's root from the
+    // call stack.
     const attempts = builds.map((folder) => ['module_root', ...folder, 'bindings']);
     return bindings({ bindings: 'root_optimizer.node', module_root: packageRoot, try: attempts }) as Binding;
   } catch (cause) {
@@ -70,8 +71,8 @@ const nativeCodes: Record<native.NativeErrorCode, RootErrorCode> = {
 };
 
 /**
- * The code of an error that the addon threw; undefined for all others. It may come from another realm, where
- * `instanceof` fails.
+ * Returns the code of an error that the addon threw, undefined for all other errors. An error of the addon may come
+ * from another realm, where `instanceof` fails.
  */
 export function nativeCodeOf(error: unknown): native.NativeErrorCode | undefined {
   const code = (error as { code?: unknown } | null | undefined)?.code;
@@ -79,13 +80,13 @@ export function nativeCodeOf(error: unknown): native.NativeErrorCode | undefined
   return code as native.NativeErrorCode;
 }
 
-/** An error of the addon as a RootError with its message; any other error as it is. */
+/** Turns an error of the addon into a RootError with the same message. Returns any other error as it is. */
 export function asRootError(error: unknown): unknown {
   const code = nativeCodeOf(error);
   return code === undefined ? error : new RootError(nativeCodes[code], messageOf(error), { cause: error });
 }
 
-/** Runs a native call. What it throws comes out as `map` makes it, by default as a RootError. */
+/** Runs a native call. `map` turns the error that the call throws into the error to throw, by default a RootError. */
 export function guard<T>(call: () => T, map = asRootError): T {
   try {
     return call();
@@ -94,7 +95,7 @@ export function guard<T>(call: () => T, map = asRootError): T {
   }
 }
 
-/** The same for a call that returns a promise. */
+/** Like `guard`, for a call that returns a promise. */
 export async function guardAsync<T>(call: () => Promise<T>, map = asRootError): Promise<T> {
   try {
     return await call();

@@ -6,13 +6,15 @@ import { integer, oneOf, type Rule } from './validate.js';
 export type { DeviceReport, Precision };
 
 /**
- * `cuda`: the first CUDA device, an error where there is none. `auto`: the CPU, until the CUDA backend has been run on
- * a GPU (see docs/cuda.md); with ROOT_OPTIMIZER_AUTO_CUDA=1 in the environment the first CUDA device that can be used,
- * else the CPU.
+ * The device to compute on.
+ *
+ * - `cuda`: the first CUDA device; an error where there is none.
+ * - `auto`: the CPU, until the CUDA backend has been run on a GPU (see docs/cuda.md). With ROOT_OPTIMIZER_AUTO_CUDA=1
+ *   in the environment: the first CUDA device that can be used, else the CPU.
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 
-/** The device that something runs on, and why that one. */
+/** The device that an optimizer or a function runs on, and why it was chosen. */
 export interface DeviceInfo {
   readonly name: 'cpu' | `cuda:${number}`;
   readonly description: string;
@@ -22,7 +24,7 @@ export interface DeviceInfo {
 let report: DeviceReport | undefined;
 
 /**
- * What this machine has, and in `cuda.reason` why there is no more. Asked once a process.
+ * Returns what this machine offers. `cuda.reason` says why there is no more. The addon is asked once per process.
  * @throws RootError ERR_DEVICE_UNAVAILABLE where the addon is not built
  */
 export function devices(): DeviceReport {
@@ -69,7 +71,9 @@ export const checkThreads = integer(0, 1024);
 
 export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
 
-/** The precision of the products on a device. The CPU has no float16, and bfloat16 where its instructions have. */
+/**
+ * Returns the precision of the products on a device. The CPU has no float16. It has bfloat16 where its instructions do.
+ */
 export function precisionOn(device: string, asked: Precision): Precision {
   if (device !== 'cpu') return asked;
   return asked === 'bfloat16' && devices().cpu.precisions.includes(asked) ? asked : 'float32';

@@ -1,4 +1,4 @@
-/** Why a call failed: what a program can act on. The message is for people. */
+/** The reason why a call failed, for a program to act on. The message is for people. */
 export type RootErrorCode =
   | 'ERR_INVALID_ARGUMENT'
   | 'ERR_SHAPE_MISMATCH'
@@ -10,8 +10,12 @@ export type RootErrorCode =
   | 'ERR_CUDA'
   | 'ERR_CHECKPOINT';
 
-/** Every error this package throws. It is thrown before anything changes, unless the
- * arrays of a step are taken away while it runs; `message` says what was expected and what came. */
+/**
+ * The error that this package throws. Its `message` says what was expected and what came.
+ *
+ * It is thrown before anything changes, with two exceptions: the arrays of a step are taken away while it runs, or CUDA
+ * fails during the updates.
+ */
 export class RootError extends Error {
   readonly code: RootErrorCode;
 
@@ -60,7 +64,7 @@ export function enumerate(names: readonly string[], most = 5): string {
   return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
 }
 
-/** What was thrown, in words. It need not be an Error of this realm, or an Error at all. */
+/** Returns the message of what was thrown. It need not be an Error of this realm, or an Error at all. */
 export function messageOf(thrown: unknown): string {
   return (thrown as { message?: string } | null | undefined)?.message ?? String(thrown);
 }

@@ -24,7 +24,7 @@ import { checkKeys, checkObject, checkShape, product } from './validate.js';
 interface WhereOptions {
   /** Default `auto`. */
   device?: Device | undefined;
-  /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
+  /** Number of CPU threads. The default 0 stands for the physical cores. Results do not depend on it. */
   threads?: number | undefined;
 }
 
@@ -34,13 +34,13 @@ export interface OrthogonalizeOptions extends WhereOptions, Layout {
   /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
   steps?: number | undefined;
   /**
-   * Of the products, as for an optimizer: on CUDA `float16` by default; on the CPU `float32`, or `bfloat16` where that
-   * is asked for and the processor has it.
+   * The precision of the products, as for an optimizer. On CUDA: `float16` by default. On the CPU: `float32`, or
+   * `bfloat16` where it is asked for and the processor has it.
    */
   precision?: Precision | undefined;
   /**
-   * Where the result goes, of x's length: memory for a new array at each call can take nearly as long as the products.
-   * `x` itself will do, another part of its memory not.
+   * The array for the result, of x's length. It may be `x` itself but not another part of its memory. Without it every
+   * call allocates a new array, which can take nearly as long as the products.
    */
   out?: Float32Array | undefined;
 }
@@ -62,12 +62,13 @@ export interface SoftThresholdResult {
 }
 
 /**
- * The approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the Frobenius
- * norm, then X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration. Off the event loop; `x` has to stay as it is
- * meanwhile, and `out` belongs to this call alone.
+ * Returns the approximate polar factor UVᵀ of X = UΣVᵀ by the Newton-Schulz iteration: X ← X / (‖X‖ + 1e-7) in the
+ * Frobenius norm, then X ← aX + (bA + cA²)X with A = XXᵀ, once an iteration.
+ *
+ * The call runs off the event loop. Until it settles, `x` has to stay as it is, and `out` belongs to this call alone.
  * @param x row-major; changed only where it is `out` as well
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest], or as `split` and `stack` say
- * @returns `out`, which what is refused leaves as it was, or a new array of the same shape
+ * @returns `out`, or a new array of the same shape. A call that is refused leaves `out` as it was.
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE,
  * ERR_OUT_OF_MEMORY, ERR_CUDA
  */
@@ -82,7 +83,7 @@ export async function orthogonalize(
   return output;
 }
 
-/** The same as `orthogonalize`, on the calling thread. */
+/** Like `orthogonalize`, on the calling thread. */
 export function orthogonalizeSync(
   x: Float32Array,
   shape: readonly number[],
@@ -95,8 +96,9 @@ export function orthogonalizeSync(
 }
 
 /**
- * Splits `x` at ε = `scale` · the `quantile` of |x| (linearly interpolated) into what is kept and what sticks out: the
- * proximal operator of ε‖·‖₁. Off the event loop; `x` has to stay as it is meanwhile.
+ * Splits `x` at ε = `scale` · the `quantile` of |x| (linearly interpolated) by the proximal operator of ε‖·‖₁: `base`
+ * is what is kept, `outliers` is what exceeds ε. The call runs off the event loop. Until it settles, `x` has to stay as
+ * it is.
  * @param x not empty, not changed
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_NON_FINITE, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY, ERR_CUDA
  */
@@ -106,7 +108,7 @@ export async function softThreshold(x: Float32Array, options: SoftThresholdOptio
   return { base, outliers, threshold: await guardAsync(call, explaining(x)) };
 }
 
-/** The same as `softThreshold`, on the calling thread. */
+/** Like `softThreshold`, on the calling thread. */
 export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions = {}): SoftThresholdResult {
   const { device, threads, base, outliers, quantile, scale } = prepareSoftThreshold(x, options);
   const call = () => addon().softThresholdSync(device, threads, x, base, outliers, quantile, scale);
@@ -154,7 +156,10 @@ function where({ device, threads }: WhereOptions): { device: string; threads: nu
   return { device: name, threads: checkThreads(threads ?? 0, 'threads') };
 }
 
-/** Makes RootErrors of what a call on `x` throws. The addon tells only that a value is not finite; they say which. */
+/**
+ * Returns a `map` for `guard` in a call on `x`. The addon reports only that a value is not finite; the RootError names
+ * it.
+ */
 function explaining(x: Float32Array): (error: unknown) => unknown {
   return (error) => {
     const found = nativeCodeOf(error) === 'ERR_NON_FINITE' ? firstNonFinite(x) : undefined;

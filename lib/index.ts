@@ -40,5 +40,5 @@ export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
 export type { Evaluation, Model, StepMetrics, TrainOptions, TrainResult } from './train/types.js';
 
-// At once, so that an import where the addon is not built says so rather than whatever comes first.
+// Loads the addon at import. Where it is not built, the import says so, rather than the first call that needs it.
 addon();

@@ -5,26 +5,29 @@ import { checkShape, product } from './validate.js';
 
 export interface OrthogonalityError {
   /**
-   * ‖XXᵀ − I‖ / √m in the Frobenius norm: the root mean square of σ² − 1; XᵀX and the number of columns for a tall
-   * matrix.
+   * ‖XXᵀ − I‖ / √m in the Frobenius norm, which is the root mean square of σ² − 1. For a tall matrix it is formed with
+   * XᵀX and the number of columns.
    */
   readonly gram: number;
-  /** ‖X − P‖ / √m in the Frobenius norm, P = UVᵀ the polar factor of X = UΣVᵀ: the root mean square of σ − 1. */
+  /**
+   * ‖X − P‖ / √m in the Frobenius norm, where P = UVᵀ is the polar factor of X = UΣVᵀ. It is the root mean square of σ
+   * − 1.
+   */
   readonly polar: number;
 }
 
 /**
- * How far a matrix of m × n, m ≤ n, is from having orthonormal rows, columns if it is tall: what Newton-Schulz
- * iterations have left of the way. Both are 0 for an exact polar factor, 1 for a matrix of zeros, and do not depend on
- * the size.
+ * Measures how far a matrix of m × n, m ≤ n, is from having orthonormal rows, or orthonormal columns if it is tall.
+ * This is what Newton-Schulz iterations have left to do. Both errors are 0 for an exact polar factor and 1 for a matrix
+ * of zeros, and do not depend on the size.
  *
- * Since iterations keep singular vectors, `polar` is also the distance to the polar factor of the matrix that went into
- * them, but where it is rank-deficient.
+ * Iterations keep singular vectors. So `polar` is also the distance to the polar factor of the matrix that went into
+ * them, except where that matrix is rank-deficient.
  *
- * Takes m²n + 9m³ operations of float64 on the calling thread (about eight seconds for 1024 × 1024); above 1024 on the
- * shorter side it is an estimate by Lanczos' method in 1024mn operations: within 2 % of the exact values after 4 to 6
- * iterations of `adaptive` on decaying spectra and wide matrices of 1100 and 2048, within 15 % on Gaussian square ones,
- * where a few small singular values decide.
+ * Up to 1024 on the shorter side, the function takes m²n + 9m³ operations of float64 on the calling thread (about eight
+ * seconds for 1024 × 1024). Above 1024 it estimates by Lanczos' method in 1024mn operations. After 4 to 6 iterations of
+ * `adaptive`, the estimates are within 2 % of the exact values on decaying spectra and wide matrices of 1100 and 2048.
+ * They are within 15 % on Gaussian square ones, where a few small singular values decide.
  * @param x row-major, such as `orthogonalize` returns
  * @param shape [m, n]; more dimensions are read as [shape[0], the rest]
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_NON_FINITE

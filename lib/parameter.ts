@@ -6,7 +6,7 @@ import { checkKeys, checkObject, checkShape, product } from './validate.js';
 export type { MatrixLayout };
 
 export interface ParameterOptions {
-  /** Unique within an optimizer: errors and checkpoints speak of the parameter by it. */
+  /** Unique within an optimizer. Errors and checkpoints refer to the parameter by it. */
   name: string;
   /** Positive integers; `[]` is a scalar. */
   shape: readonly number[];
@@ -15,8 +15,8 @@ export interface ParameterOptions {
   /** The gradient, as long as `data`; zeros if absent. Read by a step. */
   grad?: Float32Array | undefined;
   /**
-   * Reads the matrix as blocks of rows that are matrices of their own (a fused QKV projection): the number of equal
-   * blocks, or the rows of each. With `stack` every stacked matrix is split so.
+   * The number of equal blocks, or the rows of each block. Reads the matrix as blocks of rows that are matrices of
+   * their own (a fused QKV projection). With `stack`, every stacked matrix is split in this way.
    */
   split?: number | readonly number[] | undefined;
   /** Reads [e, m, n, …] as e matrices of m × n·… (experts). */
@@ -24,10 +24,11 @@ export interface ParameterOptions {
 }
 
 /**
- * A named array with its gradient, and how it is read as matrices: [m, n] is one; more dimensions (a convolution's
- * kernel) are read as [shape[0], the rest]; fewer than two dimensions are none, so that AdamW updates it.
+ * A named array with its gradient, and how it is read as matrices. [m, n] is one matrix. More dimensions (a
+ * convolution's kernel) are read as [shape[0], the rest]. With fewer than two dimensions there is no matrix, and AdamW
+ * updates the parameter.
  *
- * `data` and `grad` may be replaced by arrays of the same length at any time but during a step, which works in the
+ * `data` and `grad` may be replaced by arrays of the same length at any time except during a step, which works in the
  * arrays it began with.
  */
 export class Parameter {

@@ -8,8 +8,8 @@ export interface Threshold {
 }
 
 /**
- * `robust`: quantile 0.5 and scale 3.5 / 0.6745, that is 3.5 standard deviations as the median estimates them for a
- * normal distribution. `null`: no clipping.
+ * `robust`: quantile 0.5 and scale 3.5 / 0.6745. This clips at 3.5 standard deviations, as the median estimates them
+ * for a normal distribution. `null`: no clipping.
  */
 export type ThresholdOption =
   'robust' | { readonly quantile?: number | undefined; readonly scale?: number | undefined } | null;
@@ -17,7 +17,7 @@ export type ThresholdOption =
 const quantileRule = interval('[0, 1]');
 const scaleRule = interval('(0, ∞)');
 
-/** Checks the option `threshold` and completes it; a frozen copy, or null where there is no clipping. */
+/** Checks the option `threshold` and completes it. Returns a frozen copy, or null where there is no clipping. */
 export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
   if (value === null) return null;
   if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745 });
@@ -31,7 +31,7 @@ export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
 
 /**
  * Checks a quantile in [0, 1], 0.9 if absent, and a scale above 0, 1 if absent.
- * @param prefix stands before their names in a message
+ * @param prefix what the error message puts before their names
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function checkThreshold(

@@ -1,6 +1,6 @@
 import { expected, RootError } from './errors.js';
 
-/** Checks a value and returns it as it will be kept; `name` stands in the message. */
+/** Checks a value and returns it as it will be kept. `name` is what the error message calls the value. */
 export type Rule<T> = (value: unknown, name: string) => T;
 
 export const boolean: Rule<boolean> = (value, name) => {
@@ -9,8 +9,8 @@ export const boolean: Rule<boolean> = (value, name) => {
 };
 
 /**
- * A number in an interval written as in mathematics: `[0, 1)`, `(0, ∞)`. The device computes in float32, so that a
- * number has to be finite there.
+ * A number in an interval written as in mathematics: `[0, 1)`, `(0, ∞)`. The number has to be finite as float32, in
+ * which the device computes.
  */
 export function interval(text: string): Rule<number> {
   const [, open, low, high, close] = /^([[(])(.+), (.+)([\])])$/.exec(text) as unknown as [
@@ -54,17 +54,17 @@ export function oneOf<const T extends string>(...values: readonly T[]): Rule<T> 
 }
 
 export function checkObject(value: unknown, name: string): Record<string, unknown> {
-  // Not a Map, say, whose entries are no properties.
+  // This refuses a Map, for example, whose entries are no properties.
   if (Object.prototype.toString.call(value) !== '[object Object]') throw expected(name, 'an object', value);
   return value as Record<string, unknown>;
 }
 
-/** Whether a value is an object other than null and an array; `checkObject` also refuses Maps and the like. */
+/** Whether a value is an object, but neither null nor an array. `checkObject` also refuses Maps and the like. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** Of positive integers, with a product that a length can have; frozen copy. */
+/** Checks a list of positive integers whose product can be the length of an array. Returns a frozen copy. */
 export function checkShape(shape: unknown, name: string): readonly number[] {
   const valid = Array.isArray(shape) && shape.every((extent) => Number.isInteger(extent) && (extent as number) > 0);
   if (!valid) throw expected(name, 'a list of positive integers', shape);
@@ -77,7 +77,9 @@ export function product(extents: readonly number[]): number {
   return extents.reduce((a, b) => a * b, 1);
 }
 
-/** Refuses keys that do not exist, so that a misspelling cannot pass. `where` ends the sentence: "of group 1". */
+/**
+ * Refuses keys that do not exist, so that a misspelling cannot pass. `where` ends the message's sentence: "of group 1".
+ */
 export function checkKeys(object: object, known: readonly string[], where = ''): void {
   for (const key of Object.keys(object)) {
     if (!known.includes(key)) throw unknownOption(key, known, where);
@@ -93,7 +95,7 @@ export function unknownOption(key: string, known: readonly string[], where = '')
   );
 }
 
-/** What other libraries call these options. */
+/** The names of these options in other libraries. */
 const aliases: Readonly<Record<string, string>> = {
   learningrate: 'lr',
   wd: 'weightDecay',
@@ -121,7 +123,7 @@ function nearest(key: string, known: readonly string[]): string | undefined {
   return best !== undefined && best.edits <= Math.max(1, Math.floor(best.name.length / 3)) ? best.name : undefined;
 }
 
-/** Levenshtein's: insertions, deletions and substitutions. */
+/** Levenshtein's distance, which counts insertions, deletions and substitutions. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

@@ -7,25 +7,25 @@ import { checkpointError, SafetensorsFile, type TensorSource, writeSafetensors }
 
 type State = native.OrthogonalState | native.AdamWState;
 
-/** What a checkpoint reads of an optimizer's group: the values of all other keys are settings. */
+/** The part of an optimizer's group that a checkpoint reads. The values of all other keys are settings. */
 export interface Group {
   readonly params: readonly Parameter[];
   readonly algorithm: 'root' | 'muon' | 'adamw';
 }
 
-/** What a file held for a parameter, checked and in memory. */
+/** The data and the state that a file held for a parameter, checked and in memory. */
 export interface Entry {
   readonly parameter: Parameter;
   readonly data: Float32Array;
   readonly state: State;
 }
 
-/** How the metadata describe a parameter. Of AdamW's there are no matrices and no thresholds. */
+/** The description of a parameter in a file's metadata. A parameter of AdamW's has no matrices and no thresholds. */
 export interface Description {
   readonly name: string;
   readonly shape: readonly number[];
   readonly algorithm: string;
-  /** [rows, columns] of each */
+  /** [rows, columns] of each matrix */
   readonly matrices: readonly (readonly number[])[];
   readonly settings: Readonly<Record<string, unknown>>;
   readonly thresholds: readonly (number | null)[];
@@ -33,13 +33,13 @@ export interface Description {
 
 const format = 'root-optimizer';
 const version = '1';
-/** More than anyone takes, and far from where counting by one stops making a difference. */
+/** The largest number of steps in a file. No training takes as many, and float64 still counts by one far above it. */
 const mostSteps = 1e15;
 
 /**
  * Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and
  * `<name>.expAvgSq`.
- * @param dataOf the parameter's own array, or what stands for it
+ * @param dataOf returns a parameter's data: its own array, or a copy of the device's
  */
 export async function writeCheckpoint(
   file: string,
@@ -80,9 +80,9 @@ export async function writeCheckpoint(
 }
 
 /**
- * Reads all of a file that belongs to these groups.
- * @throws RootError ERR_CHECKPOINT where it is not one of ours, or differs in names, shapes, algorithms or, if they are
- * compared, settings
+ * Reads everything that a file holds for the parameters of these groups.
+ * @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package, or where names, shapes,
+ * algorithms or, if they are compared, settings differ
  */
 export async function readCheckpoint(
   path: string,
@@ -116,7 +116,7 @@ function describeParameter({ name, shape, matrices }: Parameter, group: Group): 
   return { name, shape, algorithm, matrices: layout, settings };
 }
 
-/** @throws RootError ERR_CHECKPOINT where it is not one of ours */
+/** @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package */
 export function readMetadata(
   { metadata }: SafetensorsFile,
   path: string,
@@ -215,7 +215,7 @@ async function readEntry(
   const arrays: Record<string, Float32Array> = {};
   for (const key of stateKeys(group)) {
     const array = (arrays[key] = await read(key));
-    // A state that is not finite would refuse every step from then on.
+    // With a state that is not finite, the optimizer would refuse every later step.
     const [least, requirement] = key === 'expAvgSq' ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
     if (!array.every((value) => Number.isFinite(value) && value >= least)) {
       throw checkpointError(`Expected tensor "${parameter.name}.${key}" of ${path} to be ${requirement}`);

@@ -5,12 +5,12 @@ import { messageOf, RootError } from '../errors.js';
 import { isRecord, product } from '../validate.js';
 
 /*
- * https://huggingface.co/docs/safetensors: the length of the header (8 bytes, little-endian), the header (JSON, padded
- * by spaces), then the tensors without gaps, here all of float32. Every platform that the addon is built for is
- * little-endian.
+ * The format (https://huggingface.co/docs/safetensors) begins with the length of the header (8 bytes, little-endian).
+ * The header (JSON, padded by spaces) and the tensors follow without gaps. Here all tensors are float32. Every platform
+ * that the addon is built for is little-endian.
  */
 
-/** A tensor to be written; `values` is called when its turn comes, so that one at a time is in memory. */
+/** A tensor to be written. `values` is called when the tensor's turn comes, so that only one is in memory at a time. */
 export interface TensorSource {
   readonly name: string;
   readonly shape: readonly number[];
@@ -83,7 +83,7 @@ async function writeAll(handle: FileHandle, view: ArrayBufferView): Promise<void
   }
 }
 
-/** Makes the new name last through a power failure, where a folder can be opened. */
+/** Makes the file's new name survive a power failure. Does nothing where a folder cannot be opened. */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => undefined);
@@ -105,7 +105,7 @@ export class SafetensorsFile {
     readonly tensors: ReadonlyMap<string, Entry>,
   ) {}
 
-  /** @throws RootError ERR_CHECKPOINT where it cannot be read or is not such a file */
+  /** @throws RootError ERR_CHECKPOINT where the file cannot be read or is not a safetensors file */
   static async open(file: string): Promise<SafetensorsFile> {
     const handle = await open(file, 'r').catch((cause: unknown) => {
       throw checkpointError(`Cannot read ${file}: ${messageOf(cause)}`, cause);

@@ -10,17 +10,17 @@ import { formatTable } from './table.js';
 
 const help = `Usage: root-optimizer calibrate <checkpoint> [options]
 
-Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save, and writes a
-file whose parsed content the option \`coefficients\` takes, of an optimizer or of a group.
+Fits the coefficients of the Newton-Schulz iteration to the momentum in a checkpoint of optimizer.save. Writes a
+file; the option \`coefficients\` of an optimizer or of a group takes its parsed content.
 
-  --steps <n>    iterations to fit, 1 to ${mostFitted} (default 5)
-  --per <what>   what shares coefficients: shape (the default), parameter, or group, by which all parameters of the same
-                 settings share theirs
-  --out <file>   default coefficients.json
-  --html <file>  also draw the spectra and maps
+  --steps <n>    number of iterations to fit, 1 to ${mostFitted} (default 5)
+  --per <what>   which matrices share coefficients: those of a shape (the default), of a parameter, or of a group, which
+                 is all parameters with the same settings
+  --out <file>   the file to write (default coefficients.json)
+  --html <file>  also draw the spectra and maps to this file
   --help         print this
 
-The errors printed are the distance to the polar factor of the checkpoint's momentum, ‖X − UVᵀ‖ / √m.`;
+The errors that it prints are distances to the polar factor of the checkpoint's momentum, ‖X − UVᵀ‖ / √m.`;
 
 const checkBy = oneOf('shape', 'parameter', 'group');
 
@@ -41,7 +41,7 @@ export async function calibrateCommand(args: string[]): Promise<number> {
   }
   const { out, html } = options;
   const targets = html === undefined ? [out] : [out, html];
-  // Before the work rather than after it.
+  // A folder that cannot be written to is reported before the work, not after it.
   for (const target of targets) accessSync(path.dirname(path.resolve(target)), constants.W_OK);
   const result = await calibrate(options.file, options.steps, options.per);
   console.log(table(result.parameters));
@@ -67,7 +67,7 @@ interface Options {
   readonly html: string | undefined;
 }
 
-/** A text: what is wrong; undefined: help was asked for. */
+/** Returns the options, a text that says what is wrong with them, or undefined where help was asked for. */
 function parse(args: string[]): Options | string | undefined {
   const text = { type: 'string' } as const;
   try {

@@ -18,11 +18,14 @@ import type { Triple } from '../coefficients/triple.js';
 import { checkThreshold } from '../threshold.js';
 import { isRecord } from '../validate.js';
 
-/** What shares coefficients: matrices of a shape, of a parameter, or of the parameters that share all settings. */
+/**
+ * The matrices that share coefficients: those of a shape, of a parameter, or of all parameters with the same settings.
+ */
 export type CalibrateBy = 'shape' | 'parameter' | 'group';
 
 /**
- * Errors are √(mean of (σ − 1)²) of the real momentum after the iterations: the distance to its polar factor over √m.
+ * The errors are √(mean of (σ − 1)²) of the real momentum after the iterations. This is the distance to its polar
+ * factor, divided by √m.
  */
 export interface CalibratedParameter {
   readonly name: string;
@@ -32,7 +35,7 @@ export interface CalibratedParameter {
   readonly exact: boolean;
   readonly spectrum: Spectrum;
   readonly coefficients: readonly Triple[];
-  /** Which preset but `adaptive` is best here. */
+  /** The preset with the least error here, `adaptive` excepted. */
   readonly bestPreset: Preset;
   readonly errors: { readonly best: number; readonly adaptive: number; readonly calibrated: number };
 }
@@ -53,9 +56,11 @@ interface Matrix {
 const fixedPresets: readonly Preset[] = ['muon', 'paper', 'polar-express', 'cans', 'quintic'];
 
 /**
- * Fits coefficients to the momentum buffers of a checkpoint, clipped as a step clips its look-ahead (which a checkpoint
- * lacks the gradient for). Real spectra have weight 1, Gaussian ones of the same shapes weight 3: ROOT's paper mixes
- * momentum with random matrices so, and it keeps the fit from following the noise of one checkpoint.
+ * Fits coefficients to the momentum buffers of a checkpoint. The buffers are clipped as a step clips its look-ahead.
+ * The look-ahead itself also needs the gradient, which a checkpoint does not hold.
+ *
+ * Real spectra have weight 1, Gaussian spectra of the same shapes have weight 3. ROOT's paper mixes momentum with
+ * random matrices in this proportion. The mixture keeps the fit from following the noise of one checkpoint.
  * @throws RootError ERR_CHECKPOINT where the file is not a checkpoint or holds no momentum
  */
 export async function calibrate(path: string, steps: number, by: CalibrateBy): Promise<CalibrationResult> {
@@ -98,7 +103,7 @@ function fitUnit(members: readonly Matrix[], steps: number): readonly Triple[] {
   return fitToSpectrum(spectrum, ...members[0]!.shape, steps);
 }
 
-/** Several matrices of a parameter count equally. */
+/** All matrices of a parameter have the same weight. */
 function rate(
   members: readonly Matrix[],
   steps: number,

@@ -8,9 +8,9 @@ import { calibrateCommand } from './calibrate.js';
 
 const help = `Usage: root-optimizer <command>
 
-  build            build the native addon for this machine (build --help: its options)
-  calibrate        fit the iteration's coefficients to a checkpoint (calibrate --help: its options)
-  devices          print what this machine offers; --json as JSON
+  build            build the native addon for this machine; build --help prints its options
+  calibrate        fit the iteration's coefficients to a checkpoint; calibrate --help prints its options
+  devices          print what this machine offers; --json prints it as JSON
   --help           print this
   --version        print the version`;
 

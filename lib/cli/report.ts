@@ -25,8 +25,8 @@ svg { max-width: 100%; height: auto } text { fill: var(--text); font-size: 11px 
 .key.preset { color: var(--preset) }`;
 
 /**
- * A page that needs no other file: for every parameter its spectrum before and after the iterations, and the maps that
- * make the difference.
+ * Returns a page that needs no other file. For every parameter it shows the spectrum before and after the iterations,
+ * and the maps that lead from one to the other.
  */
 export function calibrationReport({ parameters, calibration }: CalibrationResult, file: string): string {
   const sections = parameters.map((parameter) => section(parameter, calibration.steps)).join('\n');
@@ -80,7 +80,7 @@ function maps(preset: readonly Triple[], fit: readonly Triple[]): string {
   return plot('composed map', logTicks(), [one, curve(preset, 'preset'), curve(fit, 'fit')]);
 }
 
-/** Shares of 48 bins from 0 to 1; what lies beyond counts with the outermost. */
+/** Returns the shares of 48 bins from 0 to 1. Values beyond either end count in the outermost bin. */
 function histogram({ values, weights }: CalibratedParameter['spectrum'], at: (value: number) => number): number[] {
   const counts = new Array<number>(48).fill(0);
   for (const [i, value] of values.entries()) {

@@ -1,6 +1,6 @@
 /**
- * Rows of cells as lines, in columns as wide as their widest cell.
- * @param rows each of as many cells as the first
+ * Formats rows of cells as lines. Every column is as wide as its widest cell.
+ * @param rows rows with as many cells as the first
  * @param left whether a column is aligned to the left; the others are aligned to the right
  */
 export function formatTable(rows: readonly (readonly string[])[], left: (column: number) => boolean): string {
@@ -8,7 +8,7 @@ export function formatTable(rows: readonly (readonly string[])[], left: (column:
   return rows.map((row) => formatRow(row, widths, left)).join('\n');
 }
 
-/** One line of such a table, for rows that are printed as they come. */
+/** Formats one row of such a table, for rows that are printed one at a time. */
 export function formatRow(
   cells: readonly string[],
   widths: readonly number[],

@@ -4,21 +4,24 @@ import { cans, muon, paper, polarExpress, quintic } from './published.js';
 import { defaultSpectrum, type Spectrum, withTail } from './spectra.js';
 import type { Triple } from './triple.js';
 
-/** More iterations than this are not fitted: they would have nothing left to improve. */
+/** The largest number of iterations that are fitted. Further ones would have nothing left to improve. */
 export const mostFitted = 10;
 
-/** Maps 1 to 1 with two derivatives 0, and [0, 1.25] into [0, 1.05]. */
+/** Maps 1 to 1 with its first two derivatives 0 there, and [0, 1.25] into [0, 1.05]. */
 const finisher: Triple = Object.freeze([1.875, -1.25, 0.375] as const);
 
-/** Written by `npm run coefficients`: by shorter side x longer side : iterations, a, b, c of each iteration in turn. */
+/**
+ * The table that `npm run coefficients` writes. A key is "shorter side x longer side : iterations", a value holds a, b,
+ * c of each iteration in turn.
+ */
 const table: Readonly<Record<string, readonly number[]>> = adaptiveTable;
 
 const cache = new Map<string, readonly Triple[]>();
 
 /**
- * The triples of the preset `adaptive`: from the shipped table, from memory, or fitted now (tens of milliseconds).
- * Depends only on the shorter and the longer side and the number of iterations. After the tenth iteration (15x − 10x³ +
- * 3x⁵)/8 repeats.
+ * Returns the triples of the preset `adaptive`: from the shipped table, from memory, or from a fit (tens of
+ * milliseconds). They depend only on the shorter and the longer side and on the number of iterations. After the tenth
+ * iteration (15x − 10x³ + 3x⁵)/8 repeats.
  */
 export function adaptiveTriples(rows: number, columns: number, steps: number): readonly Triple[] {
   const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];
@@ -32,12 +35,14 @@ export function adaptiveTriples(rows: number, columns: number, steps: number): r
   return steps > fitted ? [...triples, ...Array.from({ length: steps - fitted }, () => finisher)] : triples;
 }
 
-/** Fits anew; `npm run coefficients` writes the table by it. */
+/** Fits the triples anew. `npm run coefficients` writes the table with it. */
 export function fitAdaptive(rows: number, columns: number, steps: number): readonly Triple[] {
   return fitToSpectrum(defaultSpectrum(rows, columns), rows, columns, steps);
 }
 
-/** From every preset, the paper's being that of the nearest shape. */
+/**
+ * Fits triples to a spectrum. The fit starts from every preset; of `paper` it takes the triple of the nearest shape.
+ */
 export function fitToSpectrum(spectrum: Spectrum, rows: number, columns: number, steps: number): readonly Triple[] {
   return fitTriples(withTail(spectrum, rows, columns), steps, [
     muon,

@@ -1,25 +1,28 @@
 import type { Triple } from './triple.js';
 
-/** What the iterates of singular values in [0, 1] can reach. */
+/** Bounds of the values that iterations can make of singular values in [0, 1]. */
 export interface Bounds {
-  /** Of the whole composition. */
+  /** The least and the largest value of the whole composition. */
   readonly least: number;
   readonly most: number;
   /** The largest absolute value between two iterations; 0 where there is one iteration. */
   readonly intermediate: number;
 }
 
-/** By how much float64 may err in a polynomial of a few terms, relative to the terms; generous by a factor of 1000. */
+/**
+ * A bound on the error of float64 in a polynomial of a few terms, relative to the terms. It is 1000 times what is
+ * needed.
+ */
 const rounding = 1e-12;
 
 /**
- * The range of the composed map on [0, 1], where every value, the first and the last too, may be moved by a share of up
- * to `perturbation` either way.
+ * Returns the range of the composed map on [0, 1]. Every value, the first and the last included, may be moved by a
+ * share of up to `perturbation` either way.
  *
- * Not an estimate: a continuous map takes an interval to an interval, and values are moved independently, so the values
- * that can be reached after an iteration fill the interval from the least to the most that its polynomial takes on the
- * interval before it, each moved outwards. Their extremes lie at the ends or where the derivative a + 3bx² + 5cx⁴ is 0.
- * Rounding is covered by widening each interval.
+ * The range is not an estimate. A continuous map takes an interval to an interval, and values are moved independently.
+ * So the values that can be reached after an iteration fill an interval. It runs from the least to the largest value
+ * that the iteration's polynomial takes on the interval before it, each moved outwards. These extremes lie at the ends
+ * or where the derivative a + 3bx² + 5cx⁴ is 0. Each interval is widened to cover rounding.
  */
 export function composedBounds(triples: readonly Triple[], perturbation = 0): Bounds {
   const outwards = 1 + perturbation + rounding;
@@ -37,11 +40,11 @@ export function composedBounds(triples: readonly Triple[], perturbation = 0): Bo
   return { least, most, intermediate };
 }
 
-/** Positive roots of the derivative, ascending: a maximum, then a minimum. */
+/** Returns the positive roots of the derivative in ascending order: a maximum, then a minimum. */
 export function criticalPoints([a, b, c]: Triple): number[] {
   const discriminant = 9 * b * b - 20 * a * c;
   if (!(discriminant >= 0)) return [];
-  // The form that does not cancel, also where c is 0.
+  // This form of the roots does not cancel, and it holds where c is 0 too.
   const q = -(3 * b + (b < 0 ? -1 : 1) * Math.sqrt(discriminant)) / 2;
   return [q / (5 * c), a / q]
     .filter((t) => t > 0 && Number.isFinite(t))
@@ -55,7 +58,7 @@ export function evaluate([a, b, c]: Triple, x: number): number {
   return x * (a + t * (b + t * c));
 }
 
-/** Of the sum's parts, to bound its rounding error. */
+/** The sum of the absolute values of a polynomial's terms, which bounds its rounding error. */
 function magnitude([a, b, c]: Triple, x: number): number {
   return Math.abs(a * x) + Math.abs(b * x ** 3) + Math.abs(c * x ** 5);
 }

@@ -2,35 +2,35 @@ import { describe, expected, RootError } from '../errors.js';
 import { checkShape, isRecord } from '../validate.js';
 import { checkTriples, type Triple } from './triple.js';
 
-/** What `root-optimizer calibrate` writes: coefficients fitted to the momentum of a run. */
+/** Coefficients that `root-optimizer calibrate` has fitted to the momentum of a run, in the form that it writes. */
 export interface Calibration {
   readonly format: 'root-optimizer-coefficients';
   readonly version: 1;
-  /** Iterations that every entry is for. */
+  /** The number of iterations of every entry. */
   readonly steps: number;
   readonly entries: readonly CalibrationEntry[];
 }
 
 /**
- * For the matrices of the parameters `names`, or for all matrices of `shape`, either way up. Of two entries that fit,
- * the one by name holds.
+ * Coefficients for the matrices of the parameters `names`, or for all matrices of `shape` and their transposes. Where
+ * an entry by name and one by shape both fit, the one by name applies.
  */
 export interface CalibrationEntry {
   readonly names?: readonly string[];
   readonly shape?: readonly [rows: number, columns: number];
-  /** One an iteration. */
+  /** One triple per iteration. */
   readonly coefficients: readonly Triple[];
 }
 
 export const calibrationFormat = 'root-optimizer-coefficients';
 
-/** Whether it is meant to be one; `checkCalibration` tells whether it is. */
+/** Whether a value is meant to be a calibration. `checkCalibration` checks that it is a valid one. */
 export function isCalibration(coefficients: unknown): coefficients is Calibration {
   return isRecord(coefficients) && coefficients['format'] === calibrationFormat;
 }
 
 /**
- * A frozen copy of what counts in it.
+ * Checks a calibration and returns a frozen copy of the fields that are used.
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function checkCalibration(value: unknown, name: string): Calibration {
@@ -68,7 +68,7 @@ function checkEntry(entry: unknown, steps: number, name: string): CalibrationEnt
 }
 
 /**
- * The entry's triples; undefined where there is none.
+ * Returns the triples of the entry that fits a matrix, or undefined where there is none.
  * @throws RootError ERR_INVALID_ARGUMENT where the calibration is for another number of iterations
  */
 export function calibratedTriples(
@@ -92,7 +92,7 @@ export function calibratedTriples(
 }
 
 /**
- * Checks that `steps` is a calibration's own number of iterations; whatever is no calibration passes.
+ * Checks that `steps` is a calibration's own number of iterations. Coefficients that are no calibration pass.
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function checkCalibratedSteps(coefficients: unknown, steps: number): void {

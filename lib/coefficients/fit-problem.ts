@@ -3,14 +3,20 @@ import type { LeastSquaresProblem, NormalEquations } from './least-squares.js';
 import type { Spectrum } from './spectra.js';
 import type { Triple } from './triple.js';
 
-/** What the composed map of a fit may reach on [0, 1], exactly and with every value moved by a bfloat16 rounding. */
+/**
+ * Limits of a fit's composed map on [0, 1]: `most` in exact arithmetic, `mostPerturbed` where a bfloat16 rounding moves
+ * every value.
+ */
 export const limits = Object.freeze({ most: 1.25, perturbation: 2 ** -8, mostPerturbed: 1.3 });
 
 /**
- * Every iteration maps [0, domain] into [0, 1], which moved outwards is [0, domain] again, but the last, which may
- * reach `limits.most`. Any list of triples can be scaled so, since a factor between two iterations changes nothing but
- * the numbers that stand for it. It keeps the bound of each iteration apart from those of the others: as one condition
- * on the composed map it would bend too sharply for a descent to follow.
+ * The end of the interval that every iteration maps from. Each iteration maps [0, domain] into [0, 1], and values in
+ * [0, 1] that are moved outwards lie in [0, domain] again. Only the last iteration may reach further, up to
+ * `limits.most`.
+ *
+ * Any list of triples can be scaled to this form, since a factor between two iterations changes only the numbers that
+ * stand for the map. The form keeps the bound of each iteration apart from the bounds of the others. A single condition
+ * on the composed map would bend too sharply for a descent to follow.
  */
 export const domain = 1 + limits.perturbation;
 
@@ -20,9 +26,9 @@ export function ceiling(iteration: number, steps: number): number {
 }
 
 /**
- * The least value at a local minimum. Without it a fit is free to map to 0 what lies between the singular values of its
- * spectrum. Early minima may lie lower, since later iterations raise them, but not so low that the rounding of a
- * product, 2⁻⁸ of its largest values, might pass 0.
+ * The least value that an iteration may take at a local minimum. Without this bound a fit could map to 0 what lies
+ * between the singular values of its spectrum. Early minima may lie lower, since later iterations raise them. They may
+ * not lie so low that the rounding of a product, 2⁻⁸ of its largest values, could pass 0.
  */
 function lowest(iteration: number, steps: number): number {
   let least = 0.3;
@@ -31,13 +37,14 @@ function lowest(iteration: number, steps: number): number {
 }
 
 /**
- * The residuals of a list of triples, as one point of 3·steps numbers: σ − 1 after them for every value of the
- * spectrum, and what each iteration exceeds its bounds by. Derivatives are exact.
+ * The residuals of a list of triples, given as one point of 3·steps numbers. There are two kinds: σ − 1 after the
+ * iterations for every value of the spectrum, and the amount by which each iteration exceeds its bounds. Derivatives
+ * are exact.
  */
 export class FitProblem {
   readonly #spectrum: Spectrum;
   readonly #steps: number;
-  /** Of one path: the value before each iteration, and the iteration's derivative there */
+  /** The path of one value: the value before each iteration, and the iteration's derivative there */
   readonly #values: Float64Array;
   readonly #slopes: Float64Array;
   readonly #derivatives: Float64Array;
@@ -68,12 +75,12 @@ export class FitProblem {
 
   #addViolations(point: Float64Array, iteration: number, equations: NormalEquations, penalty: number): void {
     const critical = criticalPoints(tripleAt(point, iteration)).filter((x) => x < domain);
-    // The end counts where it is an extreme and only there, so that the residuals stay continuous as a critical point
+    // The end of the domain counts only where it is an extreme. So the residuals stay continuous as a critical point
     // passes it.
     const rising = critical.length !== 1;
     const peaks = [...critical.slice(0, 1), ...(rising ? [domain] : [])];
     const valleys = rising ? critical.slice(1) : [domain];
-    // The value at an extreme does not depend on its place to first order: the place counts as fixed.
+    // The place of an extreme counts as fixed, because to first order the value does not depend on it.
     for (const x of peaks) {
       const over = this.#follow(point, x, iteration, iteration + 1) - ceiling(iteration, this.#steps);
       if (over > 0) equations.add(penalty, over, this.#derivatives);
@@ -84,7 +91,10 @@ export class FitProblem {
     }
   }
 
-  /** Where x goes in the iterations from `from` to before `to`; leaves the derivatives by the coefficients. */
+  /**
+   * Returns the value that x has after the iterations from `from` up to but not including `to`. Leaves the derivatives
+   * with respect to the coefficients in `#derivatives`.
+   */
   #follow(point: Float64Array, x: number, from: number, to: number): number {
     const values = this.#values;
     const slopes = this.#slopes;

@@ -6,9 +6,9 @@ import type { Spectrum } from './spectra.js';
 import type { Triple } from './triple.js';
 
 /**
- * Weights of the squared violations of the bounds, one after the other, in units of the mean square error at the start.
- * Lenient ones lead out of local minima, strict ones keep to what the start has achieved; each finds the better fit for
- * some shapes.
+ * Lists of weights of the squared violations of the bounds, in units of the mean square error at the start. A descent
+ * uses the weights of a list in turn. Lenient weights lead out of local minima, strict ones keep to what the start has
+ * achieved. Each list finds the better fit for some shapes.
  */
 const ladders: readonly (readonly number[])[] = [
   [30, 1e3, 1e6],
@@ -18,13 +18,13 @@ const roughly = { iterations: 50, tolerance: 1e-4 };
 const finely = { iterations: 200, tolerance: 1e-9 };
 
 /**
- * A list of triples that minimises the mean square of σ − 1 after them over a spectrum, among those whose composed map
- * stays within `limits`: the best of the local minima that the starts and minimax lists lead to. The bounds hold for
- * the numbers as they are returned, rounded to 6 digits. Between iterations, values peak at 1.
+ * Returns the list of triples that minimises the mean square of σ − 1 over a spectrum, among those whose composed map
+ * stays within `limits`. It is the best of the local minima that are reached from `starts` and from minimax lists. The
+ * bounds hold for the numbers as they are returned, rounded to 6 digits. Between iterations, values peak at 1.
  *
- * Levenberg-Marquardt rather than a library: those on npm know no constraints (ml-levenberg-marquardt) or no
+ * The method is Levenberg-Marquardt, not a library's: those on npm know no constraints (ml-levenberg-marquardt) or no
  * derivatives, and the composed map needs both.
- * @param starts lists of triples, none empty, shortened or extended by their last triple to `steps`
+ * @param starts lists of triples, none empty. Each is cut to `steps` triples or extended by its last one.
  */
 export function fitTriples(
   spectrum: Spectrum,
@@ -47,7 +47,7 @@ export function fitTriples(
     normalized(Array.from({ length: steps }, (_, i) => start[Math.min(i, start.length - 1)]!)),
   );
   const starting = [...minimaxStarts(spectrum, steps), ...given];
-  // Beyond 6 iterations minimax lists alone start close to the best, and a descent costs most.
+  // Beyond 6 iterations, the minimax lists alone start close to the best fit, and descents cost most.
   const used = steps > 6 ? ladders.slice(0, 1) : ladders;
   const rough = starting
     .flatMap((start) => used.map((penalties) => descend(start, penalties, roughly)))
@@ -59,7 +59,7 @@ export function fitTriples(
   return Object.freeze(best(fine, spectrum, 1)[0]!.map((triple) => Object.freeze(triple)));
 }
 
-/** Where a descent has gone wrong the rest would not end. */
+/** Whether a descent has gone well. Where it has not, the work that follows would not end. */
 function hasPeaks(triples: readonly Triple[]): boolean {
   return triples.every((triple) => triple.every(Number.isFinite) && maximum(triple, domain) > 0.01);
 }
@@ -101,8 +101,8 @@ function minimaxStarts(spectrum: Spectrum, steps: number): Triple[][] {
 }
 
 /**
- * The same map, but that it takes every value for `domain` times as much, with each iteration's peak at its ceiling,
- * the last one's at most there.
+ * Scales every iteration so that its peak on [0, domain] is at its ceiling. The last one is only scaled down. Otherwise
+ * the map stays the same: it takes domain · x to where the triples take x.
  */
 function normalized(triples: readonly Triple[]): Triple[] {
   let reach = 1;
@@ -116,8 +116,8 @@ function normalized(triples: readonly Triple[]): Triple[] {
 }
 
 /**
- * Rounded to 6 digits, each iteration scaled to take what the one before reaches with its numbers rounded; the last one
- * by as much more as the bounds still ask for.
+ * Rounds the triples to 6 digits within the bounds. Each iteration is scaled to take what the one before it reaches
+ * with its rounded numbers. The last one is scaled down by as much more as the bounds still ask for.
  */
 function bounded(triples: readonly Triple[]): Triple[] {
   let reach = domain;
@@ -144,7 +144,7 @@ function scale([a, b, c]: Triple, input: number, output: number): Triple {
   return [a * first, b * first * square, c * first * square * square];
 }
 
-/** On [0, end] */
+/** The largest value of an iteration on [0, end] */
 function maximum(triple: Triple, end: number): number {
   return Math.max(evaluate(triple, end), ...criticalPoints(triple).map((x) => (x < end ? evaluate(triple, x) : 0)));
 }

@@ -1,7 +1,7 @@
 /** Adds up the squares of residuals and, for their minimisation, JᵀJ and Jᵀr. */
 export class NormalEquations {
   readonly size: number;
-  /** JᵀJ, row-major, of which the lower triangle is kept */
+  /** JᵀJ, row-major. Only its lower triangle is kept. */
   readonly matrix: Float64Array;
   /** Jᵀr */
   readonly vector: Float64Array;
@@ -20,7 +20,7 @@ export class NormalEquations {
     this.cost = 0;
   }
 
-  /** A residual of that weight and its derivatives. */
+  /** Adds a residual with its weight and its derivatives. */
   add(weight: number, residual: number, derivatives: Float64Array): void {
     const { size, matrix, vector } = this;
     this.cost += weight * residual * residual;
@@ -32,7 +32,7 @@ export class NormalEquations {
     }
   }
 
-  /** −(JᵀJ + damping · its diagonal)⁻¹ Jᵀr by Cholesky's decomposition; undefined where that fails. */
+  /** Returns −(JᵀJ + damping · its diagonal)⁻¹ Jᵀr by Cholesky's decomposition, or undefined where that fails. */
   solve(damping: number): Float64Array | undefined {
     const { size, vector } = this;
     const lower = this.matrix.slice();
@@ -66,12 +66,12 @@ function diagonalMaximum(matrix: Float64Array, size: number): number {
   return most;
 }
 
-/** Fills the equations for a point; leaves them with a cost that is not finite where there is no value. */
+/** Fills the equations for a point. Leaves their cost not finite where the point has no value. */
 export type LeastSquaresProblem = (point: Float64Array, equations: NormalEquations) => void;
 
 /**
- * Levenberg's and Marquardt's method: the local minimum of a sum of squares that `start` leads to.
- * @param tolerance ends where a step that succeeds lowers the cost by less than this share of it
+ * Finds the local minimum of a sum of squares that `start` leads to, by the method of Levenberg and Marquardt.
+ * @param tolerance the search ends where a successful step lowers the cost by less than this share of it
  */
 export function minimizeSquares(
   problem: LeastSquaresProblem,

@@ -2,16 +2,16 @@ import { criticalPoints, evaluate } from './bounds.js';
 import type { Triple } from './triple.js';
 
 /**
- * The list of triples whose composed map deviates least from 1 on [least, 1]: iteration by iteration the best odd
- * quintic on what the iterations before have left (arXiv 2505.16932, theorem 3.1). What they left is taken to begin no
- * lower than a small share of its end, so that no value falls to 0 in between.
+ * Returns the list of triples whose composed map deviates least from 1 on [least, 1]. Each iteration is the best odd
+ * quintic on the interval that the iterations before it have left (arXiv 2505.16932, theorem 3.1). That interval is
+ * taken to begin no lower than a small share of its end, the `cushion`, so that no value falls to 0 in between.
  */
 export function minimaxTriples(least: number, cushion: number, steps: number): Triple[] {
   let [from, to] = [least, 1];
   return Array.from({ length: steps }, () => {
     const triple = minimaxQuintic(Math.max(from, to * cushion), to);
     const end = evaluate(triple, to);
-    // Unlike the rest of the interval, what lies below the cushion is not mapped to within the error around 1.
+    // Values below the cushion are the only ones that the iteration does not bring within the error around 1.
     from = Math.min(evaluate(triple, from), 2 - end);
     to = Math.max(end, 2 - end);
     return triple;
@@ -19,11 +19,11 @@ export function minimaxTriples(least: number, cushion: number, steps: number): T
 }
 
 /**
- * ax + bx³ + cx⁵ with the least greatest |1 − p(x)| on [from, to], by Remez' exchange: errors of equal size and
- * alternating sign at four points.
+ * Returns the p(x) = ax + bx³ + cx⁵ whose greatest |1 − p(x)| on [from, to] is least. Remez' exchange finds it: its
+ * errors at four points are of equal size and alternating sign.
  */
 function minimaxQuintic(from: number, to: number): Triple {
-  // So flat that the extremes would not be told apart
+  // The polynomial is so flat here that its extremes could not be told apart.
   if (from > 0.97 * to) return contact((from + to) / 2);
   let points = [from, from + (to - from) / 4, from + (3 * (to - from)) / 4, to];
   let triple: Triple = [1, 0, 0];
@@ -43,7 +43,7 @@ function contact(x: number): Triple {
   return [15 / 8 / x, -10 / 8 / x ** 3, 3 / 8 / x ** 5];
 }
 
-/** p and e with p(x) = 1 − e, 1 + e, 1 − e, 1 + e at the points, by Gauss' elimination. */
+/** Solves p(x) = 1 − e, 1 + e, 1 − e, 1 + e at the points for p and e by Gauss' elimination. Returns p. */
 function alternating(points: readonly number[]): Triple {
   const rows = points.map((x, i) => [x, x ** 3, x ** 5, i % 2 === 0 ? 1 : -1, 1]);
   for (let i = 0; i < 4; i++) {

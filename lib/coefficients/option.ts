@@ -8,16 +8,26 @@ import { type Preset, presetNames, presets } from './presets.js';
 import { checkTriple, checkTriples, type Triple } from './triple.js';
 
 /**
- * A preset's name, one triple for every iteration, a list of triples, an iteration each, or what `root-optimizer
- * calibrate` has written (the parsed JSON): triples by the names of parameters or by shapes, `adaptive` for what it
- * does not hold.
+ * The coefficients of the Newton-Schulz iterations. One of:
+ *
+ * - a preset's name
+ * - one triple for every iteration
+ * - a list of triples, one per iteration
+ * - the parsed JSON that `root-optimizer calibrate` has written: triples by the names of parameters or by shapes.
+ *   Matrices that it does not cover use `adaptive`.
  */
 export type Coefficients = Preset | Triple | readonly Triple[] | Calibration;
 
-/** Bounded so that a slip (a count of training steps, say) does not turn a step into hours. */
+/**
+ * Checks a number of iterations. The bound keeps a slip (a count of training steps, say) from turning a step into
+ * hours.
+ */
 export const checkSteps = integer(1, 100);
 
-/** Iterations where none are given: 5, as many as a longer list of triples holds, or those of a calibration. */
+/**
+ * The number of iterations where none is given: that of a calibration, else 5 or the length of a longer list of
+ * triples.
+ */
 export function defaultSteps(coefficients: Coefficients): number {
   if (isCalibration(coefficients)) return coefficients.steps;
   return isList(coefficients) ? Math.max(5, coefficients.length) : 5;
@@ -27,7 +37,7 @@ function isList(coefficients: Preset | Triple | readonly Triple[]): coefficients
   return typeof coefficients !== 'string' && Array.isArray(coefficients[0]);
 }
 
-/** Checks `coefficients` and copies them frozen. */
+/** Checks `coefficients` and returns a frozen copy. */
 export function checkCoefficients(coefficients: unknown, name = 'coefficients'): Coefficients {
   const names = presetNames.map((preset) => `"${preset}"`).join(', ');
   if (typeof coefficients === 'string' && Object.hasOwn(presets, coefficients)) return coefficients as Preset;
@@ -39,8 +49,8 @@ export function checkCoefficients(coefficients: unknown, name = 'coefficients'):
 }
 
 /**
- * The first `steps` triples for a matrix of that shape, the last one repeated where there are fewer.
- * @param name of the parameter that the matrix is of, for a calibration
+ * Returns the first `steps` triples for a matrix of this shape. Where there are fewer, the last one repeats.
+ * @param name the name of the matrix's parameter, for a calibration
  * @throws RootError ERR_INVALID_ARGUMENT where a calibration is for another number of iterations
  */
 export function triplesFor(
@@ -55,8 +65,8 @@ export function triplesFor(
 }
 
 /**
- * The same for products of that precision.
- * @throws RootError ERR_INVALID_ARGUMENT as well where the iteration diverges
+ * Like `triplesFor`, for products of this precision.
+ * @throws RootError ERR_INVALID_ARGUMENT also where the iteration diverges
  */
 export function boundedTriplesFor(
   rows: number,
@@ -74,12 +84,15 @@ export function boundedTriplesFor(
 }
 
 /**
- * Three times what ROOT's published triples reach in five iterations; a direction that long would be no step of the
- * optimizer any more.
+ * The largest growth that is accepted. It is three times what ROOT's published triples reach in five iterations. A
+ * direction that long would no longer be a step of the optimizer.
  */
 const mostGrowth = 10;
 
-/** By how much rounding to an operand's precision moves a value, relative to it; float32's is too little to matter. */
+/**
+ * How far rounding to an operand's precision moves a value, relative to the value. That of float32 is too small to
+ * matter.
+ */
 const rounding: Readonly<Record<Precision, number>> = { float16: 2 ** -11, bfloat16: 2 ** -8, float32: 0 };
 
 function checkBounded(triples: readonly Triple[], precision: Precision): void {
@@ -110,11 +123,11 @@ function listFor(
 }
 
 /**
- * The coefficients that a step would use for a matrix of `shape`, one triple an iteration.
+ * Returns the coefficients that a step would use for a matrix of `shape`, one triple per iteration.
  * @param shape two or more dimensions; more than two are read as [shape[0], the rest]
- * @param coefficients a preset's name, one triple, a list of triples, or a calibration, of which those by shape count
- * here
- * @param steps number of iterations, 1 to 100; 5, the length of a longer list, or those of a calibration, if absent
+ * @param coefficients a preset's name, one triple, a list of triples, or a calibration, of which only the entries by
+ * shape count here
+ * @param steps number of iterations, 1 to 100. Default: 5, the length of a longer list, or the number of a calibration.
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function newtonSchulzCoefficients(

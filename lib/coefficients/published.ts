@@ -1,9 +1,9 @@
 import type { Triple } from './triple.js';
 
-/** Keller Jordan's for Muon, https://kellerjordan.github.io/posts/muon: the same in every iteration. */
+/** Keller Jordan's triple for Muon (https://kellerjordan.github.io/posts/muon), the same in every iteration. */
 export const muon: readonly Triple[] = [[3.4445, -4.775, 2.0315]];
 
-/** ROOT's (arXiv 2511.20626), by the shorter and the longer side. */
+/** ROOT's triples (arXiv 2511.20626), by the shorter and the longer side. */
 export const paper: readonly { readonly shape: readonly [number, number]; readonly triples: readonly Triple[] }[] = [
   { shape: [2048, 2048], triples: [[3.4916, -4.8224, 2.1095]] },
   { shape: [2048, 3072], triples: [[3.4509, -4.579, 1.9325]] },
@@ -11,10 +11,13 @@ export const paper: readonly { readonly shape: readonly [number, number]; readon
   { shape: [2048, 16384], triples: [[3.1943, -3.8221, 1.5322]] },
 ];
 
-/** p(x / s): leaves room for singular values that rounding pushes above 1. */
+/** p(x / s), which leaves room for singular values that rounding pushes above 1. */
 const withSafety = (s: number, [a, b, c]: Triple): Triple => [a / s, b / s ** 3, c / s ** 5];
 
-/** Optimal for the spectral norm, iteration by iteration (arXiv 2505.16932), with its safety factor. */
+/**
+ * The triples of Polar Express, optimal for the spectral norm, iteration by iteration (arXiv 2505.16932), with its
+ * safety factor.
+ */
 export const polarExpress: readonly Triple[] = (
   [
     [8.28721201814563, -23.595886519098837, 17.300387312530933],
@@ -26,7 +29,7 @@ export const polarExpress: readonly Triple[] = (
   ] satisfies Triple[]
 ).map((triple) => withSafety(1.01, triple));
 
-/** Chebyshev-optimal (arXiv 2506.10935). */
+/** Chebyshev-optimal triples (arXiv 2506.10935). */
 export const cans: readonly Triple[] = [
   [8.4703, -25.1081, 18.6293],
   [4.1828, -3.1087, 0.5806],
@@ -35,7 +38,7 @@ export const cans: readonly Triple[] = [
   [2.2737, -1.6447, 0.4162],
 ];
 
-/** You Jiacheng's, https://x.com/YouJiacheng/status/1893704552689303901. */
+/** You Jiacheng's sequence, https://x.com/YouJiacheng/status/1893704552689303901. */
 export const quintic: readonly Triple[] = [
   [4.0848, -6.8946, 2.927],
   [3.9505, -6.3029, 2.6377],

@@ -1,26 +1,30 @@
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
 
-/** Singular values of an m × n matrix, m ≤ n, each with its share of the m. */
+/** The singular values of an m × n matrix, m ≤ n. The weight of a value is its share of the m. */
 export interface SingularValues {
   readonly values: readonly number[];
-  /** 1/m each where they are exact */
+  /** 1/m each where the values are exact */
   readonly weights: readonly number[];
   readonly exact: boolean;
 }
 
-/** Shorter sides up to this are decomposed; of longer ones the distribution is estimated. */
+/** Matrices whose shorter side is at most this are decomposed. For others the distribution is estimated. */
 const mostExact = 1024;
 
 const probes = 4;
 const lanczosSteps = 64;
 
 /**
- * Up to 1024 rows or columns: square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the
- * largest, in m²n + 9m³ operations (of 512 × 512 about a second, of 1024 × 1024 about eight). Beyond: nodes and weights
- * of stochastic Lanczos quadrature, 4 random signs of 64 steps, in 1024mn operations. Smallest values are resolved
- * worst: errors of what iterations return came out within 2 % for decaying and wide matrices of 1100 and 2048, within
- * 15 % for Gaussian square ones; errors predicted from the spectrum of what goes in within 16 %, and 40 % where it
- * falls as 1/i.
+ * Returns the singular values of a matrix, or an estimate of their distribution, depending on the shorter side.
+ *
+ * - Up to 1024: the square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the largest. This
+ *   takes m²n + 9m³ operations, about a second for 512 × 512 and about eight for 1024 × 1024.
+ * - Beyond 1024: nodes and weights of stochastic Lanczos quadrature, from 4 vectors of random signs with 64 steps each.
+ *   This takes 1024mn operations.
+ *
+ * The estimate resolves the smallest values worst. Errors of what iterations return came out within 2 % for decaying
+ * and wide matrices of 1100 and 2048, and within 15 % for Gaussian square ones. Errors predicted from the spectrum of
+ * what goes in came out within 16 %, and within 40 % where the spectrum falls as 1/i.
  * @param x row-major
  */
 export function singularValues(x: Float32Array, rows: number, columns: number): SingularValues {
@@ -64,8 +68,8 @@ function estimated(x: Float32Array, rows: number, columns: number): SingularValu
 }
 
 /**
- * Gauss' quadrature of the spectral measure of a symmetric operator at `start`; every basis vector is orthogonalised
- * against all before, twice.
+ * Gauss' quadrature of the spectral measure of a symmetric operator at `start`. Every basis vector is orthogonalised
+ * twice against all vectors before it.
  */
 function lanczos(
   apply: (vector: Float64Array) => Float64Array,

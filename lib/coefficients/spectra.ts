@@ -1,29 +1,31 @@
 import { expected } from '../errors.js';
 
 /**
- * A distribution of singular values: value i has weight i; weights sum to 1. Of a matrix of m rows (m ≤ n) that is
- * divided by its Frobenius norm, so that the mean square is 1/m.
+ * A distribution of singular values: value i has weight i, and the weights sum to 1. The values are those of a matrix
+ * of m rows (m ≤ n) that is divided by its Frobenius norm, so that their mean square is 1/m.
  */
 export interface Spectrum {
   readonly values: readonly number[];
   readonly weights: readonly number[];
 }
 
-/** At most so many stand for all singular values of a spectrum. */
+/** The largest number of nodes that stand for all singular values of a spectrum. */
 const nodeCount = 64;
 
 /** The exponents p of the decaying spectra, of equal weight. */
 const exponents: readonly number[] = Array.from({ length: 11 }, (_, i) => 0.5 + i / 20);
 
 /**
- * Random : decaying, as ROOT's paper (arXiv 2511.20626) mixes random matrices with real momentum. Decay stands for the
- * real part: momentum of transformers falls off like i^−0.5 to i^−1.
+ * The weights of Gaussian and decaying spectra. ROOT's paper (arXiv 2511.20626) mixes random matrices with real
+ * momentum in this proportion. Decaying spectra stand for real momentum, since the momentum of transformers falls off
+ * like i^−0.5 to i^−1.
  */
 export const mixtureWeights = Object.freeze({ gaussian: 3, decaying: 1 });
 
 /**
- * Of a matrix of independent normal values, by the Marchenko-Pastur law: 64 nodes of a quadrature that is denser
- * towards 0, where the map is steepest; for m ≤ 8 rows, where the law itself would exceed 1, its quantiles (i − ½)/m.
+ * The spectrum of a matrix of independent normal values, by the Marchenko-Pastur law. Its 64 nodes are those of a
+ * quadrature that is denser towards 0, where the map is steepest. For m ≤ 8 rows the law itself would exceed 1, and the
+ * nodes are its quantiles (i − ½)/m.
  */
 export function gaussianSpectrum(rows: number, columns: number): Spectrum {
   const [m, n] = ordered(rows, columns);
@@ -32,8 +34,8 @@ export function gaussianSpectrum(rows: number, columns: number): Spectrum {
 }
 
 /*
- * An eigenvalue of XXᵀ/n is 1 + r² − 2r·cos φ with r² = m/n, and φ in [0, π] has the density 2/π · sin²φ / (1 + r² −
- * 2r·cos φ): smooth, also for r = 1, where that of the eigenvalue itself is not bounded.
+ * An eigenvalue of XXᵀ/n is 1 + r² − 2r·cos φ with r² = m/n. The angle φ in [0, π] has the density 2/π · sin²φ / (1 +
+ * r² − 2r·cos φ). This density is smooth, even for r = 1, where the density of the eigenvalue itself is not bounded.
  */
 function eigenvalue(r: number, phi: number): number {
   // 1 − cos φ without cancellation
@@ -67,7 +69,7 @@ function quantiles(count: number, r: number): Spectrum {
   return { values, weights: values.map(() => 1) };
 }
 
-/** σᵢ ∝ i^−p, i from 1 to m, for p from 0.5 to 1 in equal parts: real momentum in the mixture. */
+/** σᵢ ∝ i^−p for i from 1 to m, with p from 0.5 to 1 in equal parts. It stands for real momentum in the mixture. */
 function decayingSpectrum(rows: number, columns: number): Spectrum {
   const [m] = ordered(rows, columns);
   const groups = geometricGroups(m);
@@ -75,7 +77,10 @@ function decayingSpectrum(rows: number, columns: number): Spectrum {
   return normalized(binned(all), m);
 }
 
-/** [the middle, the size] of each: single indices as long as they are few, then runs that lengthen in proportion. */
+/**
+ * Divides the indices from 1 to `count` into groups and returns [middle, size] of each. The first groups are single
+ * indices, the later ones runs that lengthen in proportion to their start.
+ */
 function geometricGroups(count: number): readonly (readonly [number, number])[] {
   const groups: [number, number][] = [];
   for (let first = 1; first <= count;) {
@@ -91,8 +96,8 @@ function powers(groups: readonly (readonly [number, number])[], p: number): Spec
 }
 
 /**
- * At most 64 nodes, equally far from each other on a logarithmic axis, each the root mean square of what it stands for;
- * the lowest also for what is less than 1e-7 of the greatest.
+ * Reduces a spectrum to at most 64 nodes at equal distances on a logarithmic axis. Each node is the root mean square of
+ * the values that it stands for. The lowest one also stands for the values below 1e-7 of the greatest.
  */
 export function binned({ values, weights }: Spectrum): Spectrum {
   const greatest = values.reduce((a, b) => Math.max(a, b));
@@ -117,14 +122,14 @@ export function binned({ values, weights }: Spectrum): Spectrum {
   };
 }
 
-/** What `adaptive` is fitted to: Gaussian at weight 3, decaying at weight 1. At most 128 nodes. */
+/** The spectrum that `adaptive` is fitted to: Gaussian at weight 3, decaying at weight 1. It has at most 128 nodes. */
 export function defaultSpectrum(rows: number, columns: number): Spectrum {
   return mixedWithRandom(decayingSpectrum(rows, columns), rows, columns);
 }
 
 /**
- * With a thousandth of the weight for a spectrum that is uniform on a logarithmic axis from 0.05/m to 1. Where a
- * spectrum is easy, many maps serve it equally well; this chooses one that serves longer tails too.
+ * Gives a thousandth of the weight to a spectrum that is uniform on a logarithmic axis from 0.05/m to 1. Where a
+ * spectrum is easy, many maps serve it equally well. The added tail selects one that serves longer tails too.
  */
 export function withTail(spectrum: Spectrum, rows: number, columns: number): Spectrum {
   const [m] = ordered(rows, columns);
@@ -138,7 +143,7 @@ export function withTail(spectrum: Spectrum, rows: number, columns: number): Spe
   ]);
 }
 
-/** A spectrum in the place that `defaultSpectrum` gives to the decaying ones. */
+/** Mixes a spectrum with the Gaussian one, in the place that `defaultSpectrum` gives to the decaying ones. */
 export function mixedWithRandom(real: Spectrum, rows: number, columns: number): Spectrum {
   return mix([
     [mixtureWeights.gaussian, gaussianSpectrum(rows, columns)],
@@ -146,7 +151,7 @@ export function mixedWithRandom(real: Spectrum, rows: number, columns: number): 
   ]);
 }
 
-/** A mixture; the parts' weights need not sum to 1. */
+/** A mixture of spectra. The weights of the parts need not sum to 1. */
 export function mix(parts: readonly (readonly [weight: number, spectrum: Spectrum])[]): Spectrum {
   const total = parts.reduce((sum, [weight]) => sum + weight, 0);
   return {
@@ -156,9 +161,9 @@ export function mix(parts: readonly (readonly [weight: number, spectrum: Spectru
 }
 
 /**
- * The spectrum of a matrix of `rows` singular values (or of several such), in any scale.
- * @param values not negative, one of them above 0
- * @param weights how much of the spectrum each stands for; equal ones if absent
+ * The spectrum of a matrix of `rows` singular values, or of several such matrices, in any scale.
+ * @param values not negative, at least one of them above 0
+ * @param weights how much of the spectrum each value stands for; equal if absent
  * @throws RootError ERR_INVALID_ARGUMENT
  */
 export function measuredSpectrum(
@@ -176,7 +181,7 @@ export function measuredSpectrum(
   return normalized({ values, weights }, rows);
 }
 
-/** Weights to the sum 1, values to the mean square 1/m. */
+/** Scales the weights to the sum 1 and the values to the mean square 1/m. */
 function normalized({ values, weights }: Spectrum, m: number): Spectrum {
   const total = weights.reduce((a, b) => a + b, 0);
   const square = values.reduce((sum, value, i) => sum + weights[i]! * value * value, 0);

@@ -5,7 +5,7 @@ export type Triple = readonly [a: number, b: number, c: number];
 
 /**
  * Checks a list of triples.
- * @param name stands in the message
+ * @param name what the error message calls the list
  * @returns a frozen copy
  * @throws RootError ERR_INVALID_ARGUMENT
  */
@@ -15,7 +15,7 @@ export function checkTriples(triples: readonly unknown[], name: string): readonl
 
 /**
  * Checks one triple: three numbers that are finite as float32.
- * @param name stands in the message
+ * @param name what the error message calls the triple
  * @returns a frozen copy
  * @throws RootError ERR_INVALID_ARGUMENT
  */

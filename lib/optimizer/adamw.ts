@@ -9,7 +9,7 @@ import type { AdamWOptions } from './options.js';
  */
 export class AdamW extends Optimizer {
   /**
-   * @param params a flat list, or groups with settings of their own, of parameters of any shape
+   * @param params parameters of any shape: a flat list, or groups with settings of their own
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
    */
   constructor(params: readonly Parameter[] | readonly GroupOptions[], options: AdamWOptions = {}) {

@@ -9,9 +9,9 @@ export interface Arrays {
 }
 
 /**
- * The parameters' arrays as they are now, whole and apart: none detached, and nothing that a step writes shares memory
- * with anything else.
- * @param previous what the last check returned, to look for shared memory only where an array was replaced since
+ * Returns the parameters' arrays as they are now. Checks that none is detached and that nothing a step writes shares
+ * memory with anything else.
+ * @param previous the result of the last check; shared memory is looked for only where an array was replaced since
  */
 export function checkArrays(parameters: readonly Parameter[], previous?: Arrays): Arrays {
   const data = parameters.map((one) => checkArray(one.data, one.size, `data of parameter "${one.name}"`));

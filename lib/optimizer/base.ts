@@ -14,22 +14,24 @@ import type { DeviceMemory, ParameterState, StepReport } from './types.js';
 
 type Task = 'step' | 'save' | 'load' | 'transfer';
 
-/** Parameters that a step, a save or a load of some optimizer is busy with. */
+/** Parameters that are in use by a step, a save or a load of some optimizer. */
 const inUse = new WeakSet<Parameter>();
 
 /**
- * What `Root`, `Muon` and `AdamW` have in common: they differ in the algorithm of a group that names none, and in
- * defaults.
+ * The common part of `Root`, `Muon` and `AdamW`. They differ in their defaults, and in the algorithm of a group that
+ * names none.
  */
 export abstract class Optimizer {
-  /** The groups as given, then those that routing added (see `GroupOptions`); schedules write here. */
+  /**
+   * The groups as given, then those that routing added (see `GroupOptions`). Schedules write their learning rates here.
+   */
   readonly paramGroups: readonly ParamGroup[];
   readonly device: DeviceInfo;
-  /** What the products compute in: the one asked for where the device has it, else `float32`. */
+  /** The precision of the products: the one asked for where the device has it, else `float32`. */
   readonly precision: Precision;
   readonly #native: native.Optimizer;
   readonly #nonFinite: 'error' | 'skip';
-  /** Whether steps work on the device's copies, and host arrays are equal to them only when asked for. */
+  /** Whether steps work on the device's copies. Data then pass between host and device only on request. */
   readonly #manual: boolean;
   readonly #parameters: readonly Parameter[];
   readonly #settings: readonly StepSettings[];
@@ -64,12 +66,12 @@ export abstract class Optimizer {
   }
 
   /**
-   * One step for every parameter: reads `grad`, updates `data` in place, off the event loop. It happens whole or not at
-   * all.
+   * Takes one step for every parameter, off the event loop: reads `grad` and updates `data` in place. The step happens
+   * whole or not at all.
    *
-   * Until the promise settles both arrays belong to the step: reading or writing them shows or causes a mixture, and
-   * transferring them to another thread can end the process (Node-API cannot pin their memory; a SharedArrayBuffer's
-   * cannot go away).
+   * Until the promise settles, both arrays belong to the step. Reading them meanwhile shows a mixture of old and new
+   * values, and writing them causes one. Transferring them to another thread can end the process, because Node-API
+   * cannot pin their memory. The memory of a SharedArrayBuffer cannot go away.
    * @throws RootError ERR_NON_FINITE naming the parameters, ERR_BUSY, ERR_DISPOSED, ERR_INVALID_ARGUMENT or
    * ERR_SHAPE_MISMATCH for arrays that were detached or share memory, ERR_OUT_OF_MEMORY, ERR_CUDA
    */
@@ -80,14 +82,14 @@ export abstract class Optimizer {
       try {
         return this.#report(gradients, await running);
       } catch (error) {
-        // An array was detached while the step ran: the state is a step further, wherever the data went.
+        // An array was detached while the step ran. The state is a step further, wherever the data went.
         if (nativeCodeOf(error) === 'ERR_DETACHED') this.#step++;
         throw asRootError(error);
       }
     });
   }
 
-  /** The same on the calling thread. */
+  /** Like `step`, on the calling thread. */
   stepSync(): StepReport {
     this.#checkIdle();
     const { data, gradients } = this.#stepArrays();
@@ -105,8 +107,8 @@ export abstract class Optimizer {
   }
 
   /**
-   * Where the device keeps a parameter, for those who compute gradients there: with `hostSync: 'manual'` a step reads
-   * `grad` and updates `data` in place. Addresses hold until `dispose`.
+   * Returns where the device keeps a parameter, for programs that compute gradients there. With `hostSync: 'manual'` a
+   * step reads `grad` and updates `data` at these addresses. They hold until `dispose`.
    * @throws RootError ERR_DEVICE_UNAVAILABLE on the CPU, ERR_INVALID_ARGUMENT for a parameter that is not this
    * optimizer's, ERR_DISPOSED
    */
@@ -123,17 +125,17 @@ export abstract class Optimizer {
   }
 
   /**
-   * Brings every parameter's `data` from the device to the host; it is there already on the CPU and with `hostSync:
-   * 'step'`.
-   * @throws RootError ERR_BUSY, ERR_DISPOSED, ERR_CUDA, those for arrays as in `step`
+   * Copies every parameter's `data` from the device to the host. On the CPU and with `hostSync: 'step'` it is there
+   * already.
+   * @throws RootError ERR_BUSY, ERR_DISPOSED, ERR_CUDA, and the errors of `step` for arrays
    */
   async readParameters(): Promise<void> {
     await this.#exclusively('transfer', () => this.#transfer('readParameters'));
   }
 
   /**
-   * Takes every parameter's `data` to the device: what was written to it on the host since. Gradients stay as they are
-   * there.
+   * Copies every parameter's `data` from the host to the device, with what was written to it since. The device's
+   * gradients stay as they are.
    */
   async writeParameters(): Promise<void> {
     await this.#exclusively('transfer', () => this.#transfer('writeParameters'));
@@ -175,8 +177,8 @@ export abstract class Optimizer {
 
   /**
    * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
-   * but `lr` have to be the file's; `options: 'ignore'` lets the settings differ. Either way the settings stay as they
-   * are. Where a CUDA device fails meanwhile the optimizer is disposed of.
+   * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
+   * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
    * @returns the number of steps that had been applied when the file was saved
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
@@ -193,7 +195,7 @@ export abstract class Optimizer {
         this.#step = step;
         await this.#transfer('writeParameters');
       } catch (error) {
-        this.dispose(); // a device failed, and what it holds is neither the file's nor what was there before
+        this.dispose(); // a device failed: it holds neither the file's values nor the former ones
         throw error;
       }
       return { step };
@@ -230,7 +232,7 @@ export abstract class Optimizer {
     );
   }
 
-  /** What the device holds, without touching what the host's arrays do. */
+  /** Copies the device's data to new arrays. The host's arrays stay as they are. */
   async #copyFromDevice(): Promise<ReadonlyMap<Parameter, Float32Array>> {
     const copies = new Map(
       this.#parameters.map((one) => [one, allocate(one.size, `a copy of parameter "${one.name}"`)]),
@@ -244,7 +246,7 @@ export abstract class Optimizer {
     if (this.#manual) await guardAsync(() => this.#native[direction](data));
   }
 
-  /** None where the device's copies are what a step works on. */
+  /** The host arrays that a step takes. There are none where it works on the device's copies. */
   #stepArrays(): Arrays {
     return this.#manual ? { data: [], gradients: [] } : this.#checkArrays();
   }

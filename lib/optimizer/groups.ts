@@ -23,14 +23,14 @@ export type MuonGroup = GroupOf<'muon'> & MuonSettings;
 export type AdamWGroup = GroupOf<'adamw'> & AdamWSettings;
 
 /**
- * Parameters that are updated by the same settings. Live: what is written to it holds from the next step on, and is
- * checked as it is written. Compound values (`threshold`, `betas`, `coefficients`) are replaced whole.
+ * Parameters that are updated by the same settings. A group is live: a value that is written to it is checked at once
+ * and applies from the next step on. Compound values (`threshold`, `betas`, `coefficients`) are replaced whole.
  */
 export type ParamGroup = RootGroup | MuonGroup | AdamWGroup;
 
 /**
- * A group as it is given to an optimizer; what is absent comes from the optimizer's options. Without `algorithm` it is
- * the optimizer's own, and parameters with fewer than two dimensions go to AdamW.
+ * A group as it is given to an optimizer. Absent settings come from the optimizer's options. Without `algorithm` the
+ * group takes the optimizer's own, and its parameters with fewer than two dimensions go to AdamW.
  */
 export type GroupOptions = { params: readonly Parameter[] } & (
   | ({ algorithm?: 'root' | undefined } & Given<RootSettings>)
@@ -41,8 +41,8 @@ export type GroupOptions = { params: readonly Parameter[] } & (
 const algorithmRule = oneOf('root', 'muon', 'adamw');
 
 /**
- * The groups of an optimizer of `algorithm`: those given, in their order, then one of AdamW for each that mixes in
- * parameters with fewer than two dimensions. A flat list is one group.
+ * Returns the groups of an optimizer of `algorithm`. The given groups come first, in their order. For each of them that
+ * mixes in parameters with fewer than two dimensions, a group of AdamW follows. A flat list is one group.
  */
 export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: Defaults): readonly ParamGroup[] {
   if (!Array.isArray(params) || params.length === 0) {
@@ -113,7 +113,7 @@ function makeGroup(
   return live(algorithm, params, settings);
 }
 
-/** Refuses what the rules refuse, when it is written rather than at the next step. */
+/** Makes a group check a value by its rule when it is written, rather than at the next step. */
 function live(algorithm: Algorithm, params: Parameter[], settings: Record<string, unknown>): ParamGroup {
   const known = rules[algorithm];
   const target = Object.seal({ params: Object.freeze([...params]), algorithm, ...settings }) as Record<string, unknown>;

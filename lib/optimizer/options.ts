@@ -6,7 +6,10 @@ import { boolean, checkKeys, checkObject, interval, oneOf, type Rule } from '../
 
 export type Algorithm = 'root' | 'muon' | 'adamw';
 
-/** `rms`: 0.2·√max(m, n), so that a learning rate of AdamW's carries over. `spectral`: √max(1, m/n). `none`: 1. */
+/**
+ * The learning-rate scale. `rms`: 0.2·√max(m, n), so that a learning rate of AdamW's carries over. `spectral`: √max(1,
+ * m/n). `none`: 1.
+ */
 export type LrScale = 'rms' | 'spectral' | 'none';
 
 export interface MuonSettings {
@@ -18,7 +21,7 @@ export interface MuonSettings {
   nesterov: boolean;
   /** λ in θ ← (1 − lr·λ)θ, at least 0; default 0.1. */
   weightDecay: number;
-  /** Of the Newton-Schulz iteration; default `adaptive`. */
+  /** The coefficients of the Newton-Schulz iteration; default `adaptive`. */
   coefficients: Coefficients;
   /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
   steps: number;
@@ -27,7 +30,7 @@ export interface MuonSettings {
 }
 
 export interface RootSettings extends MuonSettings {
-  /** Default quantile 0.9, scale 1; `null`: no clipping. */
+  /** Default: quantile 0.9, scale 1. `null`: no clipping. */
   threshold: Threshold | null;
 }
 
@@ -38,11 +41,11 @@ export interface AdamWSettings {
   betas: readonly [number, number];
   /** Added to the root of the second moment, at least 1e-37; default 1e-8. */
   eps: number;
-  /** λ in θ ← (1 − lr·λ)θ, at least 0; default 0.1, in `Root` and `Muon` the one that holds for matrices. */
+  /** λ in θ ← (1 − lr·λ)θ, at least 0; default 0.1, in `Root` and `Muon` the value that applies to matrices. */
   weightDecay: number;
 }
 
-/** What a user may leave out; `threshold` also takes a name or a part. */
+/** Settings that a user may leave out. `threshold` also takes a name, or only a part of its value. */
 export type Given<T> = { [K in keyof T]?: (K extends 'threshold' ? ThresholdOption : T[K]) | undefined };
 
 export type HostSync = 'step' | 'manual';
@@ -51,30 +54,35 @@ export type HostSync = 'step' | 'manual';
 export interface DeviceOptions {
   /** Default `auto`. */
   device?: Device | undefined;
-  /** CPU threads; 0, the default: the physical cores. Results do not depend on it. */
+  /** Number of CPU threads. The default 0 stands for the physical cores. Results do not depend on it. */
   threads?: number | undefined;
   /**
-   * Of gradients: `error`, the default, throws ERR_NON_FINITE; `skip` leaves the step out and reports so. Either way
-   * nothing changes.
+   * What a step does about gradients that are not finite. `error`, the default, throws ERR_NON_FINITE. `skip` leaves
+   * the step out and reports so. Nothing changes in either case.
    */
   nonFinite?: 'error' | 'skip' | undefined;
   /**
-   * On CUDA, when host arrays and the device's copies of them are made equal. `step`, the default: a step takes `grad`,
-   * and `data` where it was changed, to the device and brings `data` back. `manual`: it works on the device's copies
-   * (see `deviceMemory`), and `readParameters` and `writeParameters` copy. Without effect on the CPU.
+   * When host arrays and the device's copies of them are made equal. It matters on CUDA only.
+   *
+   * - `step`, the default: every step copies all `grad` and `data` to the device, and `data` back.
+   * - `manual`: a step works on the device's copies (see `deviceMemory`). `readParameters` and `writeParameters` copy.
    */
   hostSync?: HostSync | undefined;
 }
 
 /** Options of `Muon`. */
 export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
-  /** Of the parameters that AdamW updates. */
+  /** Settings of the parameters that AdamW updates. */
   adamw?: Given<AdamWSettings> | undefined;
   /**
-   * Of the Newton-Schulz products: on CUDA `float16`, the default, `bfloat16` or `float32`. The CPU computes in
-   * `float32` unless it is asked for `bfloat16` and the processor multiplies that (see `devices().cpu.precisions`): up
-   * to twice as fast, with errors near one percent on matrices of full rank, and many times that on others.
-   * Coefficients that its rounding can send astray are refused.
+   * The precision of the Newton-Schulz products.
+   *
+   * - On CUDA: `float16`, the default, `bfloat16` or `float32`.
+   * - On the CPU: `float32`, or `bfloat16` where it is asked for and the processor multiplies it (see
+   *   `devices().cpu.precisions`). `bfloat16` is up to twice as fast, with errors near one percent on matrices of full
+   *   rank and many times that on others.
+   *
+   * Coefficients that the precision's rounding can send astray are refused.
    */
   precision?: Precision | undefined;
 }
@@ -111,7 +119,8 @@ const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = {
 const adamwRules: { [K in keyof AdamWSettings]: Rule<AdamWSettings[K]> } = {
   lr: nonNegative,
   betas,
-  // Less would be 0 in float32 with denormals flushed, and a gradient that was always 0 would divide 0 by 0.
+  // A smaller value would be 0 in float32 with denormals flushed. A gradient that was always 0 would then divide 0 by
+  // 0.
   eps: interval('[1e-37, ∞)'),
   weightDecay: nonNegative,
 };
@@ -143,7 +152,7 @@ const rootDefaults = {
 };
 
 /**
- * What holds where a group gives no value of its own; `steps` may be absent, since it depends on the group's
+ * The values that apply where a group gives none of its own. `steps` may be absent, since it depends on the group's
  * `coefficients`.
  */
 export type Defaults = Readonly<Record<Algorithm, Readonly<Record<string, unknown>>>>;
@@ -157,7 +166,7 @@ export interface ResolvedOptions {
   readonly precision: Precision;
 }
 
-/** Checks every option, used by a group or not. */
+/** Checks every option, whether or not a group uses it. */
 export function resolveOptions(algorithm: Algorithm, options: unknown): ResolvedOptions {
   const given = checkObject(options, 'the options');
   const own = rules[algorithm];

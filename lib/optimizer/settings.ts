@@ -13,20 +13,20 @@ const scaleFactors: Readonly<Record<LrScale, (matrix: MatrixLayout) => number>> 
   none: () => 1,
 };
 
-/** Turns a group, as it stands at a step, into what the addon takes for each of its parameters. */
+/** Turns a group, as it stands at a step, into the settings that the addon takes for each of its parameters. */
 export class StepSettings {
   readonly #group: ParamGroup;
   readonly #precision: Precision;
   #made: Pick<MuonGroup, 'coefficients' | 'steps' | 'lrScale'> | undefined;
   #matrices: readonly MatrixSettings[] = [];
 
-  /** @param precision of the products */
+  /** @param precision the precision of the products */
   constructor(group: ParamGroup, precision: Precision) {
     this.#group = group;
     this.#precision = precision;
   }
 
-  /** @param step the 1-based number of the step to be taken */
+  /** @param step the number of the step to be taken, counted from 1 */
   forStep(step: number): native.ParameterSettings[] {
     const group = this.#group;
     if (group.algorithm !== 'adamw') return this.#orthogonal(group);

@@ -1,10 +1,10 @@
 /** What a step did. */
 export interface StepReport {
-  /** Steps applied so far, this one included where it was. */
+  /** Number of steps applied so far. It includes this one if it was applied. */
   readonly step: number;
   /** False where a gradient was not finite and `nonFinite` is `skip`. */
   readonly applied: boolean;
-  /** Names of the parameters whose gradient was not finite or would have made the state so. */
+  /** Names of the parameters whose gradient was not finite or would have made the state not finite. */
   readonly nonFinite: readonly string[];
 }
 
@@ -13,11 +13,11 @@ export interface OrthogonalState {
   readonly step: number;
   readonly momentumBuffer: Float32Array;
   /**
-   * ε of the last step for the first matrix; null where clipping is off or before the first step; 0 where it was 0 and
-   * nothing was clipped.
+   * ε of the last step for the first matrix. It is null where clipping is off or before the first step. It is 0 where ε
+   * was 0 and nothing was clipped.
    */
   readonly threshold: number | null;
-  /** The same for every matrix of the parameter. */
+  /** The thresholds of all matrices of the parameter, in the same form. */
   readonly thresholds: readonly (number | null)[];
 }
 
@@ -37,6 +37,6 @@ export type ParameterState = OrthogonalState | AdamWState;
 export interface DeviceMemory {
   readonly data: bigint;
   readonly grad: bigint;
-  /** A cudaStream_t. Work that fills `grad` belongs into it, or has to have ended before the step. */
+  /** A cudaStream_t. Work that fills `grad` has to be in this stream, or to have ended before the step. */
   readonly stream: bigint;
 }

@@ -1,6 +1,9 @@
 import type { Parameter } from '../parameter.js';
 
-/** Adds up the gradients of micro-batches beside the parameters, whose own arrays are filled anew by each. */
+/**
+ * Adds up the gradients of micro-batches in arrays of its own, since every micro-batch fills the parameters' arrays
+ * anew.
+ */
 export class GradientSum {
   readonly #parameters: readonly Parameter[];
   readonly #sums: readonly Float32Array[];

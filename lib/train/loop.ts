@@ -8,17 +8,18 @@ import { checkFactor, checkNumber, isAsync, prepareTraining, type Training } fro
 import { type Progress, startProgress } from './progress.js';
 import type { StepMetrics, TrainOptions, TrainResult } from './types.js';
 
-/** Those that some `train` steps. */
+/** Optimizers that some call of `train` is stepping. */
 const inTraining = new WeakSet<Optimizer>();
 
 /**
- * Trains a model: `steps` times it lets the model fill the gradients, sets the learning rates, and steps the optimizer.
+ * Trains a model. `steps` times it lets the model fill the gradients, sets the learning rates, and steps the optimizer.
  *
- * However it ends, between two steps or by an error, parameters and optimizer are as the last whole step left them,
- * learning rates are those before the schedule, files are closed and the iterator of `batches` is told so.
- * @throws RootError ERR_INVALID_ARGUMENT for options, before anything starts, for metrics that cannot be written and
- * for gradients that were taken away; ERR_BUSY where another `train` has not done with the optimizer; what the
- * optimizer throws; whatever the model, `batches`, `evaluate` or `onStep` throw
+ * Training may end between two steps or by an error. In either case parameters and optimizer are as the last whole step
+ * left them, learning rates are those before the schedule, files are closed and the iterator of `batches` is told of
+ * the end.
+ * @throws RootError ERR_INVALID_ARGUMENT for options (before anything starts), for metrics that cannot be written and
+ * for gradients that were taken away; ERR_BUSY where another `train` has not done with the optimizer; the errors of the
+ * optimizer; whatever the model, `batches`, `evaluate` or `onStep` throw
  */
 export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainResult> {
   const run = prepareTraining(options);
@@ -44,8 +45,8 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
 }
 
 /**
- * Runs `work` and then closes what it works with, also where it fails.
- * @throws what `work` throws, before what closing throws, which may only follow from it
+ * Runs `work` and then closes the resource that it works with, even where `work` fails.
+ * @throws the error of `work`; else the error of closing. Where both fail, the second may only follow from the first.
  */
 async function closing<T>(
   resource: { close(): void | Promise<void> } | undefined,
@@ -63,7 +64,7 @@ async function closing<T>(
   return result;
 }
 
-/** What `train` opens for its steps. */
+/** The resources that `train` opens for its steps. */
 interface Opened<Batch> {
   /** Each group's learning rate before training. */
   readonly lrs: readonly number[];
@@ -149,12 +150,12 @@ async function fillGradients<Batch>(
   return total / accumulation;
 }
 
-/** @throws RootError for one whose memory was taken away, by a transfer to another thread for example */
+/** @throws RootError for a gradient whose memory was taken away, for example by a transfer to another thread */
 function gradientsOf(parameters: readonly Parameter[]): Float32Array[] {
   return parameters.map(({ grad, size, name }) => checkArray(grad, size, `grad of parameter ${JSON.stringify(name)}`));
 }
 
-/** An iterator of either kind. */
+/** Reads batches from an iterator, synchronous or asynchronous. */
 class BatchReader<Batch> {
   readonly #iterator: Iterator<Batch> | AsyncIterator<Batch>;
   #open = true;
@@ -164,7 +165,7 @@ class BatchReader<Batch> {
   }
 
   async next(): Promise<IteratorResult<Batch, unknown>> {
-    // As in `for await`: an iterator whose `next` throws has ended and is not to be told so.
+    // As in `for await`, an iterator whose `next` throws has ended, and nobody tells it of the end.
     this.#open = false;
     const next = await this.#iterator.next();
     this.#open = next.done !== true;

@@ -2,7 +2,10 @@ import { type FileHandle, open } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 import { describe, messageOf, RootError } from '../errors.js';
 
-/** Takes JSON lines. A line is with the system before the next is begun, so that a killed process leaves whole ones. */
+/**
+ * Writes lines of JSON. Each line is handed to the system before the next begins, so that a killed process leaves whole
+ * lines.
+ */
 export interface MetricsWriter {
   write(record: object): Promise<void>;
   close(): Promise<void>;
@@ -35,7 +38,8 @@ class FileMetrics implements MetricsWriter {
     try {
       await this.#file.appendFile(`${JSON.stringify(record)}\n`);
     } catch (cause) {
-      // A full disk may have taken part of the line. What cannot be truncated, such as a pipe, keeps it.
+      // A full disk may have taken part of the line. A target that cannot be truncated, such as a pipe, keeps that
+      // part.
       await this.#file.truncate(size).catch(() => undefined);
       throw unwritable(describe(this.#path), cause);
     }
@@ -48,7 +52,7 @@ class FileMetrics implements MetricsWriter {
 
 class StreamMetrics implements MetricsWriter {
   readonly #stream: Writable;
-  // Without a listener a stream's error would end the process; the write that met it reports it.
+  // Without a listener a stream's error would end the process. The write that met the error reports it.
   readonly #onError = (): void => undefined;
 
   constructor(stream: Writable) {

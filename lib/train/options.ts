@@ -12,7 +12,7 @@ import type { Evaluation, Model, StepMetrics, TrainOptions } from './types.js';
 export interface Training<Batch> {
   readonly model: Model<Batch>;
   readonly optimizer: Optimizer;
-  /** Those of the optimizer. */
+  /** The optimizer's parameters. */
   readonly stepped: readonly Parameter[];
   readonly steps: number;
   readonly schedule: Schedule | undefined;
@@ -78,18 +78,18 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
   };
 }
 
-/** A schedule may be anyone's. */
+/** Checks the value of a schedule, which may be a user's own function. */
 export function checkFactor(factor: unknown): number {
   return factorRule(factor, 'what schedule returns');
 }
 
-/** NaN and infinities are numbers too: a loss may become so. */
+/** Checks that a value is a number. NaN and infinities pass, since a loss may become so. */
 export function checkNumber(value: unknown, name: string): number {
   if (typeof value !== 'number') throw expected(name, 'a number', value);
   return value;
 }
 
-/** @returns the parameters that are trained: the optimizer's, all of which the model has to fill */
+/** @returns the optimizer's parameters: those that are trained, all of which the model has to fill */
 function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] {
   const { parameters, lossAndGradients } = checkObject(model, 'model');
   if (!Array.isArray(parameters) || !parameters.every((one) => one instanceof Parameter)) {

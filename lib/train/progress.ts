@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream';
 import { SingleBar } from 'cli-progress';
 
 export interface ProgressOptions {
-  /** Stands before the bar. */
+  /** The text before the bar. */
   label?: string | undefined;
   /** Default: standard error. The bar is drawn on terminals only; elsewhere there are lines. */
   stream?: Writable | undefined;
@@ -60,7 +60,7 @@ function printLines(steps: number, label: string, stream: Writable, interval: nu
   };
 }
 
-/** The first step counts little: that is when compilers and caches warm up. */
+/** Estimates the time that is left. The first step counts little, because compilers and caches warm up in it. */
 function remaining(steps: number): (step: number) => string {
   const started = performance.now();
   let first = started;

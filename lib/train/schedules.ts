@@ -4,18 +4,18 @@ import { checkKeys, checkObject, integer, interval, oneOf } from '../validate.js
 /** The factor on a group's own learning rate at a step, counted from 1. */
 export type Schedule = (step: number) => number;
 
-/** What follows the warm-up: a half cosine or a straight line down to `floor`, or 1 throughout. */
+/** The course after the warm-up: a half cosine or a straight line down to `floor`, or 1 throughout. */
 export type ScheduleKind = 'cosine' | 'linear' | 'constant';
 
 export interface ScheduleOptions {
   /**
-   * Steps that the factor rises over, in equal parts from 1 / `warmup` in step 1 to 1 in step `warmup`; default 0: it
-   * starts at 1.
+   * The number of steps over which the factor rises, in equal parts from 1 / `warmup` in step 1 to 1 in step `warmup`.
+   * With the default 0 the factor starts at 1.
    */
   warmup?: number | undefined;
   /**
-   * What the factor falls to, in [0, 1]; default 0. Reached just after the last step, so that no step is lost on a rate
-   * of zero.
+   * The value that the factor falls to, in [0, 1]; default 0. The factor reaches it just after the last step, so that
+   * no step is lost on a rate of zero.
    */
   floor?: number | undefined;
 }
@@ -24,7 +24,7 @@ const kindRule = oneOf('cosine', 'linear', 'constant');
 const stepsRule = integer(1, Number.MAX_SAFE_INTEGER);
 const floorRule = interval('[0, 1]');
 
-/** How much of the way down is left after a share `done` of it. */
+/** The share of the way down that is left after a share `done` of the steps. */
 const descents: Readonly<Record<ScheduleKind, (done: number) => number>> = {
   cosine: (done) => (1 + Math.cos(Math.PI * done)) / 2,
   linear: (done) => 1 - done,
@@ -32,9 +32,9 @@ const descents: Readonly<Record<ScheduleKind, (done: number) => number>> = {
 };
 
 /**
- * A learning-rate schedule of `steps` steps: a linear warm-up, then what `kind` says. Pure: the same step gives the
- * same factor.
- * @param steps the last step; after it the factor stays where it has come to
+ * A learning-rate schedule of `steps` steps: a linear warm-up, then the course that `kind` names. The schedule is pure:
+ * the same step gives the same factor.
+ * @param steps the last step; after it the factor stays constant
  * @returns a function from a step (an integer from 1) to a factor in [0, 1]
  * @throws RootError ERR_INVALID_ARGUMENT
  */
