@@ -1,13 +1,13 @@
 /**
  * The native addon's whole contract: everything that crosses between TypeScript and C++, and nothing else.
  *
- * The addon is mechanism. Defaults, presets, routing, learning-rate scales and the wording of errors a user can cause
- * live in `lib`, which validates everything before it calls; the addon checks what would corrupt memory (types,
- * lengths, detached buffers, use while busy or after disposal) and throws an `Error` whose `code` is one of
- * `NativeErrorCode`.
+ * The addon is mechanism. Defaults, presets, routing, learning-rate scales and the wording of errors that a user can
+ * cause live in `lib`, which validates everything before it calls. The addon itself checks only what would corrupt
+ * memory: types, lengths, detached buffers, use while busy or after disposal. It then throws an `Error` whose `code` is
+ * one of `NativeErrorCode`.
  *
- * All matrices are row-major float32. "In place" means in the caller's own arrays; nothing is copied that is not said
- * to be.
+ * All matrices are row-major float32. "In place" means in the caller's own arrays. Nothing is copied unless the text
+ * says so.
  */
 
 export type NativeErrorCode =
@@ -24,13 +24,13 @@ export type NativeErrorCode =
 /** What this machine and this build offer. */
 export interface DeviceReport {
   cpu: {
-    /** Processor name as the system gives it, or the architecture where it gives none. */
+    /** The processor's name as the system gives it, or the architecture where it gives none. */
     description: string;
-    /** The widest instruction set the product kernels will use. */
+    /** The widest instruction set that the product kernels use. */
     instructionSet: 'avx512bf16' | 'avx512' | 'avx2' | 'neon' | 'baseline';
-    /** Physical cores this process may run on: what `threads: 0` means. */
+    /** Number of physical cores that this process may run on. `threads: 0` stands for this number. */
     physicalCores: number;
-    /** What products it computes in: float32, and bfloat16 where the processor multiplies that (AVX512_BF16). */
+    /** The precisions of products: float32, and bfloat16 where the processor multiplies it (AVX512_BF16). */
     precisions: ('float32' | 'bfloat16')[];
   };
   cuda: {
@@ -44,12 +44,16 @@ export interface DeviceReport {
 export function devices(): DeviceReport;
 
 /**
- * Why a device of the report cannot be used at this moment (its memory is taken, the driver fails), or null. Unlike
- * `devices` it sets up the process's context on the device, which takes a moment and some of its memory.
+ * Returns why a device of the report cannot be used at this moment (its memory is taken, the driver fails), or null
+ * where it can. Unlike `devices`, this function sets up the process's context on the device, which takes a moment and
+ * some of its memory.
  */
 export function deviceObstacle(device: string): string | null;
 
-/** Of the operands of the Newton-Schulz products on CUDA; sums are float32. The CPU computes in float32. */
+/**
+ * The precision of the operands of the Newton-Schulz products. Their sums are float32. CUDA computes in all three; the
+ * CPU computes in float32, and in bfloat16 where the processor has AVX512_BF16 (see `devices().cpu.precisions`).
+ */
 export type Precision = 'float16' | 'bfloat16' | 'float32';
 
 /** A matrix inside a parameter's array: elements [offset, offset + rows · columns), row-major. */
@@ -59,27 +63,28 @@ export interface MatrixLayout {
   columns: number;
 }
 
-/** A parameter's fixed layout. No matrices: the parameter is updated by AdamW. */
+/** A parameter's fixed layout. A parameter without matrices is updated by AdamW. */
 export interface ParameterLayout {
   size: number;
   matrices: readonly MatrixLayout[];
 }
 
-/** ROOT and Muon: one step for all matrices of a parameter. */
+/** Settings of ROOT and Muon: one step for all matrices of a parameter. */
 export interface OrthogonalSettings {
   lr: number;
   momentum: number;
   nesterov: boolean;
   weightDecay: number;
-  /** Clip at `scale` · the `quantile` of |U|; null: no clipping (Muon). */
+  /** Clips at `scale` · the `quantile` of |U|. Null stands for no clipping (Muon). */
   threshold: { quantile: number; scale: number } | null;
   /**
-   * One entry a matrix: the factor on the direction (the learning-rate scale), and a, b, c of every iteration in turn.
+   * One entry per matrix: the factor on the direction (the learning-rate scale), and a, b, c of every iteration in
+   * turn.
    */
   matrices: readonly { updateScale: number; coefficients: Float64Array }[];
 }
 
-/** AdamW; `step` counts from 1 and drives the bias correction. */
+/** Settings of AdamW. `step` counts from 1 and drives the bias correction. */
 export interface AdamWSettings {
   lr: number;
   beta1: number;
@@ -92,7 +97,8 @@ export interface AdamWSettings {
 export type ParameterSettings = OrthogonalSettings | AdamWSettings;
 
 /**
- * `thresholds` holds the value used by the last step for each matrix, NaN before the first or where clipping is off.
+ * `thresholds` holds the value that the last step used for each matrix. It is NaN before the first step or where
+ * clipping is off.
  */
 export interface OrthogonalState {
   momentumBuffer: Float32Array;
@@ -108,25 +114,26 @@ export interface AdamWState {
 export class Optimizer {
   /**
    * @param device 'cpu' or 'cuda:N'
-   * @param threads CPU threads, the calling one included; 0: the physical cores
-   * @param precision of the products; on the CPU one of `devices().cpu.precisions`
-   * @param parameters sizes and matrices, fixed for life; the matrices of a parameter cover it in order, without overlap
+   * @param threads number of CPU threads, the calling one included; 0 stands for the physical cores
+   * @param precision the precision of the products; on the CPU one of `devices().cpu.precisions`
+   * @param parameters sizes and matrices, fixed for life; the matrices of a parameter cover it in order, without
+   * overlap
    */
   constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
 
-  /** State, the scratch memory that steps so far have needed, and on CUDA the parameters' data and gradients. */
+  /** Bytes of the state, of the scratch memory that steps so far have needed, and on CUDA of the data and gradients. */
   readonly memoryBytes: number;
 
   /**
-   * One step for all parameters, in place in `data`; the three lists are parallel to the constructor's `parameters`. On
-   * CUDA `data` and `gradients` may both be empty: the step then works on the device's own copies and nothing is
-   * transferred.
+   * Takes one step for all parameters, in place in `data`. The three lists are parallel to the constructor's
+   * `parameters`. On CUDA, `data` and `gradients` may both be empty: the step then works on the device's own copies,
+   * and nothing is transferred.
    *
-   * Happens whole or not at all: returns the indices of the parameters whose gradient is not finite or would make the
-   * state so; where that list is not empty, neither data nor state has changed.
+   * A step happens whole or not at all. It returns the indices of the parameters whose gradient is not finite or would
+   * make the state not finite. Where this list is not empty, neither data nor state has changed.
    *
-   * `step` runs on a worker thread and keeps the arrays alive meanwhile; until it settles every other call but
-   * `dispose` throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime: the step has
+   * `step` runs on a worker thread and keeps the arrays alive meanwhile. Until it settles, every other call except
+   * `dispose` throws ERR_BUSY. It rejects with ERR_DETACHED where an array was detached in the meantime; the step has
    * happened all the same.
    */
   step(
@@ -141,16 +148,17 @@ export class Optimizer {
   ): number[];
 
   /**
-   * Copies the device's data to the arrays, or the arrays' to the device, off the event loop, ERR_BUSY meanwhile;
-   * nothing on the CPU.
+   * `readParameters` copies the device's data to the arrays; `writeParameters` copies the arrays to the device. Both
+   * run off the event loop, and other calls throw ERR_BUSY meanwhile. On the CPU there is nothing to copy.
    */
   readParameters(data: readonly Float32Array[]): Promise<void>;
   writeParameters(data: readonly Float32Array[]): Promise<void>;
   writeParametersSync(data: readonly Float32Array[]): void;
-  /** Fills the device's copies of the gradients with zeros; nothing on the CPU. */
+  /** Fills the device's copies of the gradients with zeros. Does nothing on the CPU. */
   zeroGradients(): void;
   /**
-   * Addresses of the device's copies, fixed for life, and the cudaStream_t in whose order steps run.
+   * Returns the addresses of the device's copies, which are fixed for life, and the cudaStream_t in whose order steps
+   * run.
    * @throws ERR_DEVICE_UNAVAILABLE on the CPU
    */
   deviceMemory(index: number): { data: bigint; grad: bigint; stream: bigint };
@@ -165,8 +173,9 @@ export class Optimizer {
 }
 
 /**
- * Orthogonalises every matrix of `input` into the same place of `output` (same length; may be the same array).
- * @param coefficients one entry a matrix: a, b, c of every iteration in turn
+ * Orthogonalises every matrix of `input` into the same place of `output`, which has the same length and may be the same
+ * array.
+ * @param coefficients one entry per matrix: a, b, c of every iteration in turn
  * @throws ERR_NON_FINITE where `input` is not finite; `output` is then unchanged
  */
 export function orthogonalize(
@@ -189,9 +198,9 @@ export function orthogonalizeSync(
 ): void;
 
 /**
- * The proximal operator of ε‖·‖₁ and what it leaves: `outliers` = sign(x)·max(|x| − ε, 0), `base` = x − outliers, with
- * ε = scale · the linearly interpolated quantile of |x|. `base` + `outliers` equals
- * `input` bit for bit in float32 arithmetic, and |base| ≤ ε rounded to float32.
+ * Splits `input` by the proximal operator of ε‖·‖₁. The operator gives `outliers` = sign(x)·max(|x| − ε, 0), and what
+ * it leaves is `base` = x − outliers. Here ε = scale · the linearly interpolated quantile of |x|. `base` + `outliers`
+ * equals `input` bit for bit in float32 arithmetic, and |base| ≤ ε rounded to float32.
  * @returns ε in float64
  * @throws ERR_NON_FINITE where `input` is not finite; the outputs are then unchanged
  */
@@ -214,9 +223,12 @@ export function softThresholdSync(
   scale: number,
 ): number;
 
-// For benchmarks and tests alone.
+// The functions below serve only benchmarks and tests.
 
-/** The products that orthogonalise a matrix. Its shape and `coefficients`, a, b, c of every iteration, decide them. */
+/**
+ * Returns the plan of the products that orthogonalise a matrix. It depends on the matrix's shape and on `coefficients`,
+ * which are a, b, c of every iteration.
+ */
 export function newtonSchulzPlan(
   device: string,
   precision: Precision,
@@ -227,28 +239,31 @@ export function newtonSchulzPlan(
   form: 'standard' | 'gram';
   /** Gram form: iterations of each leg between restarts. Standard form: empty. */
   legs: number[];
-  /** Floating-point operations, symmetric products counted by halves. */
+  /** Floating-point operations. A symmetric product counts half. */
   flops: number;
-  /** The part of `flops` that is float32 although `precision` is another, as in bfloat16's Gram form on the CPU. */
+  /**
+   * The part of `flops` that is float32 although `precision` is another, as in the Gram form of bfloat16 on the CPU.
+   */
   float32Flops: number;
 };
 
 /**
- * FLOP/s of one core that multiplies and adds in registers alone, best of five. Benchmarks measure figures against it.
+ * Measures the FLOP/s of one core that multiplies and adds in registers alone, and returns the best of five. Benchmarks
+ * compare their figures with it.
  * @throws ERR_INVALID_ARGUMENT for a precision that is not among `devices().cpu.precisions`
  */
 export function cpuPeak(precision: Precision): number;
 
 /**
- * From now on `stepTimes` tells what the optimizer's last step took.
+ * Starts timing the optimizer's steps. From now on `stepTimes` tells how long the last one took.
  * @throws ERR_INVALID_ARGUMENT for an optimizer that is not on the CPU; ERR_BUSY; ERR_DISPOSED
  */
 export function profile(optimizer: Optimizer): void;
 
 /**
- * Seconds that the parts of the last step took, all parameters together: the checks, which find the thresholds as well;
- * momentum and proximal pass; products; updates of the data. With a thread to a parameter that is more than went by.
- * Zeros before the first step that is profiled.
+ * Returns the seconds that the parts of the last step took, summed over all parameters: the checks, which also find the
+ * thresholds; momentum and the proximal pass; the products; the updates of the data. With one thread per parameter, the
+ * sum exceeds the time that went by. All are zero before the first profiled step.
  */
 export function stepTimes(optimizer: Optimizer): {
   checks: number;
