@@ -1,6 +1,6 @@
 /**
- * Which room of lib may import which: a room knows those named before it. The ground, files of lib itself, knows only
- * itself.
+ * The rooms (folders) of lib, in an order in which each may import only those before it. The files of lib itself,
+ * except those of `face`, are the ground: they import only one another.
  * @type {readonly string[]}
  */
 const rooms = ['coefficients', 'checkpoint', 'optimizer', 'train', 'cli'];

@@ -9,7 +9,7 @@ export default defineConfig(
     languageOptions: { parserOptions: { projectService: true } },
     linterOptions: { reportUnusedDisableDirectives: 'error' },
     rules: {
-      // Prettier folds code; comments, strings and templates are folded by hand.
+      // Prettier folds code. Comments, strings and templates are folded by hand.
       'max-len': ['error', { code: 120, ignoreUrls: true, ignoreRegExpLiterals: true }],
       curly: ['error', 'multi-line'],
       // Typed arrays are read at indices that the loop around them bounds.
@@ -23,13 +23,13 @@ export default defineConfig(
   },
   {
     files: ['test/**'],
-    // Readers of JSON name what they expect to find in it.
+    // Functions that read JSON name the type that they expect to find in it.
     rules: { '@typescript-eslint/no-unnecessary-type-parameters': 'off' },
   },
   {
     files: ['**/*.mjs'],
     rules: {
-      // Their JSDoc types are checked by tsc, which knows Node's globals.
+      // tsc checks the JSDoc types of these files and knows Node's globals.
       'no-undef': 'off',
       // JSON arrives as any, and JSDoc has no narrowing that is worth its length.
       '@typescript-eslint/no-unsafe-argument': 'off',

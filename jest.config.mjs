@@ -9,7 +9,7 @@ const common = {
       { jsc: { target: 'es2022', parser: { syntax: 'typescript' } }, module: { type: 'commonjs' }, swcrc: false },
     ],
   },
-  // Imports are written as Node sees them after compilation. JavaScript comes first for packages that ship both.
+  // Imports are written as Node sees them after compilation. JavaScript comes first, for packages that ship both.
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
 };
@@ -19,10 +19,10 @@ const emulatorTests = onEmulator.map((name) => `<rootDir>/test/${name}.test.ts`)
 
 /** @type {import('jest').Config} */
 export default {
-  // Not a limit on speed: a test that hangs is to fail, on the slowest machine and in the emulator.
+  // This is no limit on speed. A test that hangs has to fail, on the slowest machine and in the emulator too.
   testTimeout: 60_000,
   projects: [
-    // The addon as it was built here, on every device there is.
+    // The addon as it was built on this machine, on every device that there is.
     {
       ...common,
       displayName: 'addon',

@@ -17,14 +17,14 @@ const PRESETS = 'adaptive,muon,polar-express,cans,quintic';
 
 const HELP = `Usage: npx tsx scripts/accuracy.ts [options]
 
-Relative errors, ‖X − Y‖ / ‖Y‖ in the Frobenius norm, of orthogonalised matrices of known singular vectors, where Y is
-computed from the singular values in float64. The input is rounded to float32 first, which is part of the error.
+Prints relative errors, ‖X − Y‖ / ‖Y‖ in the Frobenius norm, of orthogonalised matrices X of known singular vectors.
+Y is computed from the singular values in float64. The input is rounded to float32 first; the error includes this.
 
-  --shapes <list>      powers of two (default ${SHAPES})
-  --presets <list>     default ${PRESETS}
-  --steps <n>          iterations (default 5)
+  --shapes <list>      rows x columns, powers of two (default ${SHAPES})
+  --presets <list>     presets of coefficients (default ${PRESETS})
+  --steps <n>          number of iterations (default 5)
   --device <name>      cpu, cuda or cuda:N (default cpu)
-  --precision <list>   of float16, bfloat16, float32 (default: what the device multiplies)
+  --precision <list>   one or more of float16, bfloat16, float32 (default: those that the device multiplies)
   --help               print this`;
 
 runMain(() => {

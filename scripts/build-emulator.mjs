@@ -1,5 +1,5 @@
 // Builds the addon with the CUDA kernels compiled for the host, as build/Emulator/root_optimizer.node, and the programs
-// that prove the emulator's own worth. Needs g++ alone.
+// that test the emulator itself. It needs only g++.
 import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -12,11 +12,12 @@ import { withLock } from './lock.mjs';
 
 const HELP = `Usage: npm run build:emulator -- [options]
 
-Builds build/Emulator/root_optimizer.node, whose CUDA devices are emulated: set ROOT_OPTIMIZER_ADDON to its path.
+Builds build/Emulator/root_optimizer.node, whose CUDA devices are emulated. To use it, set ROOT_OPTIMIZER_ADDON to its
+path.
 Compiles only what has changed.
 
   --force  compile everything anew
-  --odr    build nothing to use; fail where two files define one name differently
+  --odr    check only that no two files define one name differently; build nothing to use
   --help   print this
 
 CXX is respected.`;
@@ -33,7 +34,7 @@ const common = [
   ...['-std=c++20', '-DNDEBUG', '-Wall', '-Wextra', '-ffp-contract=off', '-fPIC', '-pthread'],
   ...['-fvisibility=hidden', '-fvisibility-inlines-hidden'],
 ];
-// A kernel reads memory in whatever types it likes, as nvcc lets it.
+// A kernel reads memory in any type that it likes, and nvcc lets it.
 const emulated = ['-fno-strict-aliasing', '-Wno-unknown-pragmas', `-I${include}`, ...instructionSets()];
 const kernel = ['-O2', ...emulated];
 const emulator = ['-O3', ...emulated];
@@ -58,8 +59,9 @@ export async function buildEmulator({ force = false } = {}) {
 }
 
 /**
- * Links everything with link-time optimisation, when the compiler sees all definitions of a name side by side. What C++
- * calls undefined behaviour (no diagnostic required) becomes an error: CPU and CUDA sources meet here in one compiler.
+ * Links everything with link-time optimisation, so that the compiler sees all definitions of a name side by side. Two
+ * different definitions are undefined behaviour in C++ (no diagnostic required). Here they become an error, because the
+ * CPU and CUDA sources meet in one compiler.
  */
 export async function checkOneDefinition() {
   await withLock(join(root, '.lock'), async () => {
@@ -103,8 +105,8 @@ function addonSteps() {
 }
 
 /**
- * Those without which fmaf() is a call of a slow function. They change no result, as long as the compiler fuses
- * nothing.
+ * Flags for the instruction sets without which fmaf() is a call of a slow function. They change no result, as long as
+ * the compiler fuses nothing.
  */
 function instructionSets() {
   const processor = readIfThere('/proc/cpuinfo') ?? '';
@@ -134,7 +136,7 @@ async function compile(steps, force) {
       const started = new Date();
       fs.rmSync(join(root, stamp(next)), { force: true });
       await execute(next.command);
-      // Whatever is changed while the compiler reads it is to be compiled again.
+      // A file that is changed while the compiler reads it has to be compiled again.
       fs.utimesSync(join(root, next.object), started, started);
       fs.writeFileSync(join(root, stamp(next)), describe(next.command));
     }
@@ -143,7 +145,7 @@ async function compile(steps, force) {
 }
 
 /**
- * Whether the object came of the same command and is younger than everything that went into it.
+ * Whether the object came from the same command and is younger than everything that went into it.
  * @param {Step} step
  */
 function isCurrent(step) {
@@ -183,7 +185,7 @@ async function link(name, steps, flags) {
     fs.existsSync(file) &&
     objects.every((object) => fs.statSync(join(root, object)).mtimeMs < fs.statSync(file).mtimeMs);
   if (!isLinked) {
-    // Renamed into place, because a process that has the former file loaded would crash if that one were overwritten.
+    // The new file is renamed into place. To overwrite the former one would crash a process that has it loaded.
     await execute(command);
     fs.renameSync(`${file}.new`, file);
     fs.writeFileSync(commandFile, describe(command));

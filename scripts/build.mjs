@@ -1,4 +1,4 @@
-// Builds the addon for this machine as build/Release/root_optimizer.node, with whichever of cmake-js and node-gyp can.
+// Builds the addon for this machine as build/Release/root_optimizer.node, with cmake-js or node-gyp, whichever can.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
@@ -13,13 +13,13 @@ const HELP = `Usage: root-optimizer build [options]
 
 Builds the native addon. Does nothing where it is up to date.
 
-  --backend <tool>  cmake or node-gyp; by default cmake where there is one, else node-gyp
-  --force           build even if up to date
+  --backend <tool>  cmake or node-gyp (default: cmake where CMake is installed, else node-gyp)
+  --force           build even if the addon is up to date
   --debug           build without optimisation, as build/Debug/root_optimizer.node, for ROOT_OPTIMIZER_ADDON
   --help            print this
 
-A CUDA toolkit (12 or newer) is used where there is one and CMake, unless ROOT_OPTIMIZER_CUDA is 0; node-gyp builds for
-the CPU alone.
+The build with CMake uses a CUDA toolkit (12 or newer) where there is one, unless ROOT_OPTIMIZER_CUDA is 0. node-gyp
+builds for the CPU alone.
 CXX, CXXFLAGS, LDFLAGS and CUDACXX are respected.`;
 
 /** @typedef {'cmake' | 'node-gyp'} Tool */
@@ -32,7 +32,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const stampFile = join(root, 'build', 'stamp.json');
 const require = createRequire(import.meta.url);
 
-/** What went wrong in words for the user, who has no use for a stack. */
+/** An error in words for the user, who has no use for a stack. */
 export class BuildError extends Error {}
 
 /**
@@ -55,7 +55,7 @@ export async function build({ backend, debug = false, force = false } = {}) {
     const started = performance.now();
     console.error(`root-optimizer: building the addon with ${plan.tool}, ${plan.why}`);
 
-    // A killed build leaves no stamp, and without one the next begins anew: half-written objects are not reused.
+    // A killed build leaves no stamp. Without a stamp the next build begins anew and reuses no half-written objects.
     const built = readStamp();
     const isContinuation = !force && built.options === wanted.options && built.root === root;
     fs.rmSync(stampFile, { force: true });
@@ -109,7 +109,8 @@ function choose(backend) {
 }
 
 /**
- * Everything that decides what comes out. Node's version is not among it: Node-API is stable across versions.
+ * Returns everything that decides what is built. Node's version is not part of it, since Node-API is stable across
+ * versions.
  * @param {Plan} plan
  * @param {string} config
  */
@@ -176,7 +177,7 @@ async function runNodeGyp(config, addon) {
   ];
   await run(process.execPath, args, COMPILER_FAILED);
 
-  // Renamed into place, because a process that has the former file loaded would crash if that one were overwritten.
+  // The new file is renamed into place. To overwrite the former one would crash a process that has it loaded.
   fs.rmSync(join(root, 'build'), { recursive: true, force: true });
   fs.mkdirSync(dirname(addon), { recursive: true });
   fs.copyFileSync(join(native, 'build', config, ADDON), `${addon}.new`);
@@ -184,8 +185,9 @@ async function runNodeGyp(config, addon) {
 }
 
 /**
- * Runs a program and what it starts in a process group of their own. A signal to this process goes to them, and ends it
- * after them: npm in particular tidies up before it obeys, and nobody else may begin while it does.
+ * Runs a program, and the processes that it starts, in a process group of their own. A signal to this process is passed
+ * on to the group, and ends this process only after the group. npm in particular tidies up before it obeys, and no
+ * other process may begin meanwhile.
  * @param {string} program
  * @param {string[]} args
  * @param {string} failure
@@ -262,7 +264,7 @@ async function main(args) {
 }
 
 /**
- * Ends the process with one message in place of a stack, except where the fault is in the script itself.
+ * Ends the process with one message instead of a stack, except where the fault is in the script itself.
  * @param {unknown} error
  */
 export function fail(error) {

@@ -1,4 +1,4 @@
-// `npm run coefficients`: fits the coefficients of common shapes anew and writes them to
+// `npm run coefficients` fits the coefficients of common shapes anew and writes them to
 // lib/coefficients/adaptive-table.json.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -6,7 +6,7 @@ import { fitAdaptive, tableKey } from '../lib/coefficients/adaptive.js';
 
 const stepCounts = [4, 5, 6];
 
-/** width: the sizes of what it is projected to */
+/** The widths of each family's models, with the sizes that each width is projected to */
 const families: Readonly<Record<string, Readonly<Record<number, readonly number[]>>>> = {
   'GPT-2': { 768: [768, 2304, 3072], 1024: [1024, 3072, 4096], 1280: [1280, 3840, 5120], 1600: [1600, 4800, 6400] },
   Llama: {
@@ -37,7 +37,7 @@ const families: Readonly<Record<string, Readonly<Record<number, readonly number[
   },
 };
 
-/** From 1 : 1 to 1 : 16, and fused queries, keys and values */
+/** Shapes from 1 : 1 to 1 : 16, and those of fused queries, keys and values */
 const powersOfTwo = Array.from({ length: 9 }, (_, i) => 64 << i).flatMap((m) =>
   [1, 2, 3, 4, 8, 16].filter((ratio) => m * ratio <= 16384).map((ratio): [number, number] => [m, m * ratio]),
 );

@@ -1,5 +1,5 @@
-// `npx tsx scripts/compare-coefficients.ts`: the error of every preset on Gaussian and decaying spectra, as a table in
-// Markdown.
+// `npx tsx scripts/compare-coefficients.ts` prints the error of every preset on Gaussian and decaying spectra, as a
+// table in Markdown.
 import { compose } from '../lib/coefficients/bounds.js';
 import { newtonSchulzCoefficients } from '../lib/coefficients/option.js';
 import type { Preset } from '../lib/coefficients/presets.js';
@@ -17,7 +17,7 @@ interface Errors {
   readonly mixture: number;
 }
 
-/** √(mean of (σ − 1)²), on spectra that are finer than those of the fit. */
+/** √(mean of (σ − 1)²) on spectra that are finer than those of the fit. */
 function errorsOf([m, n]: readonly [number, number], triples: readonly Triple[]): Errors {
   const square = (x: number) => (compose(triples, x) - 1) ** 2;
   const r = Math.sqrt(m / n);
@@ -45,7 +45,7 @@ function errorsOf([m, n]: readonly [number, number], triples: readonly Triple[])
 
 const digits = (value: number) => (value < 0.01 ? value.toExponential(1) : value.toFixed(3).slice(1));
 
-/** The least of them bold. */
+/** Formats values as cells, the least of them bold. */
 function cells(values: readonly number[]): string[] {
   const least = Math.min(...values);
   return values.map((value) => (value === least ? `**${digits(value)}**` : digits(value)));

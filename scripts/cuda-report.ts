@@ -1,6 +1,6 @@
-// `npx tsx scripts/cuda-report.ts`: what nvcc makes of the CUDA kernels, per architecture, as tables in Markdown. No
-// GPU is needed. Status 1 where a product spills or uses local memory, or where one of 16-bit elements lacks mma.sync,
-// 16-byte cp.async or ldmatrix; 2 where that can't be told.
+// `npx tsx scripts/cuda-report.ts` prints what nvcc makes of the CUDA kernels, per architecture, as tables in Markdown.
+// It needs no GPU. Its status is 1 where a product spills or uses local memory, or where a product of 16-bit elements
+// lacks mma.sync, 16-byte cp.async or ldmatrix. Its status is 2 where this cannot be told.
 import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -8,12 +8,12 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
 const root = join(__dirname, '..');
-// CMakeLists.txt's and its Release's, less those of the host's compiler and of the archive.
+// The flags of CMakeLists.txt and of its Release, without those of the host's compiler and of the archive.
 const flags = ['-O3', '-DNDEBUG', '-std=c++20', '--fmad=false'];
 
 /**
- * Of a multiprocessor, as CUDA's cuda_occupancy.h has them: bytes of shared memory, warps and blocks. Each has 65536
- * registers.
+ * Limits of a multiprocessor from CUDA's cuda_occupancy.h: bytes of shared memory, warps and blocks. Every
+ * multiprocessor has 65536 registers.
  */
 const limits: Readonly<Record<string, { shared: number; warps: number; blocks: number }>> = {
   '80': { shared: 164 << 10, warps: 64, blocks: 32 },
@@ -37,13 +37,13 @@ const ofTensorCores: readonly Instruction[] = ['mma.sync', '16-byte cp.async', '
 interface Usage {
   architecture: string;
   registers: number;
-  local: number; // bytes a thread
+  local: number; // bytes per thread
   spills: number; // bytes of stores and loads
-  shared: number; // bytes a block, static and dynamic
+  shared: number; // bytes per block, static and dynamic
   counts: Record<Instruction, number>;
 }
 
-/** Its usages are in the order of the architectures. */
+/** A kernel by name, with its usages in the order of the architectures. */
 type Kernel = [name: string, usages: Usage[]];
 
 async function main(): Promise<void> {
@@ -74,7 +74,7 @@ async function nvcc(args: readonly string[]): Promise<string> {
   return stdout + stderr;
 }
 
-/** Those of CMakeLists.txt that the toolkit knows. */
+/** Returns the architectures of CMakeLists.txt that the toolkit knows. */
 async function findArchitectures(): Promise<string[]> {
   const wanted =
     /foreach\(architecture ([\da-z ]+)\)/.exec(readFileSync(join(root, 'CMakeLists.txt'), 'utf8'))?.[1]?.split(' ') ??
@@ -116,7 +116,7 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-/** Registers and memory are what ptxas reports; instructions are counted in the PTX that it was given. */
+/** Compiles a source. ptxas reports registers and memory; instructions are counted in the PTX that ptxas was given. */
 async function compile(source: string, architecture: string, folder: string): Promise<[name: string, usage: Usage][]> {
   const stem = basename(source, '.cu');
   const kept = join(folder, `${stem}.${architecture}`);
@@ -161,7 +161,7 @@ async function compile(source: string, architecture: string, folder: string): Pr
     });
 }
 
-/** `gemm_tensor<half, rows_by_rows, symmetric, 128>`, of a mangled name. */
+/** Turns a mangled name into one such as `gemm_tensor<half, rows_by_rows, symmetric, 128>`. */
 function readable(mangled: string): string {
   let [name, rest] = ['', mangled.replace(/^_ZN?/, '')];
   while (/^\d/.test(rest)) {
@@ -183,17 +183,17 @@ function readable(mangled: string): string {
   return `${name}<${parts.filter((part) => part !== undefined).join(', ')}>`;
 }
 
-/** All of cuda/, for the constants and launches in it. */
+/** The text of all files in cuda/. The constants and launches are read from it. */
 const sources = readdirSync(join(root, 'cuda'))
   .map((file) => readFileSync(join(root, 'cuda', file), 'utf8'))
   .join('\n');
 
-/** The names of the enumeration that kernels take as a template argument, in order. */
+/** The names, in order, of the enumeration that kernels take as a template argument. */
 const contractions = [.../enum class Contraction \{([^}]*)\}/.exec(sources)![1]!.matchAll(/^\s*(\w+),/gm)].map(
   ([, name]) => name,
 );
 
-/** The value of a number, a constant of the sources, or a product of such; kTile is the kernel's. */
+/** The value of a number, of a constant of the sources, or of a product of these. kTile is that of the kernel. */
 function valueOf(expression: string, tile: number): number {
   const factors = expression.split('*').map((text) => {
     const name = text.trim().replace('<kTile>', '');
@@ -206,7 +206,7 @@ function valueOf(expression: string, tile: number): number {
   return factors.reduce((product, factor) => product * factor, 1);
 }
 
-/** The arguments of every call of a function, as they stand in the sources. */
+/** The arguments of every call of a function, as they are written in the sources. */
 function callsOf(name: string): string[][] {
   return [...sources.matchAll(new RegExp(`\\b${name}\\(`, 'g'))].map(({ index, 0: start }) => {
     const args = [''];
@@ -222,7 +222,7 @@ function callsOf(name: string): string[][] {
   });
 }
 
-/** Threads and bytes of dynamic shared memory that kernels are launched with, by the kernel's name. */
+/** The threads and the bytes of dynamic shared memory of every launch, by the kernel's name. */
 const launches = new Map([
   ...callsOf('launch').map(
     ([, kernel, , threads, shared]) => [kernel?.replace(/<.*/s, ''), { threads, shared }] as const,
@@ -233,10 +233,10 @@ const launches = new Map([
   }),
 ]);
 
-/** What cuda/ launches a kernel with. */
+/** Returns the threads and the dynamic shared memory that cuda/ launches a kernel with. */
 function launchOf(name: string): { threads: number; dynamicShared: number } {
   const kernel = name.replace(/<.*/, '');
-  if (kernel === 'nothing') return { threads: 1, dynamicShared: 0 }; // which is never launched
+  if (kernel === 'nothing') return { threads: 1, dynamicShared: 0 }; // this kernel is never launched
   const { threads, shared } = launches.get(kernel) ?? {};
   if (threads === undefined || shared === undefined) throw new Error(`Expected cuda/ to launch ${kernel}`);
   const tile = Number(/ (\d+)>$/.exec(name)?.[1] ?? 0);
@@ -261,14 +261,14 @@ function missing([name, usages]: Kernel): string[] {
 }
 
 /**
- * Blocks that a multiprocessor holds at once, and what keeps it from holding more: registers, shared memory, warps or
- * blocks.
+ * Returns the number of blocks that a multiprocessor holds at once, and what limits it: registers, shared memory, warps
+ * or blocks.
  */
 function occupancy(name: string, { architecture, registers, shared }: Usage): string {
   const most = limits[architecture]!;
   const warps = Math.ceil(launchOf(name).threads / 32);
   const bounds = {
-    // A warp takes them 256 at a time, from those of the quarter it runs on.
+    // A warp takes registers 256 at a time, from those of the quarter of the multiprocessor that it runs on.
     R: Math.floor((4 * Math.floor(16384 / (256 * Math.ceil(registers / 8)))) / warps),
     S: Math.floor(most.shared / (128 * Math.ceil((shared + RESERVED) / 128))),
     W: Math.floor(most.warps / warps),

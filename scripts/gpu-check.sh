@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a machine with an NVIDIA GPU is for: the whole suite on it, compute-sanitizer on the tests of the CUDA backend, and the benchmark.
-# Prints one table, and the benchmark's; logs go to the folder given, by default runs/gpu-check. Fails where anything does.
+# Runs the checks that need a machine with an NVIDIA GPU: the whole suite, compute-sanitizer on the tests of the CUDA
+# backend, and the benchmark. Prints one table, and the benchmark's own. Logs go to the given folder, by default
+# runs/gpu-check. Fails where any of them fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 logs=${1:-runs/gpu-check}
@@ -10,7 +11,7 @@ export REQUIRE_CUDA=1 ROOT_OPTIMIZER_AUTO_CUDA=1
 export PATH=$PATH:/usr/local/cuda/bin
 rows=()
 failed=0
-# stage NAME COMMAND…: a row with what the command's last line of figures was
+# stage NAME COMMAND… runs a command and adds a row with the last line of figures in its output
 stage() {
   local name=$1 log=$logs/$1.log start=$SECONDS result
   shift
@@ -20,20 +21,20 @@ stage() {
   rows+=("| $name | $result | $((SECONDS - start)) s | $figures |")
 }
 
-# Every kernel, at sizes that a checker can follow.
+# These tests launch every kernel, at sizes that a checker can follow.
 sanitized='train alike|split alike|is replayed|data that are written|orthogonalise alike: [a-zA-Z-]*, (1 × 33|65 × 200|200 × 65|129 × 257)$'
 sanitize() {
   compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 \
     node node_modules/jest/bin/jest.js --runInBand --selectProjects addon --testPathPatterns 'test/native/cuda(-memory)?.test' --testNamePattern "$sanitized" --testTimeout 3600000
 }
 
-# Without a toolkit here an addon that was built elsewhere must not give way to one for the CPU alone.
+# Without a toolkit on this machine, an addon that was built elsewhere must not be replaced by one for the CPU alone.
 built=$PWD/build/Release/root_optimizer.node
 if [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null && [ -f "$built" ]; then
   export ROOT_OPTIMIZER_ADDON=${ROOT_OPTIMIZER_ADDON:-$built}
 fi
 node scripts/setup.mjs || exit 1
-# One file of tests at a time: they share the GPU's memory.
+# The files of tests run one at a time, because they share the GPU's memory.
 stage suite npx jest --selectProjects addon --runInBand
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck synccheck; do stage "$tool" sanitize "$tool"; done

@@ -7,9 +7,9 @@ const BEAT_MS = 500;
 const STALE_BEATS = 10;
 
 /**
- * Runs `work` while no other process holds the lock at `path`, a folder with one file named for its holder. The holder
- * touches its file twice a second; a file that stands still for five seconds belongs to a killed process, and whoever
- * renames it to a name of its own has the lock: only one can.
+ * Runs `work` while no other process holds the lock at `path`, which is a folder with one file named for its holder.
+ * The holder touches its file twice a second. A file that is untouched for five seconds belongs to a killed process.
+ * Whoever renames it to a name of its own has the lock, and only one process can.
  *
  * @template T
  * @param {string} path
@@ -37,7 +37,7 @@ export async function withLock(path, work) {
 }
 
 /**
- * Moves a folder with the holder's file in it to `path`, which the system refuses while another such folder is there.
+ * Moves a folder with the holder's file in it to `path`. The system refuses this while another such folder is there.
  * @param {string} path
  * @param {string} owner
  */

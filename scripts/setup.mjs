@@ -1,4 +1,5 @@
-// What `npm run train`, `npm test` and `npm run bench` do first: install packages and build the addon, where needed.
+// The first step of `npm run train`, `npm test` and `npm run bench`: installs packages and builds the addon where
+// needed.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 try {
   if (!isInstalled()) await withLock(join(root, '.lock'), install);
-  // Whoever points at an addon of their own has built it.
+  // A user who points at another addon has built it already.
   if (!process.env['ROOT_OPTIMIZER_ADDON']) await build();
 } catch (error) {
   fail(error);

@@ -57,7 +57,7 @@ async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): 
     }
     await writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'ended' });
   } catch (error) {
-    // Where the report fails too, the first error is the one to tell.
+    // Where the report fails too, the first error is the one to report.
     await writeReport(results, setup, config, { state: 'failed', error }).catch(() => undefined);
     printTable(results.filter(({ sample }) => sample !== undefined));
     throw error;
@@ -66,7 +66,7 @@ async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): 
   if (signal.aborted) process.exitCode = 130;
 }
 
-/** Seed by seed, so that a run that is stopped has compared what it has done. */
+/** Orders the trials seed by seed, so that a run that is stopped has compared the seeds that it finished. */
 function planTrials({ optimizers, lrs, seeds }: Options): Trial[] {
   return seeds.flatMap((seed) =>
     optimizers.flatMap((optimizer) =>
@@ -80,7 +80,7 @@ function planTrials({ optimizers, lrs, seeds }: Options): Trial[] {
   );
 }
 
-/** 32 tokens of held-out text, from the beginning of a line where there is one. */
+/** Returns 32 tokens of held-out text, from the beginning of a line where there is one. */
 function firstLine({ validation, vocabulary }: Corpus): Uint8Array {
   const start = Math.min(validation.indexOf(vocabulary.indexOf(10)) + 1, validation.length - 32);
   return validation.subarray(start, start + 32);
@@ -97,14 +97,17 @@ function makeFolder(out: string | undefined): string {
   throw new UsageError(`Expected --out to be a new or empty folder, got "${folder}"`);
 }
 
-/** The first Ctrl-C ends training after the current step; one more than a second later ends the process. */
+/**
+ * Handles Ctrl-C. The first one ends training after the current step. Another more than a second later ends the
+ * process.
+ */
 function stopOnInterrupt(): AbortSignal {
   const controller = new AbortController();
   let first: number | undefined;
   process.on('SIGINT', () => {
     controller.abort();
     first ??= performance.now();
-    // The programs that this one is started through pass on the signal that the terminal has sent it already.
+    // The programs that started this one pass on the signal that the terminal has already sent to it.
     if (performance.now() - first > 1000) process.exit(130);
   });
   return controller.signal;
@@ -125,7 +128,7 @@ function describeRun({ options, corpus, model }: Setup, device: DeviceInfo) {
   };
 }
 
-/** The model computes on the CPU, the optimizers there or on a CUDA device. */
+/** Names the devices. The model computes on the CPU, the optimizers compute there or on a CUDA device. */
 function describeDevice({ name, description }: DeviceInfo): string {
   const { cpu } = devices();
   return name === 'cpu' ? cpu.description : `${cpu.description}, optimizers on ${name}: ${description}`;

@@ -18,34 +18,34 @@ const sets = ['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'] as const;
 
 const HELP = `Usage: npm run bench -- [options]
 
-Median times, per shape, of orthogonalising a matrix and of whole steps on a parameter of that shape. The tasks of a
-shape, on all numbers of threads, take turns in rounds.
+Measures, for each shape, the median times of orthogonalising a matrix and of whole steps on a parameter of
+that shape. The tasks of a shape, on all numbers of threads, take turns in rounds.
 
   --shapes <list>     rows x columns (default ${SHAPES})
-  --threads <list>    CPU threads (default 1 and the physical cores)
+  --threads <list>    numbers of CPU threads (default 1 and the physical cores)
   --sets <list>       instruction sets out of ${sets.join(', ')}; "all" for those that
                       this processor runs (default: the widest)
-  --precision <list>  out of float32, bfloat16, those that a set multiplies (default float32)
-  --time <ms>         how long to measure a task (default 1000)
+  --precision <list>  float32, bfloat16 or both, where a set multiplies them (default float32)
+  --time <ms>         milliseconds to measure a task for (default 1000)
   --json <file>       write the figures to a file as well
   --compare <file>    print ratios to the figures of such a file
   --help              print this
 
-  effective  GFLOP/s counting what five plain iterations take, 5·(4·m²·n + 2·m³) with m ≤ n, however few are done
-  executed   GFLOP/s counting what is done: the form that the addon chose, symmetric products by halves
-  peak       executed over what that many cores reach in registers alone, measured first; of bfloat16's Gram form, which
-             multiplies squares in float32, the time that each part would take at its own peak over the time taken
-  step       a ROOT step
-  products   what the products of a ROOT step take, timed one by one within it; "over" is that step over them, median
-             of all steps
-  speedup    of the step, over that on the number of threads that is named first; median of the ratios of all rounds
-  quantile   the share of a step that the threshold takes (against Muon's); median of all rounds
-  memory     state and scratch after a step, in matrices of that shape`;
+  effective  GFLOP/s by the operations of five plain iterations, 5·(4·m²·n + 2·m³) with m ≤ n, however few are done
+  executed   GFLOP/s by the operations that are done, in the form that the addon chose; symmetric products count half
+  peak       executed over what that many cores reach in registers alone, which is measured first; for bfloat16's Gram
+             form, which multiplies squares in float32: the time of each part at its own peak, over the time taken
+  step       time of a ROOT step
+  products   time of the products of a ROOT step, timed one by one within it; "over" is the time of the step over
+             theirs, the median of all steps
+  speedup    speed of the step over that on the number of threads named first; median of the ratios of all rounds
+  quantile   share of a step that the threshold takes (against Muon's step); median of all rounds
+  memory     state and scratch memory after a step, in matrices of that shape`;
 
 interface Report extends Omit<Measured, 'peakGflops'> {
   processor: string;
   node: string;
-  /** By set and precision. */
+  /** Peaks by instruction set and precision. */
   peakGflops: Record<string, Measured['peakGflops']>;
 }
 

@@ -8,22 +8,23 @@ const CASES = '768x768x24,768x3072x24,2048x2048x8,2048x8192x8,4096x4096x2,4096x1
 
 const HELP = `Usage: npm run bench:cuda -- [options]
 
-Median times of steps on a CUDA device, waited for one by one: of Muon and of ROOT on what the device holds (hostSync:
-'manual'), and of ROOT with gradients and parameters copied in and out. Tasks take turns. Gradients are random.
+Measures median times of steps on a CUDA device, each of which is waited for. The steps are those of Muon and of ROOT on
+the device's own copies (hostSync: 'manual'), and those of ROOT with gradients and parameters copied in and out. Tasks
+take turns. Gradients are random.
 
   --cases <list>      rows x columns x matrices (default ${CASES})
-  --model <layers>    also a model of so many layers of four 2048 x 2048 and three 2048 x 8192 matrices (default 16,
-                      1.07 G parameters; 0: none)
-  --precision <list>  of float16, bfloat16, float32 (default float16)
-  --rounds <n>        times that each task is measured (default 30)
-  --device <name>     default cuda
+  --model <layers>    also measure a model of this many layers, each of four 2048 x 2048 and three 2048 x 8192 matrices
+                      (default 16, which is 1.07 G parameters; 0 for none)
+  --precision <list>  one or more of float16, bfloat16, float32 (default float16)
+  --rounds <n>        number of times that each task is measured (default 30)
+  --device <name>     cuda or cuda:N (default cuda)
   --help              print this
 
-  effective  TFLOP/s counting what five plain iterations take, 5·(4·m²·n + 2·m³) with m ≤ n
-  executed   TFLOP/s counting what is done: the form that the addon chose, symmetric products by halves; both of Muon's
-             whole step
-  clip       what the exact quantile and the clip add to Muon's step
-  host       ROOT with copies, over ROOT without`;
+  effective  TFLOP/s of Muon's whole step by the operations of five plain iterations, 5·(4·m²·n + 2·m³) with m ≤ n
+  executed   TFLOP/s of Muon's whole step by the operations that are done, in the form that the addon chose; symmetric
+             products count half
+  clip       time that the exact quantile and the clip add to Muon's step
+  host       time of ROOT with copies over ROOT without`;
 
 runMain(() => {
   const options = readOptions(HELP, ['cases', 'model', 'precision', 'rounds', 'device']);

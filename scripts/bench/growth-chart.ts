@@ -1,7 +1,10 @@
 import type { TopLevelSpec } from 'vega-lite';
 import type { CountPoint, SizePoint } from './measure/growth.js';
 
-/** The time of one matrix by its size, beside that of a step by the number of matrices. */
+/**
+ * Returns a chart of the time of one matrix by its size, beside a chart of the time of a step by the number of
+ * matrices.
+ */
 export function growthChart(bySize: SizePoint[], byCount: CountPoint[]): TopLevelSpec {
   const mark = { type: 'line', point: { size: 18, filled: true }, strokeWidth: 1.5 } as const;
   const range = ['#c2410c', '#0067b1'];

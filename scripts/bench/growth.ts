@@ -6,12 +6,12 @@ import { measureGrowth } from './measure/growth.js';
 
 const HELP = `Usage: npm run bench:growth -- [options]
 
-How the time grows with the work: picoseconds per multiply-add of the plain iteration against the size of a matrix, at
-odd sizes and powers of two as well, and the time of a step against the number of matrices. Everything takes turns in
-five rounds. Writes two charts, and prints how odd sizes compare with the multiple of 16 beside them.
+Measures how the time grows with the work. One chart shows picoseconds per multiply-add of the plain iteration against
+the size of a matrix, at odd sizes and powers of two as well. The other shows the time of a step against the number of
+matrices. Everything takes turns in five rounds. Also prints how odd sizes compare with the multiple of 16 beside them.
 
-  --out <file>   the picture, as SVG (default growth.svg)
-  --json <file>  the figures
+  --out <file>   write the charts to this file as SVG (default growth.svg)
+  --json <file>  write the figures to this file
   --help         print this`;
 
 runMain(async () => {

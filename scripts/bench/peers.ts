@@ -15,14 +15,15 @@ import { compare, type Figure, Peer, type Task } from './measure/peers.js';
 
 const HELP = `Usage: npm run bench:peers -- [options]
 
-The same work here and in other libraries, in turns within one run, and how many times faster it is here: PyTorch (the
-float32 addmm form, a ROOT step written with it, and torch.optim.Muon where it has one), optax's Muon, and plain
-JavaScript with ml-matrix. What is not installed is left out. Coefficients are Muon's, five iterations. Products here
-are float32, in the task muon-bfloat16 bfloat16; torch.optim.Muon computes in bfloat16 in either.
+Compares this package with other libraries on the same work, in turns within one run, and prints how many times faster
+this package is. The others are PyTorch (the float32 addmm form, a ROOT step written with it, and torch.optim.Muon
+where it has one), optax's Muon, and plain JavaScript with ml-matrix. What is not installed is left out. All do five
+iterations with Muon's coefficients. Products of this package are float32, or bfloat16 in the task muon-bfloat16.
+torch.optim.Muon computes in bfloat16 in either case.
 
   --shapes <list>   rows x columns (default ${SHAPES})
-  --threads <list>  CPU threads (default 1 and the physical cores)
-  --rounds <n>      turns that each takes; the medians are compared (default 5)
+  --threads <list>  numbers of CPU threads (default 1 and the physical cores)
+  --rounds <n>      number of turns of each; the medians are compared (default 5)
   --python <path>   the interpreter that has the Python libraries (default python3)
   --json <file>     write the figures to a file as well
   --help            print this`;
@@ -64,7 +65,7 @@ runMain(async () => {
   }
 });
 
-/** Says which are left out, and why. */
+/** Starts the peers. Says which are left out, and why. */
 async function startPeers(python: string): Promise<Peer[]> {
   if (python.includes('/') && !existsSync(python)) throw new Error(`There is no ${python}`);
   const file = (name: string) => path.join(__dirname, '..', 'peers', name);

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { devices } from '../../lib/devices.js';
 import { messageOf } from '../../lib/errors.js';
 
-/** Runs the main function of a script. An error is told by its message alone, and the script ends with status 1. */
+/** Runs the main function of a script. An error prints only its message and ends the script with status 1. */
 export function runMain(main: () => void | Promise<void>): void {
   const running = (async () => main())();
   running.catch((error: unknown) => {
@@ -13,8 +13,8 @@ export function runMain(main: () => void | Promise<void>): void {
 }
 
 /**
- * The options of a command line, each of which takes a value.
- * @param help printed for --help
+ * Reads the options of a command line. Each option takes a value.
+ * @param help the text that --help prints
  * @returns undefined where help was asked for
  */
 export function readOptions<Name extends string>(
@@ -29,10 +29,10 @@ export function readOptions<Name extends string>(
   return undefined;
 }
 
-/** What benchmarks measure where no shapes are given. */
+/** The shapes that benchmarks measure by default. */
 export const SHAPES = '128x128,128x512,256x1024,512x512,768x768,768x3072,1024x1024,1024x4096';
 
-/** A list of shapes such as 256x1024. */
+/** Reads a list of shapes such as 256x1024. */
 export function parseShapes(text: string): [rows: number, columns: number][] {
   return text.split(',').map((one) => {
     const [, rows, columns] = /^([1-9]\d*)x([1-9]\d*)$/.exec(one.trim()) ?? [];
@@ -46,14 +46,14 @@ export function parsePositive(text: string, name: string): number {
   return Number(text);
 }
 
-/** A list of numbers of threads; 1 and the physical cores if absent. */
+/** Reads a list of numbers of threads. Without one it returns 1 and the physical cores. */
 export function parseThreads(text: string | undefined): number[] {
   return (
     text?.split(',').map((one) => parsePositive(one, '--threads')) ?? [...new Set([1, devices().cpu.physicalCores])]
   );
 }
 
-/** A list of names, each one of `choices`. */
+/** Reads a list of names, each one of `choices`. */
 export function parseNames<const T extends string>(text: string, choices: readonly T[], option: string): T[] {
   return text.split(',').map((name) => {
     const found = choices.find((choice) => choice === name);
@@ -62,7 +62,7 @@ export function parseNames<const T extends string>(text: string, choices: readon
   });
 }
 
-/** Writes figures with their date, where a file is given. */
+/** Writes figures and the date to a file, if one is given. */
 export function writeFigures(file: string | undefined, figures: object): void {
   if (file === undefined) return;
   writeFileSync(file, `${JSON.stringify({ date: new Date().toISOString(), ...figures }, null, 2)}\n`);

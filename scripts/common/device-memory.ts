@@ -1,12 +1,12 @@
 import koffi, { type LibraryHandle } from 'koffi';
 
-/** Copies between host arrays and addresses on a CUDA device, as somebody's own gradients would get there. */
+/** Copies between host arrays and addresses on a CUDA device, as the gradients of another program would get there. */
 export interface DeviceMemory {
   write(to: bigint, from: Float32Array): void;
   read(to: Float32Array, from: bigint): void;
 }
 
-/** Makes the device's own context, which CUDA's runtime uses too, this thread's. */
+/** Makes the device's primary context, which CUDA's runtime uses too, the current one of this thread. */
 function bindContext(library: LibraryHandle, index: number, check: (status: number) => void): void {
   const context: unknown[] = [null];
   check((library.func('int cuInit(unsigned int flags)') as (flags: number) => number)(0));
@@ -22,7 +22,7 @@ function bindContext(library: LibraryHandle, index: number, check: (status: numb
 }
 
 /**
- * @param emulated the addresses are the process's own, as those of test/cuda-emulator are
+ * @param emulated whether the addresses are in this process's own memory, as those of test/cuda-emulator are
  * @param index N of cuda:N
  */
 export function deviceMemory(emulated: boolean, index = 0): DeviceMemory {
@@ -42,7 +42,7 @@ export function deviceMemory(emulated: boolean, index = 0): DeviceMemory {
     if (!emulated && status !== 0) throw new Error(`CUDA error ${status}`);
   };
   if (!emulated) bindContext(library, index, check);
-  // A copy of pageable memory may still be on its way when the call returns, and no stream of ours waits for it.
+  // A copy of pageable memory may still be under way when the call returns, and no stream of this package waits for it.
   const wait = emulated ? () => 0 : (library.func('int cuCtxSynchronize()') as () => number);
   return {
     write: (to, from) => {

@@ -2,8 +2,8 @@
 export type Random = () => number;
 
 /**
- * The generator sfc32 of PractRand, seeded through SplitMix32. The same seed and purpose give the same numbers, other
- * purposes unrelated ones, so that drawing more for one does not change another.
+ * Returns the generator sfc32 of PractRand, seeded through SplitMix32. The same seed and purpose give the same numbers.
+ * Different purposes give unrelated numbers, so that drawing more for one purpose does not change another.
  */
 export function makeRandom(seed: number, purpose: string): Random {
   let mixed = seed | 0;
@@ -29,7 +29,7 @@ export function normal(random: Random): number {
   return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }
 
-/** Standard normal values. Zeros would not do for a benchmark: a processor makes short work of them. */
+/** Standard normal values. A benchmark needs them because a processor multiplies zeros faster. */
 export function gaussian(size: number, random: Random = Math.random): Float32Array {
   return Float32Array.from({ length: size }, () => normal(random));
 }

@@ -1,6 +1,6 @@
 /**
- * Dense matrices of known singular values and vectors, whose image under the Newton-Schulz iteration is known in
- * float64 as well.
+ * Dense matrices of known singular values and vectors. The result of the Newton-Schulz iteration on them is known in
+ * float64 too.
  */
 import type { Triple } from '../../lib/index.js';
 
@@ -18,12 +18,13 @@ export const spectra: Readonly<Record<string, (length: number, aspect: number) =
 };
 
 /**
- * Those of a Gaussian matrix, by the law that they follow as it grows, times a factor that its Frobenius norm removes.
+ * The singular values of a Gaussian matrix, by the law that they follow as it grows, times a factor that the division
+ * by the Frobenius norm removes.
  */
 function marchenkoPastur(length: number, aspect: number): number[] {
   const y = 1 / aspect;
   const [low, high] = [(1 - Math.sqrt(y)) ** 2, (1 + Math.sqrt(y)) ** 2];
-  // The density of λ = σ², summed over a grid whose points crowd at both ends, as the density's own singularities do.
+  // The density of λ = σ² is summed over a grid whose points crowd at both ends, where the density has singularities.
   const points = 20_000;
   const values: number[] = [];
   let [sum, index] = [0, 0];
@@ -40,7 +41,9 @@ function marchenkoPastur(length: number, aspect: number): number[] {
   return values.concat(Array.from({ length: length - values.length }, () => Math.sqrt(high))).reverse();
 }
 
-/** U·diag(values)·Vᵀ with U and V made of random signs and Walsh-Hadamard transforms; both sides are powers of two. */
+/**
+ * U·diag(values)·Vᵀ, where U and V consist of random signs and Walsh-Hadamard transforms. Both sides are powers of two.
+ */
 export function matrixOf(values: readonly number[], rows: number, columns: number, seed = 1): Float64Array {
   const x = new Float64Array(rows * columns);
   values.forEach((value, i) => (x[i * columns + i] = value));
@@ -58,7 +61,7 @@ export function matrixOf(values: readonly number[], rows: number, columns: numbe
   return x;
 }
 
-/** What the iteration makes of singular values that are divided by their Frobenius norm first. */
+/** Returns the singular values after the iteration, which divides them by their Frobenius norm first. */
 export function iterated(values: readonly number[], coefficients: readonly Triple[]): number[] {
   const norm = Math.hypot(...values) + 1e-7;
   return values.map((value) => coefficients.reduce((x, [a, b, c]) => x * (a + x * x * (b + c * x * x)), value / norm));

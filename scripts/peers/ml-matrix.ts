@@ -1,5 +1,5 @@
 /**
- * A peer of `npm run bench:peers`: the iteration in plain JavaScript, with ml-matrix. Takes a request a line, answers
+ * A peer of `npm run bench:peers`: the iteration in plain JavaScript, with ml-matrix. It answers each line of request
  * with a line of JSON.
  */
 import { createInterface } from 'node:readline';
@@ -32,7 +32,7 @@ console.log(
 createInterface({ input: process.stdin }).on('line', (line) => {
   const { rows, columns, repeats } = JSON.parse(line) as Request;
   const x = Matrix.random(rows, columns);
-  // Its calls are so long that two a turn tell their time.
+  // A call of ml-matrix takes so long that two per turn tell its time.
   const samples = Array.from({ length: Math.min(repeats, 2) }, () => milliseconds(() => newtonSchulz(x)));
   console.log(JSON.stringify(samples));
 });

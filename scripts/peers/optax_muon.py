@@ -1,4 +1,7 @@
-"""A peer of `npm run bench:peers`: Muon of optax, compiled by JAX for the CPU. Takes a request a line, answers with a line of JSON."""
+"""A peer of `npm run bench:peers`: Muon of optax, compiled by JAX for the CPU.
+
+It answers each line of request with a line of JSON.
+"""
 
 import json
 import os

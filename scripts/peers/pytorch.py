@@ -1,4 +1,7 @@
-"""A peer of `npm run bench:peers`: PyTorch on the CPU, in float32. Takes a request a line, answers with a line of JSON."""
+"""A peer of `npm run bench:peers`: PyTorch on the CPU, in float32.
+
+It answers each line of request with a line of JSON.
+"""
 
 import json
 import sys
@@ -10,7 +13,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def newton_schulz(x):
-    """Five iterations as torch.optim.Muon does them, but in float32: a CPU has no fast bfloat16 to lose by it."""
+    """Five iterations as in torch.optim.Muon, but in float32. This costs a CPU nothing, as it has no fast bfloat16."""
     a, b, c = COEFFICIENTS
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
@@ -23,7 +26,7 @@ def newton_schulz(x):
 
 
 def quantile(x, q):
-    """torch.quantile refuses more than 2^24 elements and sorts; kthvalue twice is the same number for less."""
+    """torch.quantile sorts and refuses more than 2^24 elements. Two calls of kthvalue give the same number for less."""
     position = (x.numel() - 1) * q
     low = int(position)
     below = x.kthvalue(low + 1).values

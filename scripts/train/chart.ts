@@ -2,12 +2,12 @@ import type { TopLevelSpec } from 'vega-lite';
 import { renderChart } from '../common/svg.js';
 import type { TrialResult } from './trial.js';
 
-/** Of the series, in turn; the stylesheet gives them their colours, for light and for dark. */
+/** The colours of the series, in turn. The stylesheet defines them for light and for dark pages. */
 const seriesColors = Array.from({ length: 8 }, (_, i) => `var(--series-${i})`);
 
 export const ink = 'currentColor';
 
-/** Colours are the page's. */
+/** The configuration of all charts. Colours are those of the page. */
 export const config = {
   background: 'transparent',
   font: 'system-ui, sans-serif',
@@ -35,7 +35,7 @@ export async function draw(chart: TopLevelSpec, label: string): Promise<string> 
   return svg.replace('<svg ', `<svg role="img" aria-label="${label}" `);
 }
 
-/** Lines at the powers of ten only. */
+/** An axis with lines at the powers of ten only. */
 export const decades = { values: [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1], format: '~g' };
 
 export function stepAxis(steps: number) {
@@ -48,7 +48,7 @@ export function stepAxis(steps: number) {
   } as const;
 }
 
-/** Every chart gives an optimizer the same colour, and its legend names those that have points in it. */
+/** Gives an optimizer the same colour in every chart. A chart's legend names the optimizers that have points in it. */
 export function optimizerColor(results: readonly TrialResult[], points: readonly { label: string }[]) {
   const all = [...new Set(results.map(({ trial }) => trial.label))];
   const labels = all.filter((label) => points.some((point) => point.label === label));

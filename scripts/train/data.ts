@@ -10,29 +10,29 @@ export interface Corpus {
   readonly training: Uint8Array;
   /** The last tenth of every file. */
   readonly validation: Uint8Array;
-  /** Entropy of the single bytes: the loss of a model that knows only how frequent each is. In nats. */
+  /** Entropy of the single bytes in nats: the loss of a model that knows only how frequent each byte is. */
   readonly unigramEntropy: number;
 }
 
-/** Windows of text, and for every byte the one that follows it: row-major, `rows` × context. */
+/** Windows of text, and for every byte the one that follows it. Both are row-major, `rows` × context. */
 export interface Batch {
   readonly rows: number;
   readonly inputs: Int32Array;
   readonly targets: Int32Array;
 }
 
-/** What the user can mend; shown without a stack. */
+/** An error that the user can mend. It is shown without a stack. */
 export class DataError extends Error {}
 
 /**
- * Reads a file, or all files of a folder but hidden and binary ones; by default the declarations that come with
+ * Reads a file, or all files of a folder except hidden and binary ones. The default is the declarations that come with
  * TypeScript.
  * @param context the length of the windows that the text has to hold
  * @throws DataError
  */
 export function loadCorpus(from: string | undefined, context: number): Corpus {
   const files = from === undefined ? declarations() : listFiles(from);
-  // A file that is named is read whatever is in it.
+  // A file that is named is read even if it is binary.
   const texts = files.map(read).filter((text) => files[0] === from || !text.includes(0));
   const all = Buffer.concat(texts);
   const name = from ?? "TypeScript's lib.*.d.ts";
@@ -62,7 +62,10 @@ export function loadCorpus(from: string | undefined, context: number): Corpus {
   };
 }
 
-/** The web worker's repeat the document object model's, so that validation would meet what was trained on. */
+/**
+ * Lists TypeScript's declarations without the web worker's. They repeat those of the document object model, so that
+ * validation would meet text that was trained on.
+ */
 function declarations(): string[] {
   const folder = path.dirname(require.resolve('typescript'));
   return listFiles(folder).filter((file) => /^lib\.(?!webworker).*\.d\.ts$/.test(path.basename(file)));

@@ -11,7 +11,7 @@ interface Point {
   loss: number;
 }
 
-/** @param unigramEntropy drawn as a line */
+/** @param unigramEntropy the loss that is drawn as a line */
 export async function drawLossCurves(
   results: readonly TrialResult[],
   steps: number,

@@ -4,9 +4,9 @@ import type { Batch } from './data.js';
 import { normal, type Random } from '../common/random.js';
 
 export interface ModelShape {
-  /** Different tokens. */
+  /** The number of different tokens. */
   vocabulary: number;
-  /** Tokens that a prediction can look back on. */
+  /** The number of tokens that a prediction can look back on. */
   context: number;
   width: number;
   heads: number;
@@ -16,15 +16,16 @@ export interface ModelShape {
 type Arrays = Record<string, np.Array>;
 
 /**
- * A small GPT: token and position embeddings; per layer causal attention and an MLP with squared ReLU, each behind an
- * RMSNorm and around a residual; a norm and a linear head. Weights of linear maps are [out, in].
+ * A small GPT. It has token and position embeddings, then in every layer causal attention and an MLP with squared ReLU,
+ * then a norm and a linear head. Attention and MLP each follow an RMSNorm and stand in a residual branch. Weights of
+ * linear maps are [out, in].
  *
- * jax-js frees an array at its last use: every use but that one takes `.ref`.
+ * jax-js frees an array at its last use, so that every use but the last one takes `.ref`.
  */
 export class Gpt implements Model<Batch> {
   readonly shape: ModelShape;
   readonly parameters: readonly Parameter[];
-  /** The matrices between embedding and head: what ROOT and Muon are for. */
+  /** The matrices between embedding and head, which ROOT and Muon are made for. */
   readonly hidden: readonly Parameter[];
   readonly #lossAndGradients = jit(
     valueAndGrad((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets)),
@@ -34,7 +35,7 @@ export class Gpt implements Model<Batch> {
   );
   readonly #logits = jit((weights: Arrays, inputs: np.Array) => this.#forward(weights, inputs));
 
-  /** Starts jax-js, whose WebAssembly backend a model computes on. */
+  /** Starts jax-js with its WebAssembly backend, on which the model computes. */
   static async create(shape: ModelShape): Promise<Gpt> {
     await init('wasm');
     defaultDevice('wasm');
@@ -62,7 +63,7 @@ export class Gpt implements Model<Batch> {
     ];
   }
 
-  /** Norms 1, embeddings and head of standard deviation 0.02, other matrices 1 / √in. */
+  /** Sets norms to 1, embeddings and head to a standard deviation of 0.02, and other matrices to one of 1 / √in. */
   initialize(random: Random): void {
     for (const parameter of this.parameters) {
       const deviation = this.hidden.includes(parameter) ? parameter.shape[1]! ** -0.5 : 0.02;
@@ -71,7 +72,7 @@ export class Gpt implements Model<Batch> {
     }
   }
 
-  /** @returns the mean loss in nats a token; its gradient is in `grad` */
+  /** @returns the mean loss in nats per token. Its gradient is in `grad`. */
   async lossAndGradients(batch: Batch): Promise<number> {
     const [loss, gradients] = this.#lossAndGradients(this.#weights(), ...this.#tokens(batch));
     await Promise.all(this.parameters.map(async ({ name, grad }) => grad.set(await values(gradients[name]!))));
@@ -82,12 +83,12 @@ export class Gpt implements Model<Batch> {
     return (await values(this.#loss(this.#weights(), ...this.#tokens(batch))))[0]!;
   }
 
-  /** @returns for each of the `context` tokens what may come next: row-major, context × vocabulary */
+  /** @returns logits of the token that follows each of the `context` tokens: row-major, context × vocabulary */
   async logits(tokens: Int32Array): Promise<Float32Array> {
     return values(this.#logits(this.#weights(), np.array(tokens).reshape([1, this.shape.context])));
   }
 
-  /** Frees what compiled functions hold. */
+  /** Frees the memory of the compiled functions. */
   dispose(): void {
     for (const compiled of [this.#lossAndGradients, this.#loss, this.#logits]) compiled.dispose();
   }
@@ -129,9 +130,9 @@ export class Gpt implements Model<Batch> {
   }
 
   /**
-   * The same as `nn.dotProductAttention` with `isCausal`, but twice as fast forward: the weights are divided by their
-   * sum after the product with the values, and after its transposition, which keeps jax-js from computing them anew for
-   * every value.
+   * Computes the same as `nn.dotProductAttention` with `isCausal`, but its forward pass is twice as fast. The weights
+   * are divided by their sum after the product with the values and after the transposition of that product. This order
+   * keeps jax-js from computing the weights anew for every value.
    */
   #attention(qkv: np.Array): np.Array {
     const { context, width, heads } = this.shape;

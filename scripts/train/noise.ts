@@ -2,8 +2,8 @@ import type { Model, Parameter } from '../../lib/index.js';
 import { normal, type Random } from '../common/random.js';
 
 /**
- * The same model with heavy-tailed gradients: each step 0.1 % of the entries of every matrix, at random places, gain a
- * normal deviate of 100 standard deviations of that gradient.
+ * Returns the same model with heavy-tailed gradients. In each step 0.1 % of the entries of every matrix, at random
+ * places, gain a normal deviate of 100 standard deviations of that gradient.
  */
 export function withSpikes<Batch>(model: Model<Batch>, matrices: readonly Parameter[], random: Random): Model<Batch> {
   return {

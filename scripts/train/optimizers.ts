@@ -5,8 +5,8 @@ export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
 
 /**
- * The best of the sweeps in docs/experiments.md. AdamW's is also what embeddings, head and norms are trained with
- * everywhere.
+ * The best learning rates of the sweeps in docs/experiments.md. Embeddings, head and norms are trained with AdamW's
+ * rate everywhere.
  */
 export const learningRates: Readonly<Record<OptimizerName, number>> = {
   root: 1.4e-2,
@@ -14,7 +14,7 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
   adamw: 4e-3,
 };
 
-/** @param lr of the hidden matrices; with AdamW of all parameters */
+/** @param lr the learning rate of the hidden matrices, and with AdamW of all parameters */
 export function makeOptimizer(
   name: OptimizerName,
   model: Gpt,

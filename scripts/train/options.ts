@@ -7,32 +7,32 @@ import { type OptimizerName, optimizerNames } from './optimizers.js';
 
 const HELP = `Usage: npm run train -- [options]
 
-Trains a small character-level GPT with each optimizer, from the same weights on the same batches, and writes
-metrics, checkpoints and a report with loss curves to runs/<time>/.
+Trains a small character-level GPT with each optimizer, from the same weights on the same batches. Writes metrics,
+checkpoints and a report with loss curves to runs/<time>/.
 
-  --optimizers <list>    of ${optimizerNames.join(', ')} (default root,muon,adamw)
-  --steps <n>            steps of each (default 200)
-  --batch <n>            windows of text a step (default 16)
+  --optimizers <list>    one or more of ${optimizerNames.join(', ')} (default root,muon,adamw)
+  --steps <n>            number of steps of each optimizer (default 200)
+  --batch <n>            number of windows of text per step (default 16)
   --lr <list>            learning rates to try instead of each optimizer's own
-  --coefficients <what>  of the Newton-Schulz iteration of root and muon: ${presetNames.slice(0, 3).join(', ')},
+  --coefficients <what>  coefficients of root and muon: ${presetNames.slice(0, 3).join(', ')},
                          ${presetNames.slice(3).join(', ')} (the default) or a file of root-optimizer calibrate
-  --threshold <what>     where root clips: a quantile, robust or none (default 0.9)
+  --threshold <what>     the threshold at which root clips: a quantile, robust or none (default 0.9)
   --noise <kind>         none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
   --data <path>          a file or folder of text (default TypeScript's own lib.*.d.ts)
-  --seed <n>             of weights, batches and noise (default 1)
+  --seed <n>             seed of weights, batches and noise (default 1)
   --seeds <n>            repeat with this many seeds, from --seed on (default 1)
-  --device <name>        of the optimizers: auto, cpu, cuda or cuda:N (default auto)
-  --precision <what>     of the products of root and muon: float16, bfloat16 or float32 (default float16); float32 where
-                         the device lacks it
-  --threads <n>          CPU threads of the optimizers; 0, the default: the physical cores
-  --out <folder>         instead of runs/<time>
+  --device <name>        device of the optimizers: auto, cpu, cuda or cuda:N (default auto)
+  --precision <what>     precision of the products of root and muon: float16, bfloat16 or float32 (default float16);
+                         float32 where the device lacks the given one
+  --threads <n>          number of CPU threads of the optimizers (default 0, the physical cores)
+  --out <folder>         the folder to write to instead of runs/<time>
   --help                 print this`;
 
 export interface Options {
   optimizers: OptimizerName[];
   steps: number;
   batch: number;
-  /** Undefined: each optimizer's own. */
+  /** Undefined stands for each optimizer's own. */
   lrs: number[] | undefined;
   coefficients: Coefficients;
   threshold: ThresholdOption;
@@ -45,11 +45,11 @@ export interface Options {
   out: string | undefined;
 }
 
-/** What the user typed wrong; shown without a stack. */
+/** An error in what the user typed. It is shown without a stack. */
 export class UsageError extends Error {}
 
 /**
- * @returns undefined where help was asked for, and printed
+ * @returns undefined where help was asked for, which has then been printed
  * @throws UsageError
  */
 export function parseOptions(args: string[]): Options | undefined {

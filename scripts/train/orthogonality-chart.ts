@@ -1,7 +1,7 @@
 import { config, decades, draw, ink, optimizerColor, stepAxis } from './chart.js';
 import type { TrialResult } from './trial.js';
 
-/** The distance to the polar factor by step; undefined where nothing was measured. */
+/** Draws the distance to the polar factor by step. Returns undefined where nothing was measured. */
 export async function drawOrthogonality(results: readonly TrialResult[], steps: number): Promise<string | undefined> {
   const points = results.flatMap(({ trial: { label, seed }, orthogonality }) =>
     orthogonality.map(({ step, matrix, error }) => ({ label, seed, step, matrix, error })),
@@ -43,7 +43,7 @@ export async function drawOrthogonality(results: readonly TrialResult[], steps: 
   );
 }
 
-/** Singular values before and after the iterations at a few steps, of the first seed. */
+/** Draws singular values before and after the iterations at a few steps of the first seed. */
 export async function drawSpectra(results: readonly TrialResult[]): Promise<string | undefined> {
   const seed = results[0]?.trial.seed;
   const points = results.flatMap(({ trial: { label, seed: own }, orthogonality }) =>

@@ -2,21 +2,22 @@ import { triplesFor } from '../../lib/coefficients/option.js';
 import { singularValues } from '../../lib/coefficients/singular-values.js';
 import { type Optimizer, orthogonalityError, orthogonalize, type Parameter } from '../../lib/index.js';
 
-/** What the iterations of a step made of a matrix. */
+/** A matrix before and after the iterations of a step. */
 export interface Orthogonality {
   readonly step: number;
   readonly matrix: string;
   /** The distance to the polar factor, ‖X − UVᵀ‖ / √m. */
   readonly error: number;
   /**
-   * Singular values, descending, of what went into the iterations, divided by its Frobenius norm, and of what came out.
+   * Singular values in descending order: `before` are those of the matrix that went into the iterations, divided by its
+   * Frobenius norm, `after` are those of the result.
    */
   readonly spectra?: { readonly before: readonly number[]; readonly after: readonly number[] };
 }
 
 /**
- * Repeats what the last step has orthogonalised, while momentum and gradient are as it left them.
- * @param parameter one matrix
+ * Repeats the last step's orthogonalisation, while momentum and gradient are as the step left them.
+ * @param parameter a parameter that is one matrix
  * @returns undefined where AdamW updates it
  */
 export async function measureOrthogonality(

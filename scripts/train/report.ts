@@ -27,10 +27,10 @@ pre { margin: 0; padding: .75rem 1rem; background: var(--panel); border-radius: 
   line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
 pre b { color: var(--muted); font-weight: 400; } h3 { font-size: .95rem; margin: 1rem 0 .35rem; }`;
 
-/** How far the run is; `stopped` is by Ctrl-C. */
+/** The state of the run. `stopped` means by Ctrl-C. */
 export type RunState = { state: 'running' | 'ended' | 'stopped' } | { state: 'failed'; error: unknown };
 
-/** Writes report.html: one file that loads nothing, replaced whole each time. */
+/** Writes report.html, one file that loads no other. The file is replaced whole each time. */
 export async function writeReport(
   results: readonly TrialResult[],
   setup: Setup,
@@ -111,7 +111,7 @@ function htmlTable([head, ...rows]: string[][]): string {
   return `<table>\n${[line(head!, 'th'), ...rows.map((row) => line(row, 'td'))].join('\n')}\n</table>`;
 }
 
-/** Tokens as text, with a dot for each control character, which a terminal might obey. */
+/** Turns tokens into text. A dot stands for each control character, since a terminal might obey it. */
 export function decode(tokens: ArrayLike<number>, vocabulary: Uint8Array): string {
   const bytes = Uint8Array.from(tokens, (token) => vocabulary[token]!);
   const text = new TextDecoder().decode(bytes);

@@ -2,7 +2,7 @@ import type { Gpt } from './model.js';
 import type { Random } from '../common/random.js';
 
 /**
- * Text that the model goes on with after `prompt`, byte by byte.
+ * Returns the text with which the model continues `prompt`, byte by byte.
  * @param prompt tokens, at most `context` of them
  * @param temperature below 1 favours what is likely
  */
@@ -19,7 +19,7 @@ export async function sample(
     const seen = tokens.slice(-context);
     const window = new Int32Array(context);
     window.set(seen);
-    // What stands behind the last token is not looked at.
+    // The window's contents after the last token have no effect.
     const logits = (await model.logits(window)).subarray((seen.length - 1) * vocabulary, seen.length * vocabulary);
     const most = Math.max(...logits);
     const weights = Array.from(logits, (logit) => Math.exp((logit - most) / temperature));

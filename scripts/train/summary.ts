@@ -1,18 +1,18 @@
 import { median } from '../common/numbers.js';
 import type { TrialResult } from './trial.js';
 
-/** What the seeds of an optimizer came to. */
+/** The results of an optimizer over its seeds. */
 export interface SummaryRow {
   readonly label: string;
   readonly lr: number;
-  /** Last validation losses, one a seed, in nats a byte. */
+  /** Last validation losses in nats per byte, one for each seed. */
   readonly losses: readonly number[];
-  /** Medians over all steps but each trial's first, when the model is compiled. */
+  /** Medians over all steps except each trial's first, in which the model is compiled. */
   readonly stepMilliseconds: number;
   readonly optimizerMilliseconds: number;
 }
 
-/** A row for each optimizer and learning rate of which at least one validation loss is known. */
+/** Returns a row for each optimizer and learning rate with at least one known validation loss. */
 export function summarize(results: readonly TrialResult[]): SummaryRow[] {
   return [...new Set(results.map(({ trial }) => trial.label))].flatMap((label) => {
     const own = results.filter(({ trial }) => trial.label === label);
@@ -33,7 +33,7 @@ function lastLoss({ history }: TrialResult): number | undefined {
   return history.findLast((step) => step.evaluation !== undefined)?.evaluation;
 }
 
-/** The cells of the table, for terminal and report alike; the first row is the head. */
+/** The cells of the table, for the terminal and the report. The first row is the head. */
 export function tableCells(rows: readonly SummaryRow[]): string[][] {
   const several = rows.some((row) => row.losses.length > 1);
   const head = [
@@ -59,7 +59,7 @@ function mean(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
 
-/** Sample standard deviation; 0 of a single value. */
+/** Sample standard deviation, which is 0 for a single value. */
 function deviation(values: readonly number[]): number {
   const centre = mean(values);
   const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);

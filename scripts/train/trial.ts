@@ -14,16 +14,19 @@ export interface Trial {
   readonly optimizer: OptimizerName;
   readonly lr: number;
   readonly seed: number;
-  /** Tells it from those of other optimizers and learning rates; the same for all seeds. */
+  /** Tells the trial from those of other optimizers and learning rates. It is the same for all seeds. */
   readonly label: string;
 }
 
 export interface TrialResult {
   readonly trial: Trial;
   readonly history: StepMetrics[];
-  /** Of two matrices, from the first step on and whenever the validation loss is known; none of AdamW's. */
+  /**
+   * Measurements of two matrices, at the first step and whenever the validation loss is known. There are none with
+   * AdamW.
+   */
   readonly orthogonality: Orthogonality[];
-  /** What the model wrote, as tokens; absent until it is trained. */
+  /** The tokens that the model wrote. Absent until the model is trained. */
   sample?: number[];
 }
 
@@ -39,7 +42,7 @@ export interface Setup {
 }
 
 /**
- * Trains, leaving a checkpoint and a line of metrics a step in the folder.
+ * Trains a model. Leaves a checkpoint and one line of metrics per step in the folder.
  * @param result filled as training goes on
  * @param onEvaluation called each time that the validation loss is known
  */
@@ -66,8 +69,8 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
       onStep: async (metrics) => {
         result.history.push(metrics);
         if (metrics.step === 1 || metrics.evaluation !== undefined) {
-          // A square matrix and a tall one, which iterations serve differently; measuring all would take a tenth of the
-          // time.
+          // The matrices are a square one and a tall one, which the iterations serve differently. To measure all of
+          // them would take a tenth of the time.
           for (const [i, parameter] of model.hidden.slice(-3, -1).entries()) {
             const measured = await measureOrthogonality(
               optimizer,
@@ -80,7 +83,7 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
         if (metrics.evaluation !== undefined) await onEvaluation();
       },
     });
-    // Where training was stopped, the last step has been evaluated since.
+    // Where training was stopped, the last step has been evaluated after its metrics were recorded.
     result.history.splice(0, Infinity, ...history);
     if (history.length === 0) return;
     await optimizer.save(path.join(folder, `${label.replace(/\W+/g, '-')}-seed${seed}.safetensors`));

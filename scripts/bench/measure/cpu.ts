@@ -16,7 +16,7 @@ import { inTurns } from './turns.js';
 
 type Shape = readonly [rows: number, columns: number];
 
-/** Figures of a shape on a number of threads; `npm run bench -- --help` says what each means. */
+/** The figures of a shape on a number of threads; `npm run bench -- --help` says what each means. */
 export interface Row {
   set: string;
   precision: Precision;
@@ -35,12 +35,12 @@ export interface Row {
   memoryMatrices: number;
 }
 
-/** What was measured with one instruction set. */
+/** The measurements of one instruction set. */
 export interface Measured {
-  /** What a core reaches in registers alone, by precision. */
+  /** GFLOP/s that one core reaches in registers alone, by precision. */
   peakGflops: Partial<Record<Precision, number>>;
   rows: Row[];
-  /** A step on 64 matrices of 128 × 128 against 64 steps on one each: how many times faster. */
+  /** How many times faster one step on 64 matrices of 128 × 128 is than 64 steps on one of them each. */
   manySmall: { set: string; precision: Precision; threads: number; ratio: number }[];
 }
 
@@ -48,14 +48,15 @@ export interface Work {
   shapes: Shape[];
   threads: number[];
   precisions: Precision[];
-  /** Milliseconds a task. */
+  /** Milliseconds per task. */
   time: number;
 }
 
 const rounds = 7;
 
 /**
- * Measures in a process of its own: the addon chooses its kernels once. Undefined where the processor lacks the set.
+ * Measures in a process of its own, because the addon chooses its kernels once. Returns undefined where the processor
+ * lacks the set.
  */
 export function measureSet(set: string, work: Work): Measured | undefined {
   const env = { ...process.env, ROOT_OPTIMIZER_INSTRUCTION_SET: set };

@@ -24,7 +24,7 @@ export interface Figures {
   readonly rootMs: number;
   /** A step of ROOT that copies gradients and parameters in and out. */
   readonly copyingMs: number;
-  /** Of a step, counted as five plain iterations, and as the addon computes them. */
+  /** Floating-point operations of a step, counted as five plain iterations, and as the addon computes them. */
   readonly plainFlops: number;
   readonly executedFlops: number;
   readonly memoryBytes: number;
@@ -54,7 +54,9 @@ export function measureCase({ shapes }: Case, precision: Precision, device: Devi
   return { muonMs, rootMs, copyingMs, memoryBytes, ...flopsOf(shapes, precision) };
 }
 
-/** Median milliseconds of each task, after three calls that do not count. The tasks take turns. */
+/**
+ * Returns the median milliseconds of each task. Three calls of each come first and do not count. The tasks take turns.
+ */
 function medians(rounds: number, tasks: readonly (() => unknown)[]): number[] {
   for (const task of tasks) for (let i = 0; i < 3; i++) task();
   const samples = Array.from({ length: rounds }, () => tasks.map(milliseconds));

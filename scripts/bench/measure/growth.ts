@@ -9,11 +9,13 @@ export interface SizePoint {
   shape: '1:1' | '1:4';
   /** Picoseconds for each multiply-add of the five plain iterations. */
   picosecondsEach: number;
-  /** The nearest multiple of 16, and the time over that of its matrix; absent for the multiple itself. */
+  /**
+   * The nearest multiple of 16, and this point's time divided by that of its matrix. Absent for the multiple itself.
+   */
   neighbour?: { size: number; ratio: number };
 }
 
-/** A step on so many matrices of 256 × 256. */
+/** A step on `matrices` matrices of 256 × 256. */
 export interface CountPoint {
   matrices: number;
   threads: string;
@@ -25,7 +27,7 @@ const sizes = [
   ...[511, 512, 513, 528, 767, 768, 769, 784, 1023, 1024, 1025, 1040],
 ];
 
-/** Everything takes turns in five rounds. */
+/** Measures everything in turns, in five rounds. */
 export function measureGrowth(): { bySize: SizePoint[]; byCount: CountPoint[] } {
   const matrices = sizes.flatMap((size) => [oneMatrix(size, 1), oneMatrix(size, 4)]);
   const counts = [1, devices().cpu.physicalCores].flatMap((threads) =>
@@ -62,7 +64,7 @@ function oneMatrix(size: number, aspect: 1 | 4) {
   const shape = [size, aspect * size];
   const x = gaussian(size * size * aspect);
   const out = new Float32Array(x.length);
-  // For each of the multiply-adds that a millisecond makes.
+  // The factor from milliseconds to picoseconds per multiply-add.
   const picoseconds = 1e9 / (plainFlops(size, aspect * size) / 2);
   return { size, aspect, picoseconds, run: () => orthogonalizeSync(x, shape, { threads: 1, device: 'cpu', out }) };
 }

@@ -16,8 +16,8 @@ export interface Request {
 }
 
 /**
- * What a peer says of itself; `threads`: those it can be told to use, all if absent; `mostElements`: beyond that it
- * takes minutes.
+ * A peer's introduction of itself. `threads` are the numbers of threads that it can be told to use, all if absent. On
+ * more than `mostElements` elements it takes minutes.
  */
 interface Introduction {
   name: string;
@@ -26,7 +26,7 @@ interface Introduction {
   mostElements?: number;
 }
 
-/** Median milliseconds here and of each peer, by its name. */
+/** Median milliseconds of this package and of each peer, by the peer's name. */
 export interface Figure {
   task: Task;
   shape: string;
@@ -36,12 +36,12 @@ export interface Figure {
 }
 
 /**
- * Large blocks that a peer frees stay its own. glibc would give them back to the system, and to fetch the pages of the
+ * Makes a peer keep the large blocks that it frees. glibc would give them back to the system. To fetch the pages of the
  * next result anew can take longer than its product, on a virtual machine at least.
  */
 const KEEP_MEMORY = { MALLOC_MMAP_THRESHOLD_: String(2 ** 25), MALLOC_TRIM_THRESHOLD_: String(2 ** 32) };
 
-/** A process that answers a request a line, with the milliseconds of each repeat. */
+/** A process that answers each line of request with the milliseconds of each repeat. */
 export class Peer {
   private constructor(
     readonly introduction: Introduction,
@@ -49,7 +49,7 @@ export class Peer {
     private readonly lines: AsyncIterator<string>,
   ) {}
 
-  /** A peer, or why there is none. */
+  /** Starts a peer, or returns the reason why there is none. */
   static async start(command: string, args: string[]): Promise<Peer | string> {
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...KEEP_MEMORY } });
     let complaint = '';
@@ -78,7 +78,7 @@ export class Peer {
   }
 }
 
-/** Our side of a request: the same tasks, prepared once. */
+/** Prepares this package's side of a request: the same task, set up once. */
 function prepare({ task, rows, columns, threads }: Request): { run: () => unknown; dispose: () => void } {
   const shape = [rows, columns];
   if (task === 'orthogonalize') {
@@ -96,7 +96,7 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
   return { run: () => optimizer.stepSync(), dispose: () => optimizer.dispose() };
 }
 
-/** Takes `rounds` turns with each peer that takes the request. */
+/** Compares this package with the peers that take the request, in `rounds` turns each. */
 export async function compare(request: Request, peers: readonly Peer[], rounds: number): Promise<Figure> {
   const { run, dispose } = prepare(request);
   run();

@@ -6,7 +6,7 @@ import { milliseconds } from '../../common/time.js';
 /** A ROOT step on the CPU whose parts the addon times. */
 export interface TimedStep {
   readonly run: () => void;
-  /** Of every run: the whole step, and the products within it. */
+  /** Milliseconds of every run: the whole step, and the products within it. */
   readonly samples: readonly { readonly stepMs: number; readonly productsMs: number }[];
   readonly dispose: () => void;
 }

@@ -1,16 +1,16 @@
 import { median } from '../../common/numbers.js';
 import { milliseconds } from '../../common/time.js';
 
-/** How long a task is measured in one turn: at least so many calls and at least so many milliseconds. */
+/** The least that a task is measured in one turn: a number of calls and a number of milliseconds. */
 export interface Least {
   readonly calls: number;
   readonly time: number;
 }
 
 /**
- * Median milliseconds of each task of each contestant in each of several rounds. Tasks take turns, so that what else
- * the machine does meets all of them. One call before each turn does not count: it finds caches and threads as another
- * task has left them.
+ * Returns the median milliseconds of each task of each contestant in each of several rounds. Tasks take turns, so that
+ * other work of the machine meets all of them. One call before each turn does not count, because it finds caches and
+ * threads as another task has left them.
  */
 export function inTurns<Task extends string>(
   rounds: number,
