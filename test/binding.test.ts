@@ -34,7 +34,7 @@ function put(folder: string, content?: string): string {
   return file;
 }
 
-/** What a process gets that imports the copy and asks for its devices. */
+/** Returns what a process gets that imports the copy and asks for its devices. */
 function use(addon = ''): { name?: string; code?: string; message?: string; cause?: string; cpu?: object } {
   const script = `
     require('tsx/cjs');

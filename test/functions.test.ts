@@ -10,7 +10,7 @@ import {
 import * as reference from './reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from './support.js';
 
-/** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
+/** The precision of results that are compared with float64 here. test/native has the tests of the half precisions. */
 const precision = 'float32' as const;
 
 interface NewtonSchulzCase {
@@ -124,7 +124,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
   ])('a multiple of a %i × %i matrix gives the same', (rows, columns) => {
     const x = gaussian(rows * columns);
     const result = orthogonalizeSync(x, [rows, columns], { device, precision });
-    // Not much less than 1: the normalisation adds 1e-7 to the norm.
+    // The factors are not much less than 1, because the normalisation adds 1e-7 to the norm.
     for (const factor of [0.1, 7, 1e10, 2 ** 100]) {
       const scaled = orthogonalizeSync(
         x.map((value) => value * factor),
@@ -183,7 +183,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     const w = new Parameter({ name: 'w', shape: [2048, 2048] });
     new Root([w], { ...published, steps: 5 }).dispose();
     expect(() => new Root([w], { ...published, steps: 6 })).toThrow(/take some to 679 in 6 iterations/);
-    // Bounded at every point of a fine grid, and unbounded between two.
+    // These coefficients are bounded at every point of a fine grid, and unbounded between two of its points.
     const coefficients = Array.from({ length: 16 }, () => [3.4903594661306383 + 1e-8, -4.8224, 2.1095] as const);
     expect(() => orthogonalizeSync(x, [3, 3], { coefficients, device, precision })).toThrow(/within 10/);
   });
@@ -596,7 +596,7 @@ describe.each(devicesUnderTest())('softThreshold on %s', (device) => {
   });
 
   test('changes nothing the second time', () => {
-    // Rank 90 of 101 is an element, which stays the quantile of what it clips.
+    // Rank 90 of 101 is an element. It stays the quantile of what it clips.
     const once = softThresholdSync(gaussian(101), { quantile: 0.9, device });
     const twice = softThresholdSync(once.base, { quantile: 0.9, device });
     expect(twice.threshold).toBe(once.threshold);
@@ -657,7 +657,7 @@ function expectSplit(
   ).toBe(true);
 }
 
-/** Within a unit in the last place of float32. */
+/** Checks that two numbers differ by at most a unit in the last place of float32. */
 function expectWithinUlp(actual: number, expected: number): void {
   const ulp = Math.max(2 ** -149, 2 ** (Math.floor(Math.log2(Math.abs(expected))) - 23));
   expect(Math.abs(actual - expected)).toBeLessThanOrEqual(ulp);

@@ -2,7 +2,7 @@ import path from 'node:path';
 import ts from 'typescript';
 import * as library from '../lib/index.js';
 
-/** Classes stand among the values; an abstract class that is exported as a type alone stands among the types. */
+/** Classes stand among the values. An abstract class that is exported as a type alone stands among the types. */
 const values = [
   ...['AdamW', 'Muon', 'Parameter', 'Root', 'RootError'],
   ...['devices', 'makeSchedule', 'newtonSchulzCoefficients', 'orthogonalityError', 'train'],

@@ -6,9 +6,9 @@ export interface Interval {
 }
 
 /**
- * Encloses what every iteration can reach from [0, 1], each value moved by a share of up to `perturbation` either way:
- * interval arithmetic with bisection, and nothing taken from lib. Rounding is covered by widening every enclosure by
- * 1e-13 of the terms' sizes, a hundred times what the dozen operations of float64 can lose.
+ * Encloses what every iteration can reach from [0, 1] where each value is moved by a share of up to `perturbation`
+ * either way. It uses interval arithmetic with bisection, and nothing from lib. Every enclosure is widened by 1e-13 of
+ * the terms' sizes to cover rounding. This is a hundred times what the dozen operations of float64 can lose.
  */
 export function enclosure(triples: readonly Triple[], perturbation: number): Interval[] {
   let reach = widen({ low: 0, high: 1 }, perturbation);
@@ -27,8 +27,8 @@ function widen({ low, high }: Interval, share: number): Interval {
 }
 
 /**
- * An upper bound of p on the interval that is at most 1e-9 too high: intervals that cannot hold more than a known value
- * are dropped.
+ * Returns an upper bound of p on the interval that is at most 1e-9 too high. Intervals that cannot hold more than a
+ * known value are dropped.
  */
 function supremum(triple: Triple, { low, high }: Interval): number {
   let known = -Infinity;
@@ -44,7 +44,8 @@ function supremum(triple: Triple, { low, high }: Interval): number {
 }
 
 /**
- * Mean value form: p(x) is within p(middle) ± half the width · the greatest |p′|, and p′ within its own terms' range.
+ * Bounds p by the mean value form: p(x) is within p(middle) ± half the width · the greatest |p′|, and p′ is within the
+ * range of its own terms.
  */
 function bound([a, b, c]: Triple, { low, high }: Interval): number {
   const middle = (low + high) / 2;

@@ -57,7 +57,7 @@ test.each([
   (rows, columns) => {
     const { exact, values, weights } = singularValues(gaussian(rows * columns, 3), rows, columns);
     expect(exact).toBe(false);
-    // Of a Gaussian matrix: mean σ² = n, and mean σ⁴ = n² + mn.
+    // A Gaussian matrix has mean σ² = n and mean σ⁴ = n² + mn.
     const mean = (power: number) => values.reduce((sum, value, i) => sum + weights[i]! * value ** power, 0);
     const [m, n] = [1100, 1200];
     expect(mean(0)).toBeCloseTo(1, 9);

@@ -37,7 +37,7 @@ beforeAll(() => {
   const modules = path.join(project, 'node_modules');
   mkdirSync(modules);
 
-  // prepack's own output comes before npm's.
+  // The output of prepack comes before npm's.
   const output = execFileSync('npm', ['pack', '--json', '--pack-destination', project], {
     cwd: root,
     encoding: 'utf8',

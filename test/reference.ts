@@ -1,4 +1,4 @@
-/** The algorithm once more, in float64 and for reading: what every backend's results are measured against. */
+/** The algorithm in float64, written to be read. The results of every backend are measured against it. */
 
 export type Triple = readonly [number, number, number];
 
@@ -105,7 +105,7 @@ export function newtonSchulz(
   return y;
 }
 
-/** By one-sided Jacobi rotations, in descending order. */
+/** Returns singular values in descending order, by one-sided Jacobi rotations. */
 export function singularValues(x: ArrayLike<number>, rows: number, columns: number): number[] {
   const [m, n, y] =
     rows > columns ? [columns, rows, transpose(x, rows, columns)] : [rows, columns, Float64Array.from(x)];

@@ -5,12 +5,12 @@ import { type Device, devices, type Optimizer, Parameter, RootError, type RootEr
 
 export { relativeError } from '../scripts/common/numbers.js';
 
-// Jest's globals are slow to reach: a million of them take a second.
+// Jest's globals are slow to reach: a million uses take a second.
 const { cos, imul, log, PI, sqrt } = Math;
 
 /**
- * Every device here, or the one that ROOT_OPTIMIZER_TEST_DEVICE names; REQUIRE_CUDA=1 makes the lack of a CUDA device a
- * failure.
+ * Returns every device of this machine, or only the one that ROOT_OPTIMIZER_TEST_DEVICE names. With REQUIRE_CUDA=1 the
+ * lack of a CUDA device is a failure.
  */
 export function devicesUnderTest(): Device[] {
   const { cuda } = devices();
@@ -22,7 +22,7 @@ export function devicesUnderTest(): Device[] {
   return ['cpu', ...cuda.devices.slice(0, 1).map((one) => one.name)];
 }
 
-/** Whether a device is the emulator of test/cuda-emulator: some 2 GFLOP/s. */
+/** Whether a device is the emulator of test/cuda-emulator, which does some 2 GFLOP/s. */
 export function isEmulated(device: Device): boolean {
   return devices().cuda.devices.some(
     ({ name, description }) => name === device && description.startsWith('Emulated GPU'),
@@ -33,7 +33,7 @@ export function golden<T>(name: string): { cases: T[] } {
   return JSON.parse(readFileSync(path.join(__dirname, 'golden', `${name}.json`), 'utf8')) as { cases: T[] };
 }
 
-/** Uniform in [0, 1), the same for the same seed (mulberry32). */
+/** A generator of uniform numbers in [0, 1) that is the same for the same seed (mulberry32). */
 export function random(seed: number): () => number {
   let state = seed;
   return () => {
@@ -52,7 +52,7 @@ export function gaussian(size: number, seed = 1): Float32Array {
   return values;
 }
 
-/** A digest of an array's bits, which unlike numbers tell −0 from 0. */
+/** A digest of an array's bits. Unlike numbers, bits tell −0 from 0. */
 export function bits(array: Float32Array): string {
   return createHash('sha1')
     .update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
@@ -72,7 +72,7 @@ export async function expectError(action: () => unknown, code: RootErrorCode, me
   expect(error).toMatchObject({ name: 'RootError', code });
 }
 
-/** `<prefix>0`, `<prefix>1`, … of these shapes, filled with the same normal values every time. */
+/** Parameters `<prefix>0`, `<prefix>1`, … of these shapes, filled with the same normal values every time. */
 export function parameters(prefix: string, shapes: readonly number[][]): Parameter[] {
   return shapes.map((shape, i) => {
     const one = new Parameter({ name: `${prefix}${i}`, shape });
@@ -81,7 +81,7 @@ export function parameters(prefix: string, shapes: readonly number[][]): Paramet
   });
 }
 
-/** The same gradients for each model, others every step. */
+/** Fills the gradients: the same ones in each model, and others every step. */
 export function fillGradients(step: number, ...models: Parameter[][]): void {
   for (const model of models) {
     model.forEach((one, i) => {
@@ -90,7 +90,7 @@ export function fillGradients(step: number, ...models: Parameter[][]): void {
   }
 }
 
-/** What bits a model and its state consist of. */
+/** Digests of the bits of a model and its state. */
 export function snapshot(optimizer: Optimizer, model: readonly Parameter[]): string[] {
   return model.flatMap((one) => {
     const state = optimizer.stateOf(one);

@@ -22,7 +22,9 @@ function listOf(numbers: readonly number[]): Triple[] {
   ]);
 }
 
-/** The composed map stays within its limits: in exact arithmetic, and with every value moved by a bfloat16 rounding. */
+/**
+ * Checks that the composed map stays within its limits, in exact arithmetic and where a bfloat16 rounding moves values.
+ */
 function expectBounded(triples: readonly Triple[]): void {
   const exact = enclosure(triples, 0);
   expect(exact.at(-1)!.high).toBeLessThanOrEqual(1.25);
@@ -36,8 +38,8 @@ function expectBounded(triples: readonly Triple[]): void {
 }
 
 /**
- * √(mean of (σ − 1)²) over all singular values: Gaussian ones by the Marchenko-Pastur law, decaying ones counted one by
- * one.
+ * √(mean of (σ − 1)²) over all singular values. Gaussian ones follow the Marchenko-Pastur law, decaying ones are
+ * counted one by one.
  */
 function exactErrors(
   [m, n]: readonly [number, number],
@@ -70,7 +72,7 @@ function exactErrors(
 
 const exponents = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1];
 
-/** Terms beyond the 200th in runs that grow by 1 %. */
+/** Adds up terms one by one up to the 200th, and then in runs that grow by 1 %. */
 function sumOf(count: number, term: (i: number) => number): number {
   let sum = 0;
   for (let i = 1; i <= count;) {
@@ -87,7 +89,7 @@ describe('the shipped table', () => {
     for (const { triples } of shipped) expectBounded(triples);
   });
 
-  // Every tenth; all of them are what `npm run coefficients` writes.
+  // Every tenth entry is fitted here. `npm run coefficients` writes all of them.
   test.each(shipped.filter((_, i) => i % 10 === 0))('is what a fit finds: $key', ({ key, triples }) => {
     const [m, n, steps] = key.split(/[x:]/).map(Number) as [number, number, number];
     expect(fitAdaptive(m, n, steps)).toEqual(triples);
@@ -114,8 +116,8 @@ test('4 iterations are no worse than 5 of muon, but for large matrices that are 
   for (const [m, n] of shapes) {
     const four = exactErrors([m, n], adaptiveTriples(m, n, 4)).mixture;
     const five = exactErrors([m, n], newtonSchulzCoefficients([m, n], 'muon', 5)).mixture;
-    // With values kept within [0, 1] and away from 0 no quintic rises by more than 4.24 times x, so that four cannot
-    // lift what five of muon lift.
+    // Where values are kept within [0, 1] and away from 0, no quintic rises by more than 4.24 times x. So four
+    // iterations cannot lift what five of muon lift.
     const large = m >= 1024 && (n === m || m === 8192 || m * 16 === n);
     expect(four / five).toBeLessThan(large ? 1.13 : 1);
   }
@@ -133,7 +135,7 @@ test('any shape and 1 to 10 iterations: bounded, and better than truncated prese
       .map((preset) => newtonSchulzCoefficients([m, n], preset, steps))
       .filter((one) => composedBounds(one, 2 ** -8).most <= 1.3);
     const shape = [Math.min(m, n), Math.max(m, n)] as const;
-    // Few singular values are fitted by their quantiles, which is not the law that the test integrates.
+    // A few singular values are fitted by their quantiles, which is not the law that the test integrates.
     if (shape[0] <= 64) continue;
     const errors = bounded.map((one) => exactErrors(shape, one).mixture);
     expect(exactErrors(shape, triples).mixture).toBeLessThan(Math.min(1, ...errors) * 1.001 + 1e-4);
@@ -170,7 +172,7 @@ test('a fit takes the same course every time, and little of it', () => {
   const fits = [1, 2, 3].map(() => fitAdaptive(640, 2560, 5));
   expect(fits[1]).toEqual(fits[0]);
   expect(fits[2]).toEqual(fits[0]);
-  // Tens of milliseconds; the margin is for a machine that does other things.
+  // A fit takes tens of milliseconds. The margin is for a machine that does other work.
   expect((performance.now() - start) / 3).toBeLessThan(500);
 });
 

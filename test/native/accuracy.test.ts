@@ -33,15 +33,17 @@ test.each([
   }
 });
 
-/** Most that a result may err, relative in the Frobenius norm: with the default coefficients, and with any preset. */
+/**
+ * The largest error of a result, relative in the Frobenius norm: with the default coefficients, and with any preset.
+ */
 const limits: Record<Precision, { usual: number; preset: number }> = {
   float32: { usual: 1e-5, preset: 1e-4 },
   float16: { usual: 5e-3, preset: 2e-2 },
   bfloat16: { usual: 3e-2, preset: 0.1 },
 };
 /**
- * The same for matrices of lower rank than size, or nearly so: whatever rounds the matrix itself puts something into
- * every direction, and the iteration raises it a few hundred times.
+ * The same for matrices whose rank is lower than their size, or nearly so. Any rounding of the matrix itself puts
+ * something into every direction, and the iteration raises it a few hundred times.
  */
 const deficient: typeof limits = {
   float32: { usual: 1e-4, preset: 1e-3 },
@@ -77,7 +79,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
           columns,
         );
         for (const precision of precisions) {
-          // It takes some values to within a rounding of where the next iterations take them ever further.
+          // cans takes some values to within a rounding of the point from which the next iterations take them ever
+          // further.
           if (coefficients === 'cans' && precision !== 'float32') continue;
           const error = relativeError(
             orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }),

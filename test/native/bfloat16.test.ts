@@ -12,7 +12,7 @@ import { iterated, matrixOf } from '../../scripts/common/spectra.js';
 import * as reference from '../reference.js';
 import { bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
 
-/** The CPU's: test/cuda.test.ts and test/accuracy.test.ts have CUDA's as well. */
+/** These tests are for the CPU. test/native/cuda.test.ts and test/native/accuracy.test.ts test CUDA as well. */
 const device = 'cpu' as const;
 const { precisions } = devices().cpu;
 const available = precisions.includes('bfloat16');
@@ -96,8 +96,8 @@ test('the plan: standard form near squares, else the Gram form, its squares floa
 });
 
 whereAvailable('products in bfloat16', () => {
-  // Odd lengths, whose last word is half empty, and edges of tiles (8), vectors (16), panels (48) and blocks (96, 192);
-  // both forms.
+  // Odd lengths leave the last word half empty. Others are edges of tiles (8), vectors (16), panels (48) and blocks
+  // (96, 192). Both forms occur.
   const shapes = [
     [1, 1],
     [1, 2],
@@ -135,7 +135,7 @@ whereAvailable('products in bfloat16', () => {
       const results = [1, 2, 3].map((threads) =>
         orthogonalizeSync(x, [rows, columns], { coefficients, device, threads, precision: 'bfloat16' }),
       );
-      // Of few directions one that is small can be all the difference.
+      // Where there are few directions, a small one can make all the difference.
       expect(relativeError(results[0]!, expected)).toBeLessThan(x.length < 64 ? 5e-2 : 2e-2);
       for (const result of results) expect(bits(result)).toBe(bits(results[0]!));
       const once = orthogonalizeSync(x, [rows, columns], { coefficients, device, precision: 'float32' });
@@ -186,8 +186,8 @@ whereAvailable('products in bfloat16', () => {
     }
   });
 
-  // Q stands for 1 in the directions that X has, and for as much as the coefficients grow by in all others: rounding
-  // that must not reach the 1.
+  // Q stands for 1 in the directions that X has. In all others it stands for as much as the coefficients grow by, and
+  // the rounding of that must not reach the 1.
   const lowRank: Record<string, (length: number) => number[]> = {
     'rank 1': (length) => Array.from({ length }, (_, i) => (i < 1 ? 1 : 0)),
     'rank 4': (length) => Array.from({ length }, (_, i) => (i < 4 ? 1 : 0)),
@@ -261,7 +261,7 @@ whereAvailable('products in bfloat16', () => {
     }
   });
 
-  // Rounding is the same for equal parts, and does not average out where there are few.
+  // Equal parts round equally, and the errors do not average out where there are few parts.
   test.each([1, 2, 4, 16])('directions along %i coordinates each stay bounded, however many iterations', (along) => {
     const next = random(along);
     for (const [rows, columns] of [
@@ -375,7 +375,7 @@ whereAvailable('products in bfloat16', () => {
       const moved = (data: Float32Array) => data.map((value, j) => value - before[i]![j]!);
       expect(relativeError(moved(one.data), Float64Array.from(moved(full[i]!.data)))).toBeLessThan(2e-2);
     });
-    // What does not go through the products is the same to the bit.
+    // Parameters that do not go through the products are the same to the bit.
     expect(bits(half.at(-1)!.data)).toBe(bits(full.at(-1)!.data));
     const [a, b] = [inHalf.stateOf(half[0]!), inFull.stateOf(full[0]!)];
     expect({ ...a }).toEqual({ ...b });

@@ -60,7 +60,7 @@ onEmulator('what there is instead of a device', () => {
 });
 
 /**
- * Every optimizer takes three steps or fails; what is then left is compared with what steps that did not fail leave.
+ * Every optimizer takes three steps or fails. What is left then is compared with the result of steps that did not fail.
  */
 const trial = `
   const values = (size, seed) => Float32Array.from({ length: size }, (_, i) => Math.sin(i * 12.9898 + seed));
@@ -76,7 +76,7 @@ const trial = `
   const steps = 3;`;
 
 interface Outcome {
-  /** Calls that threw: the code, whether it was a step, and the message. */
+  /** Calls that threw: the code, whether the call was a step, and the message. */
   errors: [code: string, when: string, message: string][];
   wrong: string[];
   /** Optimizers that had to be given up. */
@@ -129,7 +129,7 @@ onEmulator('a call that fails', () => {
   ];
   test.each(calls)('%s', (call) => {
     const error = /Malloc|Pool/.test(call) ? 'cudaErrorMemoryAllocation' : 'cudaErrorUnknown';
-    // Further and further apart, and so at another place of each trial.
+    // The failures are further and further apart, and so each hits another place of a trial.
     const failures = Array.from({ length: 120 }, (_, i) => `${call}:${(i * (i + 3)) / 2 + 1}=${error}`).join();
     const outcome = run<Outcome>(
       `${trial}
@@ -169,13 +169,13 @@ onEmulator('a call that fails', () => {
         try { optimizer.dispose(); } catch (error) { outcome.wrong.push('dispose: ' + error.message); }
       }
       console.log(JSON.stringify(outcome));`,
-      // Little more than one optimizer needs: what a failure leaks would soon be missed.
+      // This memory is little more than one optimizer needs, so that a leak after a failure soon shows.
       { EMULATOR_FAIL: failures, EMULATOR_MEMORY: String(72 << 20) },
     );
     expect(outcome.wrong).toEqual([]);
     expect(outcome.errors.length).toBeGreaterThan(0);
     for (const [code] of outcome.errors) expect(code).toMatch(/^ERR_(CUDA|OUT_OF_MEMORY|DEVICE_UNAVAILABLE)$/);
-    // A launch is called by its kernel's name.
+    // A message names a launch by its kernel.
     expect(
       outcome.errors.filter(
         ([, , message]) => !message.includes(call === 'cudaLaunchKernel' ? ' failed: cudaErrorUnknown' : call),
@@ -183,12 +183,14 @@ onEmulator('a call that fails', () => {
     ).toEqual([]);
     expect(outcome.finished + outcome.lost).toBe(16);
     expect(outcome.finished).toBeGreaterThan(0);
-    // Only these are made after the first update has been launched, where what has been done cannot be told any more.
+    // Only these calls are made after the first update has been launched, when it can no longer be told what has been
+    // done.
     if (!/^cuda(MemcpyAsync|EventRecord|EventSynchronize|StreamWaitEvent)$/.test(call)) expect(outcome.lost).toBe(0);
   });
 
   test('between two parts of the updates loses the optimizer, and every call says so', () => {
-    // More than AdamW updates at once, and more than 32 MB: two graphs of updates behind the one of the checks.
+    // The data are more than AdamW updates at once, and more than 32 MB. Two graphs of updates follow the graph of the
+    // checks.
     const outcome = run<{ errors: [string, string][]; disposed: string }>(
       `
       const ones = () => new Float32Array(132000).fill(1);

@@ -50,7 +50,7 @@ onCuda("a thread's CUDA context", () => {
 
 onCuda('transfers', () => {
   test('parameters of many sizes, larger than a buffer too, arrive where they belong', () => {
-    // A transfer buffer holds 4 Mi floats: pieces of the third one share none, the small ones share one.
+    // A transfer buffer holds 4 Mi floats. Pieces of the third parameter share none, the small parameters share one.
     const shapes = [[3], [1], [9_000_001], [64], [65, 3], [2]];
     const model = parameters('w', shapes);
     const before = model.map((one) => one.data.slice());

@@ -58,7 +58,7 @@ function reflected(x: Float32Array, rows: number, columns: number): Float32Array
   return x.map((value, i) => value - (2 * v[Math.floor(i / columns)]! * sums[i % columns]!) / norm);
 }
 
-/** Relative to the CPU's result, in the Frobenius norm. */
+/** The largest errors relative to the CPU's result, in the Frobenius norm. */
 const limits: [Precision, number][] = [
   ['float32', 1e-5],
   ['float16', 5e-3],
@@ -292,14 +292,14 @@ onGpu("on a GPU, at sizes out of the emulator's reach", () => {
     10 * minutes,
   );
 
-  // Data, gradients and momentum of 2.2e9 elements, here and there.
+  // The test needs data, gradients and momentum of 2.2e9 elements on the device and on the host.
   const roomy = (devices().cuda.devices[0]?.memoryBytes ?? 0) > 36e9 && totalmem() > 36e9;
   (roomy ? test : test.skip)(
     'more than 2^31 elements in all',
     () => {
       const shape = [4096, 14336];
       const grad = gaussian(4096 * 14336);
-      // Gradients may share memory, data may not.
+      // Gradients may share memory. Data may not.
       const model = Array.from({ length: 37 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad }));
       using optimizer = new Root(model, { device, weightDecay: 0 });
       optimizer.stepSync();

@@ -8,7 +8,7 @@ const minutes = 60_000;
 interface Report {
   case: string;
   broken: boolean;
-  /** Under how many of `seeds` something was wrong. */
+  /** The number of `seeds` under which something was wrong. */
   caught: number;
   seeds: number;
   how: string;

@@ -4,7 +4,7 @@ import { newtonSchulzCoefficients, type RootErrorCode } from '../../lib/index.js
 import * as reference from '../reference.js';
 import { gaussian, relativeError } from '../support.js';
 
-/** What a child process, where the instruction set can still be chosen, does with the addon alone. */
+/** A child process, in which the instruction set can still be chosen, runs this with the addon alone. */
 const program = `
   const { addon, shapes, coefficients } = JSON.parse(require('fs').readFileSync(0, 'utf8'));
   const native = require(addon);
@@ -41,7 +41,7 @@ interface Output {
   message?: string;
 }
 
-// Tile, panel and block edges of every set: rows of 4 and 8, panels of 12, 24 and 48, blocks of 192.
+// The shapes lie at tile, panel and block edges of every set: rows of 4 and 8, panels of 12, 24 and 48, blocks of 192.
 const shapes = [
   [1, 1],
   [3, 50],

@@ -25,7 +25,7 @@ test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset
   (preset, precision, limit) => {
     for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
       const { form, legs, triples } = plan(64, 1024, preset, steps, precision);
-      // Two or three iterations that are a leg each are no cheaper than the standard form.
+      // Where each of two or three iterations is a leg, they are no cheaper than the standard form.
       if (precision === 'float16' && steps <= 3 && form === 'standard') continue;
       expect({ steps, form }).toEqual({ steps, form: 'gram' });
       expect(legs.reduce((a, b) => a + b, 0)).toBe(steps);

@@ -28,7 +28,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       }
       const state = optimizer.stateOf(w) as AdamWState;
       expect(state.step).toBe(12);
-      // Of both signs, so that it cancels.
+      // The moment has values of both signs, which cancel.
       expect(relativeError(state.expAvg, expAvg)).toBeLessThan(1e-5);
       expect(relativeError(state.expAvgSq, expAvgSq)).toBeLessThan(1e-6);
     },

@@ -6,13 +6,13 @@ function parameter(name: string, shape: number[], seed = 1): Parameter {
   return new Parameter({ name, shape, data: gaussian(size, seed), grad: gaussian(size, seed + 100) });
 }
 
-/** Returns where its memory went, which has to be kept as long as a step may use it. */
+/** Detaches an array and returns its memory, which has to be kept as long as a step may use it. */
 function detach(array: Float32Array): ArrayBuffer {
   return structuredClone(array.buffer as ArrayBuffer, { transfer: [array.buffer as ArrayBuffer] });
 }
 
 describe.each(devicesUnderTest())('on %s', (device) => {
-  // A step of it takes long enough for something to happen meanwhile.
+  // A step on this parameter takes long enough for something to happen meanwhile.
   const large = () => parameter('large', isEmulated(device) ? [128, 128] : [1024, 1024]);
 
   test('step leaves the event loop free', async () => {
@@ -377,7 +377,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
 
   test('memoryBytes counts the state, and scratch once a step has needed some', () => {
     using optimizer = new Root([parameter('w', [96, 400]), parameter('b', [50])], { device, threads: 1 });
-    // A CUDA device keeps data and gradients too, each parameter's on a multiple of 64 elements.
+    // A CUDA device keeps data and gradients too. Those of each parameter begin at a multiple of 64 elements.
     const state = 4 * (96 * 400 + 2 * 50) + (device === 'cpu' ? 0 : 2 * 4 * (96 * 400 + 64));
     expect(optimizer.memoryBytes).toBe(state);
     optimizer.stepSync();

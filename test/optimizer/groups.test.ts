@@ -12,7 +12,7 @@ import { bits, expectError, gaussian } from '../support.js';
 
 const parameters = (...shapes: number[][]) => shapes.map((shape, i) => new Parameter({ name: `p${i}`, shape }));
 
-/** The groups as plain objects, parameters as names. */
+/** The groups as plain objects, with the names of their parameters. */
 function plain(optimizer: Optimizer): Record<string, unknown>[] {
   return optimizer.paramGroups.map((group) => ({ ...group, params: group.params.map((one) => one.name).join() }));
 }
@@ -169,7 +169,7 @@ describe('routing and defaults', () => {
   });
 });
 
-/** Values that no option of that name takes, and what the message says was expected. */
+/** Values that the option of that name refuses, and what the message says was expected. */
 const bad: [keyof RootOptions, unknown[], string][] = [
   ['lr', [-1, NaN, Infinity, 1e39, '0.1', null, [0.1]], 'lr%s to be in [0, ∞)'],
   ['momentum', [1, 1.2, -0.1, NaN, '0.9', true], 'momentum%s to be in [0, 1)'],
@@ -336,7 +336,7 @@ describe('live groups', () => {
       using optimizer = new Root([w]);
       for (const step of [1, 2]) {
         if (step === changeBefore) change(optimizer.paramGroups[0]!);
-        // The first step's settings leave no trace: its momentum buffer is the gradient, and the data start anew.
+        // The first step's settings leave no trace, since its momentum buffer is the gradient and the data start anew.
         w.data.set(gaussian(54));
         w.grad.set(gaussian(54, step));
         optimizer.stepSync();

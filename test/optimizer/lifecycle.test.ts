@@ -5,7 +5,7 @@ import path from 'node:path';
 
 const lib = JSON.stringify(path.join(__dirname, '../../lib/index.ts'));
 
-/** What every thread of the child begins with. */
+/** The script that every thread of the child begins with. */
 const prelude = `
   require('tsx/cjs');
   const threads = require('node:worker_threads');
@@ -17,7 +17,7 @@ const prelude = `
   const message = (from) => new Promise((resolve, reject) => from.once('message', resolve).once('error', reject));
 `;
 
-/** Runs a script in a process of its own, so that one that crashes fails a test and not the run. */
+/** Runs a script in a process of its own. A crash then fails a test and not the run. */
 function run(
   script: string,
   ...flags: string[]
@@ -123,7 +123,7 @@ test('optimizers that are not disposed of give their memory back', () => {
     console.log(process.memoryUsage.rss() / 2 ** 20);
   `);
   expect(status).toBe(0);
-  // All states together would take 1600 MiB.
+  // The states of all optimizers together would take 1600 MiB.
   expect(Number(lines[0])).toBeLessThan(800);
 }, 60_000);
 

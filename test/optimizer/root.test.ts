@@ -13,7 +13,7 @@ import {
 import * as reference from '../reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from '../support.js';
 
-/** Of what is compared with float64 here; test/cuda.test.ts has the half precisions. */
+/** The precision of results that are compared with float64 here. test/native has the tests of the half precisions. */
 const precision = 'float32' as const;
 
 interface Trajectory {

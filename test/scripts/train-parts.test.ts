@@ -26,7 +26,7 @@ describe('the model', () => {
   });
   beforeEach(() => {
     model.initialize(makeRandom(1, 'weights'));
-    // Embeddings and head begin so small that differences would drown in rounding.
+    // Embeddings and head begin so small that differences would be lost in rounding.
     for (const { name, data } of model.parameters) {
       if (!/\d|norm/.test(name)) data.forEach((value, i) => (data[i] = 20 * value));
     }
@@ -37,7 +37,7 @@ describe('the model', () => {
     const loss = await model.lossAndGradients(batch);
     expect(await model.loss(batch)).toBeCloseTo(loss, 5);
     for (const { name, data, grad } of model.parameters) {
-      // Along a direction of random signs, which weighs every entry.
+      // The derivative is taken along a direction of random signs, which weighs every entry.
       const signs = Float32Array.from(data, () => Math.sign(random() - 0.5));
       const before = data.slice();
       const h = 0.02 / Math.sqrt(data.length);

@@ -35,7 +35,7 @@ async function run(...args: string[]): Promise<{ code: number | null; stdout: st
   return { code, stdout, stderr };
 }
 
-/** That `auto` chooses. */
+/** Describes the device that `auto` chooses. */
 function describeDevice(): string {
   const { cpu } = devices();
   const { name, description } = resolveDevice('auto');
@@ -96,7 +96,7 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
   expect(report).toContain('training, smoothed');
   expect(report).toContain('prefers-color-scheme: dark');
   expect(report).toContain('var(--series-2)');
-  // The prompt of the samples, which is held-out text.
+  // The samples begin with this prompt, which is held-out text.
   expect(report).toContain('A &#60;b&#62;naïve&#60;/b&#62; cat &#38; the');
   expect(report).not.toMatch(/<b>naïve|<script|<link|<img|@import|url\((?!#)/);
   expect(report.replace(/xmlns(:\w+)?="[^"]*"/g, '')).not.toMatch(/https?:|\/\/\w/);

@@ -60,7 +60,7 @@ export function readLines(file: string): StepMetrics[] {
     .map((line) => JSON.parse(line) as StepMetrics);
 }
 
-/** Whether this process holds the file open; where the system does not say, false. */
+/** Whether this process holds the file open. Where the system does not say, false. */
 export function isOpen(file: string): boolean {
   const fds = '/proc/self/fd';
   if (!existsSync(fds)) return false;
