@@ -84,8 +84,8 @@ export function boundedTriplesFor(
 }
 
 /**
- * The largest growth that is accepted. It is three times what ROOT's published triples reach in five iterations. A
- * direction that long would no longer be a step of the optimizer.
+ * The largest size that iterations may bring a singular value to. It is three times what ROOT's published triples reach
+ * in five iterations. A direction that long would no longer be a step of the optimizer.
  */
 const mostGrowth = 10;
 

@@ -134,8 +134,8 @@ export abstract class Optimizer {
   }
 
   /**
-   * Copies every parameter's `data` from the host to the device, with what was written to it since. The device's
-   * gradients stay as they are.
+   * Copies every parameter's `data` from the host to the device, which brings over what the host has written to it. The
+   * device's gradients stay as they are.
    */
   async writeParameters(): Promise<void> {
     await this.#exclusively('transfer', () => this.#transfer('writeParameters'));

@@ -73,8 +73,8 @@ export interface StepMetrics {
   /** Euclidean norm of all gradients together before clipping; present with `clipNorm` only. */
   readonly gradNorm?: number;
   /**
-   * The value of `evaluate` after this step, where it ran. Where training learns only then that this step was the last,
-   * the value is in the history alone.
+   * The value of `evaluate` after this step, where it ran. If it turns out only after the report of a step that it was
+   * the last, the value is in the history alone.
    */
   readonly evaluation?: number;
   /** Time from asking for the first batch to the end of the optimizer's step, without evaluation. */
