@@ -98,10 +98,9 @@ class CudaBackend final : public Backend, private ParameterStore {
     synchronize();
   }
 
-  ParameterStore* make_store(const std::vector<int64_t>& sizes) override {
+  ParameterStore* make_store(const std::vector<int64_t>& sizes, size_t gradients) override {
     const OnDevice scope(index_);
-    link_.emplace(pool_.get(), sizes, stream_.get());
-    flags_ = make_pinned(std::max<size_t>(sizes.size(), 1) * sizeof(uint32_t));
+    link_.emplace(pool_.get(), sizes, gradients, stream_.get());
     synchronize();
     arrays = link_->arrays();
     stream = stream_.get();
@@ -211,6 +210,7 @@ class CudaBackend final : public Backend, private ParameterStore {
   void capture(const Plan& plan) {
     if (captured_.is_of(plan)) return;
     captured_ = {};
+    if (flags_.get() == nullptr) flags_ = make_pinned(std::max<size_t>(plan.parameters, 1) * sizeof(uint32_t));
     reserve(plan);
     CudaQueue checks(precision_, stream_.get(), arena_, open_gate());
     CudaQueue updates(precision_, stream_.get(), arena_, gate_);

@@ -20,15 +20,17 @@ std::vector<uint32_t> all(size_t count) {
 
 }  // namespace
 
-HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream)
-    : sizes_(sizes), in_(make_stream()), out_(make_stream()), uploaded_(make_event()) {
-  for (const int64_t size : sizes) {
+HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, size_t gradients, cudaStream_t stream)
+    : sizes_(sizes) {
+  for (size_t p = 0; p < sizes.size(); ++p) {
     offsets_.push_back(size_);
-    size_ += (size + kAlignment - 1) / kAlignment * kAlignment;
+    size_ += (sizes[p] + kAlignment - 1) / kAlignment * kAlignment;
+    if (p < gradients) gradient_size_ = size_;
   }
-  data_ = static_cast<float*>(allocate_zeroed_from(pool, bytes() / 2, "parameters", stream));
+  data_ = static_cast<float*>(allocate_zeroed_from(pool, size_t(size_) * sizeof(float), "parameters", stream));
   try {
-    gradients_ = static_cast<float*>(allocate_zeroed_from(pool, bytes() / 2, "gradients", stream));
+    const size_t bytes = size_t(gradient_size_) * sizeof(float);
+    gradients_ = static_cast<float*>(allocate_zeroed_from(pool, bytes, "gradients", stream));
   } catch (...) {
     release(stream);
     throw;
@@ -37,14 +39,17 @@ HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaSt
 
 std::vector<Arrays> HostLink::arrays() const {
   std::vector<Arrays> arrays;
-  for (const int64_t offset : offsets_) arrays.push_back({.data = data_ + offset, .gradient = gradients_ + offset});
+  for (const int64_t offset : offsets_) {
+    arrays.push_back({.data = data_ + offset, .gradient = offset < gradient_size_ ? gradients_ + offset : nullptr});
+  }
   return arrays;
 }
 
 void HostLink::release(cudaStream_t stream) noexcept {
-  // Waits for copies that a failure left behind.
-  cudaStreamSynchronize(in_.get());
-  cudaStreamSynchronize(out_.get());
+  // A failure may have left copies behind.
+  for (const Stream* copies : {&in_, &out_}) {
+    if (copies->get() != nullptr) cudaStreamSynchronize(copies->get());
+  }
   if (data_ != nullptr) cudaFreeAsync(data_, stream);
   if (gradients_ != nullptr) cudaFreeAsync(gradients_, stream);
   data_ = nullptr;
@@ -52,10 +57,12 @@ void HostLink::release(cudaStream_t stream) noexcept {
 }
 
 void HostLink::prepare() {
+  if (in_.get() == nullptr) in_ = make_stream();
+  if (out_.get() == nullptr) out_ = make_stream();
+  if (uploaded_.get() == nullptr) uploaded_ = make_event();
+  const size_t bytes = size_t(std::min(kSlot, size_)) * sizeof(float);
   for (std::vector<Slot>* slots : {&in_slots_, &out_slots_}) {
-    while (slots->size() < kSlots) {
-      slots->push_back({make_pinned(size_t(std::min(kSlot, size_)) * sizeof(float)), make_event()});
-    }
+    while (slots->size() < kSlots) slots->push_back({.memory = make_pinned(bytes), .copied = make_event()});
   }
 }
 
@@ -146,7 +153,7 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
 }
 
 void HostLink::zero_gradients(cudaStream_t stream) {
-  require(cudaMemsetAsync(gradients_, 0, bytes() / 2, stream), "cudaMemsetAsync");
+  require(cudaMemsetAsync(gradients_, 0, size_t(gradient_size_) * sizeof(float), stream), "cudaMemsetAsync");
 }
 
 }  // namespace root_optimizer::cuda

@@ -13,15 +13,15 @@ namespace root_optimizer::cuda {
 /// buffers and a stream of its own: while one buffer is filled or emptied, the other is copied.
 class HostLink {
  public:
-  HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, cudaStream_t stream);
+  /// The first `gradients` parameters have a gradient.
+  HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, size_t gradients, cudaStream_t stream);
   /// Frees the device's memory in the order of the stream.
   void release(cudaStream_t stream) noexcept;
 
   /// Where each parameter lies.
   std::vector<Arrays> arrays() const;
-  size_t parameters() const { return sizes_.size(); }
   int64_t bytes_of(uint32_t parameter) const { return sizes_[parameter] * int64_t(sizeof(float)); }
-  size_t bytes() const { return 2 * size_t(size_) * sizeof(float); }
+  size_t bytes() const { return size_t(size_ + gradient_size_) * sizeof(float); }
 
   /// Takes the pinned memory that copies need, before anything is changed. A run that never copies never pays for it.
   void prepare();
@@ -54,7 +54,8 @@ class HostLink {
 
   std::vector<int64_t> sizes_;
   std::vector<int64_t> offsets_;  // of each parameter in both blocks
-  int64_t size_ = 0;
+  int64_t size_ = 0;              // elements of the block of data
+  int64_t gradient_size_ = 0;     // elements of the block of gradients, which begins like the other
   float* data_ = nullptr;
   float* gradients_ = nullptr;
   Stream in_, out_;

@@ -74,7 +74,7 @@ __global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int
     while (group < kPassThreads - 1 && rank >= sums[group]) rank -= sums[group++];
     int found = group * width;
     while (found < digit.count() - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
-    const uint32_t parent = digit.is_first() ? 0 : selection.prefix << (digit.width);
+    const uint32_t parent = digit.is_first() ? 0 : selection.prefix << digit.width;
     selection.rank = rank;
     selection.prefix = parent | uint32_t(found);
     if (digit.is_last()) {

@@ -29,7 +29,7 @@ struct Plan {
   uint64_t version = 0;  ///< differs between the plans of one optimizer
   std::vector<Job> checks;
   std::vector<Job> updates;
-  uint32_t* flags = nullptr;  ///< one for each parameter, in the backend's memory
+  uint32_t* flags = nullptr;  ///< one for each parameter, in the backend's memory; cleared before the checks
   size_t parameters = 0;
   size_t matrices = 0;  ///< every Matrix::index is below it
 };
@@ -38,7 +38,7 @@ struct Plan {
 class ParameterStore {
  public:
   std::vector<Arrays> arrays;  ///< where jobs find each parameter; the addresses never change
-  void* stream = nullptr;      ///< a cudaStream_t; steps run in its order
+  void* stream = nullptr;      ///< the device's handle for the order in which steps run; on CUDA a cudaStream_t
 
   /// Both copy data, `read_data` to the host and `write_data` from it. Gradients stay as they are.
   virtual void read_data(const std::vector<Arrays>& host) = 0;
@@ -67,9 +67,9 @@ class Backend {
   virtual void read(void* host, const void* device, size_t bytes) = 0;
   virtual void write(void* device, const void* host, size_t bytes) = 0;
 
-  /// Makes room, once, for the data and gradients of parameters of these sizes. The store lives as long as the backend.
-  /// Returns null if jobs work in the host's memory.
-  virtual ParameterStore* make_store(const std::vector<int64_t>& sizes) = 0;
+  /// Makes room, once, for the data of parameters of these sizes, and for the gradients of the first so many of them.
+  /// The store lives as long as the backend. Returns null if jobs work in the host's memory.
+  virtual ParameterStore* make_store(const std::vector<int64_t>& sizes, size_t gradients) = 0;
 
   /// Runs a plan that does not come again, and returns its flags. The memory that its jobs need is taken before the
   /// first update starts, so that ERR_OUT_OF_MEMORY leaves everything as it was.

@@ -27,7 +27,7 @@ struct MatrixScalars {
 /// One matrix of a batch: row-major arrays in the backend's memory. The numbers of a step lie there too, so that work
 /// which has been prepared once can be run again with other numbers.
 struct Matrix {
-  float* data = nullptr;                   ///< θ, written by an update
+  float* data = nullptr;                   ///< θ, written by an update; null if none follows the check
   const float* gradient = nullptr;         ///< G; null: U is M, and M stays as it is
   float* momentum = nullptr;               ///< M
   double* threshold = nullptr;             ///< ε of this step; null: no clipping

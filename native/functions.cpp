@@ -1,5 +1,7 @@
 #include "functions.h"
 
+#include <functional>
+
 #include "error.h"
 #include "optimizer.h"
 
@@ -9,7 +11,7 @@ namespace {
 
 // Returns where jobs find the host's arrays. Copies the function's input, which is the gradient of the first of them.
 std::vector<Arrays> place(Backend& backend, const std::vector<Arrays>& host, int64_t size) {
-  const ParameterStore* store = backend.make_store(std::vector<int64_t>(host.size(), size));
+  const ParameterStore* store = backend.make_store(std::vector<int64_t>(host.size(), size), 1);
   const std::vector<Arrays> places = placed(store, host);
   backend.write(places[0].gradient, host[0].gradient, size_t(size) * sizeof(float));
   return places;

@@ -167,12 +167,15 @@ std::vector<int> balanced_legs(const std::vector<Coefficients>& iterations, doub
 
 std::vector<int> gram_legs(const std::vector<Coefficients>& iterations, const GrowthLimit& limit) {
   if (!limit.others_are_single) return balanced_legs(iterations, limit.last);
-  auto first = iterations.rbegin();
-  double growth = growth_of(*first);
-  while (++first != iterations.rend() && (growth *= growth_of(*first)) <= limit.last) {
+  size_t last = 0;  // iterations of the last leg: as many as the limit allows, one at least
+  double growth = 1;
+  for (auto iteration = iterations.rbegin(); iteration != iterations.rend(); ++iteration) {
+    growth *= growth_of(*iteration);
+    if (last > 0 && growth > limit.last) break;
+    ++last;
   }
-  std::vector<int> legs(size_t(iterations.rend() - first), 1);
-  legs.push_back(int(first - iterations.rbegin()));
+  std::vector<int> legs(iterations.size() - last, 1);
+  legs.push_back(int(last));
   return legs;
 }
 
@@ -211,7 +214,7 @@ Footprint ProductPlan::footprint(int64_t rows, int64_t columns, int64_t count) c
 ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic) {
   ProductPlan standard{.iterations = std::move(iterations), .legs = {}, .square = arithmetic.matrix};
   const std::optional<GrowthLimit> limit = growth_limit(arithmetic);
-  if (!limit || !stays_bounded(standard.iterations)) return standard;
+  if (!limit) return standard;
   ProductPlan gram = standard;
   gram.legs = gram_legs(gram.iterations, *limit);
   gram.square = arithmetic.gram_square;
@@ -219,7 +222,7 @@ ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficient
     const Flops flops = flops_of(plan, rows, columns);
     return time_of(arithmetic.matrix) * flops.matrix + time_of(arithmetic.gram_square) * flops.gram_square;
   };
-  return time(gram) < time(standard) ? gram : standard;
+  return time(gram) < time(standard) && stays_bounded(gram.iterations) ? gram : standard;
 }
 
 void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {

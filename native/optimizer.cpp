@@ -9,7 +9,7 @@ namespace {
 ParameterStore* make_store(Backend& backend, const std::vector<ParameterLayout>& parameters) {
   std::vector<int64_t> sizes;
   for (const ParameterLayout& layout : parameters) sizes.push_back(layout.size);
-  return backend.make_store(sizes);
+  return backend.make_store(sizes, sizes.size());
 }
 
 std::vector<State> make_states(Backend& backend, const std::vector<ParameterLayout>& parameters) {

@@ -28,13 +28,13 @@ std::vector<Kind> kinds_of(const std::vector<Member>& members) {
 }
 
 std::vector<MatrixGroup> groups_of(const Backend& backend, const Kind& kind) {
-  const auto& [matrix, rows, columns, nesterov, coefficients, parameter] = *kind[0];
-  const ProductPlan products = plan_products(rows, columns, *coefficients, backend.arithmetic());
-  const size_t limit = size_t(backend.batch_limit(products.footprint(rows, columns, 1)));
+  const Member& one = *kind[0];
+  const ProductPlan products = plan_products(one.rows, one.columns, *one.coefficients, backend.arithmetic());
+  const size_t limit = size_t(backend.batch_limit(products.footprint(one.rows, one.columns, 1)));
   const size_t parts = (kind.size() + limit - 1) / limit;
   std::vector<MatrixGroup> groups;
   for (size_t part = 0; part < parts; ++part) {
-    MatrixGroup group{.batch = {.rows = rows, .columns = columns, .nesterov = nesterov, .matrices = {}},
+    MatrixGroup group{.batch = {.rows = one.rows, .columns = one.columns, .nesterov = one.nesterov, .matrices = {}},
                       .products = products,
                       .parameters = {}};
     for (size_t i = kind.size() * part / parts; i < kind.size() * (part + 1) / parts; ++i) {

@@ -1,5 +1,7 @@
 #include "step.h"
 
+#include <utility>
+
 namespace root_optimizer {
 
 // A step of ROOT for matrices of one shape. Without a threshold it is Muon's.
@@ -40,18 +42,19 @@ static Footprint footprint_of(const MatrixGroup& group) {
 }
 
 Job orthogonal_job(const MatrixGroup& group) {
-  const auto enqueue = [batch = group.batch, products = group.products](Queue& queue) {
-    step_root(queue, batch, products);
-  };
-  return {.cost = cost_of(group), .footprint = footprint_of(group), .parameters = group.parameters, .enqueue = enqueue};
+  auto enqueue = [batch = group.batch, products = group.products](Queue& queue) { step_root(queue, batch, products); };
+  return {.cost = cost_of(group),
+          .footprint = footprint_of(group),
+          .parameters = group.parameters,
+          .enqueue = std::move(enqueue)};
 }
 
 Job orthogonal_check(const MatrixGroup& group) {
-  const auto enqueue = [batch = group.batch](Queue& queue) { check_root(queue, batch); };
+  auto enqueue = [batch = group.batch](Queue& queue) { check_root(queue, batch); };
   Footprint footprint = footprint_of(group);
   footprint.matrix_operands = 0;
   footprint.square_operands = 0;
-  return {.cost = cost_of(group), .footprint = footprint, .parameters = {}, .enqueue = enqueue};
+  return {.cost = cost_of(group), .footprint = footprint, .parameters = {}, .enqueue = std::move(enqueue)};
 }
 
 static double cost_of(const std::vector<Moments>& moments) {
@@ -61,13 +64,13 @@ static double cost_of(const std::vector<Moments>& moments) {
 }
 
 Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& parameters) {
-  const auto enqueue = [=](Queue& queue) { queue.adamw(moments); };
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = enqueue};
+  auto enqueue = [=](Queue& queue) { queue.adamw(moments); };
+  return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = std::move(enqueue)};
 }
 
 Job adamw_check(const std::vector<Moments>& moments) {
-  const auto enqueue = [=](Queue& queue) { queue.check_moments(moments); };
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = {}, .enqueue = enqueue};
+  auto enqueue = [=](Queue& queue) { queue.check_moments(moments); };
+  return {.cost = cost_of(moments), .footprint = {}, .parameters = {}, .enqueue = std::move(enqueue)};
 }
 
 }  // namespace root_optimizer

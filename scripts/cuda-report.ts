@@ -212,7 +212,8 @@ function callsOf(name: string): string[][] {
     const args = [''];
     let depth = 0;
     for (let at = index + start.length; depth > 0 || sources[at] !== ')'; at++) {
-      const letter = sources[at]!;
+      const letter = sources[at];
+      if (letter === undefined) throw new Error(`Expected the brackets of a call of ${name} in cuda/ to match`);
       if ('([{<'.includes(letter)) depth++;
       if (')]}'.includes(letter) || (letter === '>' && sources[at - 1] !== '-')) depth--;
       if (letter === ',' && depth === 0) args.push('');

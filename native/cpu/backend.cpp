@@ -51,7 +51,7 @@ class CpuBackend final : public Backend {
   void read(void* host, const void* device, size_t bytes) override { copy(host, device, bytes); }
   void write(void* device, const void* host, size_t bytes) override { copy(device, host, bytes); }
 
-  ParameterStore* make_store(const std::vector<int64_t>&) override { return nullptr; }
+  ParameterStore* make_store(const std::vector<int64_t>&, size_t) override { return nullptr; }
 
   std::vector<uint32_t> run(const Plan& plan) override {
     clips_.resize(plan.matrices);

@@ -60,6 +60,8 @@ void CpuQueue::check_matrices(std::span<const Batch> batches) {
     bool finite;
     if (batch.clipped()) {
       finite = find_clip(batch, clip);
+    } else if (matrix.data == nullptr) {
+      finite = all_finite(look_ahead_of(batch), batch.size());
     } else {
       clip.norm = clipped_norm(look_ahead_of(batch), batch.size(), std::numeric_limits<float>::infinity());
       finite = std::isfinite(clip.norm);  // the norm is finite exactly if all elements are

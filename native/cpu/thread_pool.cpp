@@ -62,7 +62,7 @@ void ThreadPool::for_each(int64_t count, Order order, FunctionRef<void(int64_t, 
   slots_ = 0;
   const int64_t parts = order == Order::by_place ? std::min(count, int64_t(workers_.size()) + 1) : 1;
   parts_.clear();
-  for (int64_t i = 0; i < parts; ++i) parts_.push_back({count * i / parts, count * (i + 1) / parts});
+  for (int64_t i = 0; i < parts; ++i) parts_.push_back({.next = count * i / parts, .end = count * (i + 1) / parts});
   wake_.notify_all();
   ++rounds_;
   take_tasks(0, lock);

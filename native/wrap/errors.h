@@ -28,15 +28,15 @@ struct Failure {
       body();
       return {};
     } catch (const Error& error) {
-      return {error.code(), error.what()};
+      return {.code = error.code(), .message = error.what()};
     } catch (const std::bad_alloc&) {
-      return {"ERR_OUT_OF_MEMORY", "Not enough memory"};
+      return {.code = "ERR_OUT_OF_MEMORY", .message = "Not enough memory"};
     } catch (const std::length_error&) {
-      return {"ERR_OUT_OF_MEMORY", "More elements than memory can hold"};
+      return {.code = "ERR_OUT_OF_MEMORY", .message = "More elements than memory can hold"};
     } catch (const Napi::Error&) {
       throw;  // a script's own exception, which goes back to it
     } catch (const std::exception& error) {
-      return {"ERR_INVALID_ARGUMENT", error.what()};
+      return {.code = "ERR_INVALID_ARGUMENT", .message = error.what()};
     }
   }
 };

@@ -52,7 +52,7 @@ static Span<T> typed_array(const Napi::Value& value, const std::string& what, co
       napi_get_typedarray_info(value.Env(), value, &type, &size, &data, nullptr, nullptr) != napi_ok || type != kType) {
     reject(what, expected);
   }
-  return {static_cast<T*>(data), size};
+  return {.data = static_cast<T*>(data), .size = size};
 }
 
 Span<float> floats(const Napi::Value& value, const std::string& what) {

@@ -35,7 +35,7 @@ struct Allocation {
   size_t padding;  ///< canary after the last byte
   int device;      ///< kHost: pinned memory
   CUmemPoolHandle_st* pool;
-  std::map<uint8_t*, size_t> regions;  ///< announced parts, each followed by a guard zone
+  std::map<uint8_t*, size_t> regions;  ///< poisoned parts, each followed by a guard zone
   bool ends = false;                   ///< cudaFreeAsync is queued
 };
 
@@ -52,7 +52,7 @@ class Memory {
   std::string release(Allocation* allocation);
   /// The allocation that holds the whole range.
   Allocation* find(const void* memory, size_t bytes = 1);
-  /// Whether a kernel may read the bytes. If the allocation has announced regions, the bytes must lie inside one.
+  /// Whether a kernel may read the bytes. If the allocation has poisoned regions, the bytes must lie inside one.
   bool is_readable(const void* memory, size_t bytes);
   void poison(Allocation& allocation, uint8_t* memory, size_t bytes);
   /// What is damaged on a device, in words; empty if nothing is.

@@ -161,11 +161,11 @@ const std::vector<Case> memory_cases = {
     {"a small stack", kTrapsAccess, fits_the_stack},
     {"a division by something", kTrapsAccess, divides},
     {"stores inside a global array", true, stays_inside},
-    {"stores inside an announced region", true, stays_inside_region},
+    {"stores inside a poisoned region", true, stays_inside_region},
     {"stores inside a shared array", true, stays_inside_shared},
     {"stores inside dynamic shared memory", true, stays_inside_dynamic},
     {"shared memory set before it is read", true, clears_shared},
     {"global memory set before it is read", true, clears_global},
-    {"an announced region set before it is read", true, finds_region_fresh},
+    {"a poisoned region set before it is read", true, finds_region_fresh},
     {"memory used before it is freed", true, is_used_before_free},
 };
