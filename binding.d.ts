@@ -61,6 +61,8 @@ export interface MatrixLayout {
   offset: number;
   rows: number;
   columns: number;
+  /** Whether columns take the place of rows where `normalize` speaks of rows; default false. */
+  inOut?: boolean;
 }
 
 /** A parameter's fixed layout. A parameter without matrices is updated by AdamW. */
@@ -69,12 +71,28 @@ export interface ParameterLayout {
   matrices: readonly MatrixLayout[];
 }
 
+/**
+ * Clips a gradient G before it is accumulated, at ε_G = `scale` · the `quantile` of |G|, and scales the result by
+ * f = min(1, `growth` · e / ε_G), where e is the running mean of the f · ε_G of past steps. Growth null: f is 1.
+ */
+export interface GradientThreshold {
+  quantile: number;
+  scale: number;
+  growth: number | null;
+}
+
 /** Settings of ROOT and Muon: one step for all matrices of a parameter. */
 export interface OrthogonalSettings {
   lr: number;
   momentum: number;
   nesterov: boolean;
   weightDecay: number;
+  /** Whether only elements decay whose weight and direction have one sign. */
+  cautious: boolean;
+  /** One threshold for each matrix. Null: gradients are taken as they are. */
+  gradientThreshold: GradientThreshold | null;
+  /** NorMuon's row normalization; `beta2` is the decay rate of the rows' second moment. Null: none. */
+  normalize: { beta2: number } | null;
   /** Clips at `scale` · the `quantile` of |U|. Null stands for no clipping (Muon). */
   threshold: { quantile: number; scale: number } | null;
   /**
@@ -91,21 +109,31 @@ export interface AdamWSettings {
   beta2: number;
   eps: number;
   weightDecay: number;
+  cautious: boolean;
+  /** One threshold for the whole parameter. Null: gradients are taken as they are. */
+  gradientThreshold: GradientThreshold | null;
   step: number;
 }
 
 export type ParameterSettings = OrthogonalSettings | AdamWSettings;
 
 /**
- * `thresholds` holds the value that the last step used for each matrix. It is NaN before the first step or where
- * clipping is off.
+ * Thresholds that the last step used, one for each matrix, or for AdamW's parameter as a whole. `gradientScales` holds
+ * e. All are NaN before the first step and where the clipping is off.
  */
-export interface OrthogonalState {
+export interface GradientState {
+  gradientThresholds: Float64Array;
+  gradientScales: Float64Array;
+}
+
+export interface OrthogonalState extends GradientState {
   momentumBuffer: Float32Array;
+  /** One value for each row of each matrix (for each column with `inOut`), matrix after matrix. */
+  rowSecondMoment: Float32Array;
   thresholds: Float64Array;
 }
 
-export interface AdamWState {
+export interface AdamWState extends GradientState {
   expAvg: Float32Array;
   expAvgSq: Float32Array;
 }

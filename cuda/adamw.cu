@@ -6,10 +6,13 @@
 namespace root_optimizer::cuda {
 
 __global__ void __launch_bounds__(kPassThreads, 5)
-    adamw_kernel(const __grid_constant__ Table<Moments> list, const uint32_t* gate) {
+    adamw_kernel(const __grid_constant__ Table<Moments> list, const GradientNote* notes, const uint32_t* gate) {
   if (*gate != 0) return;
   const Moments& p = list.entries[blockIdx.y];
   const AdamWScalars s = *p.scalars;
+  const bool clips = p.thresholds != nullptr;
+  const GradientClip clip = clip_of(clips ? notes : nullptr, p.index);
+  if (clips && blockIdx.x == 0 && threadIdx.x == 0) remember(*p.thresholds, notes[p.index]);
   const bool whole_words = aligned(p.data) && aligned(p.gradient) && aligned(p.exp_avg) && aligned(p.exp_avg_sq);
   for_each_quad(p.size, [&](int64_t i, int count) {
     const Quad g = load_quad(p.gradient, i, count, whole_words);
@@ -17,8 +20,9 @@ __global__ void __launch_bounds__(kPassThreads, 5)
     Quad square = load_quad(p.exp_avg_sq, i, count, whole_words);
     Quad data = load_quad(p.data, i, count, whole_words);
     for (int e = 0; e < 4; ++e) {
-      average.v[e] = next_exp_avg(average.v[e], g.v[e], s);
-      square.v[e] = next_exp_avg_sq(square.v[e], g.v[e], s);
+      const float kept = clipped(g.v[e], clip);
+      average.v[e] = next_exp_avg(average.v[e], kept, s);
+      square.v[e] = next_exp_avg_sq(square.v[e], kept, s);
       data.v[e] = next_data(data.v[e], average.v[e], square.v[e], s);
     }
     store_quad(p.exp_avg, i, count, whole_words, average);
@@ -28,7 +32,7 @@ __global__ void __launch_bounds__(kPassThreads, 5)
 }
 
 void CudaQueue::adamw(std::span<const Moments> moments) {
-  launch("adamw", adamw_kernel, moments_grid(moments), kPassThreads, 0, stream_, table_of(moments), gate_);
+  launch("adamw", adamw_kernel, moments_grid(moments), kPassThreads, 0, stream_, table_of(moments), notes_, gate_);
 }
 
 }  // namespace root_optimizer::cuda

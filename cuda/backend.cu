@@ -49,6 +49,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (link_) link_->release(stream_.get());
     if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream_.get());
     if (gate_ != nullptr) cudaFreeAsync(gate_, stream_.get());
+    if (notes_ != nullptr) cudaFreeAsync(notes_, stream_.get());
     cudaStreamSynchronize(stream_.get());
     // These handles have to go while the device's context is there.
     flags_ = {};
@@ -67,7 +68,9 @@ class CudaBackend final : public Backend, private ParameterStore {
     const size_t bytes = std::max<size_t>(CudaQueue::scratch_bytes(precision_, footprint), 1);
     return std::clamp<int64_t>(int64_t(kBatchBytes / bytes), 1, kTableEntries);
   }
-  size_t memory_bytes() const override { return arena_.capacity() + (link_ ? link_->bytes() : 0); }
+  size_t memory_bytes() const override {
+    return arena_.capacity() + note_count_ * sizeof(GradientNote) + (link_ ? link_->bytes() : 0);
+  }
 
   void* allocate(size_t bytes) override {
     const OnDevice scope(index_);
@@ -111,7 +114,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     require_whole();
     const OnDevice scope(index_);
     reserve(plan);
-    CudaQueue queue(precision_, stream_.get(), arena_, open_gate());
+    CudaQueue queue(precision_, stream_.get(), arena_, open_gate(), notes_);
     require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream_.get()), "cudaMemsetAsync");
     for (const Job& job : plan.checks) enqueue(job, queue);
     std::vector<uint32_t> flags(plan.parameters);
@@ -212,14 +215,30 @@ class CudaBackend final : public Backend, private ParameterStore {
     captured_ = {};
     if (flags_.get() == nullptr) flags_ = make_pinned(std::max<size_t>(plan.parameters, 1) * sizeof(uint32_t));
     reserve(plan);
-    CudaQueue checks(precision_, stream_.get(), arena_, open_gate());
-    CudaQueue updates(precision_, stream_.get(), arena_, gate_);
+    CudaQueue checks(precision_, stream_.get(), arena_, open_gate(), notes_);
+    CudaQueue updates(precision_, stream_.get(), arena_, gate_, notes_);
     CapturedPlan captured(plan, *link_, checks, updates, stream_.get(), gate_);
     synchronize();
     captured_ = std::move(captured);
   }
 
+  // Captured launches hold the addresses of scratch and notes, so a plan goes when either of these does.
   void reserve(const Plan& plan) {
+    reserve_notes(plan.notes);
+    reserve_scratch(plan);
+  }
+
+  void reserve_notes(size_t count) {
+    if (count <= note_count_) return;
+    captured_ = {};
+    note_count_ = 0;
+    if (notes_ != nullptr) require(cudaFreeAsync(std::exchange(notes_, nullptr), stream_.get()), "cudaFreeAsync");
+    notes_ =
+        static_cast<GradientNote*>(allocate_from(pool_.get(), count * sizeof(GradientNote), "a step", stream_.get()));
+    note_count_ = count;
+  }
+
+  void reserve_scratch(const Plan& plan) {
     const Job* largest = nullptr;
     size_t bytes = 0;
     for (const std::vector<Job>* jobs : {&plan.checks, &plan.updates}) {
@@ -252,6 +271,8 @@ class CudaBackend final : public Backend, private ParameterStore {
   uint32_t* gate_ = nullptr;
   void* scratch_ = nullptr;
   Arena arena_;
+  GradientNote* notes_ = nullptr;
+  size_t note_count_ = 0;
   std::optional<HostLink> link_;
   Pinned flags_;
   CapturedPlan captured_;

@@ -9,13 +9,14 @@
 #include "../native/formulas.h"
 #include "elements.cuh"
 #include "launch.cuh"
+#include "queue.h"
 
 namespace root_optimizer::cuda {
 
 /// The most entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. A
 /// captured graph holds values itself, so that no table in memory has to be kept for it.
-constexpr int kTableEntries = 64;
-static_assert(kTableEntries * sizeof(Matrix) + 256 <= 4096);
+constexpr int kTableEntries = 48;
+static_assert(kTableEntries * std::max(sizeof(Matrix), sizeof(Moments)) + 256 <= 4096);
 
 template <typename T>
 struct Table {
@@ -30,6 +31,28 @@ Table<T> table_of(std::span<const T> list) {
 }
 
 inline Table<Matrix> table_of(const Batch& batch) { return table_of(std::span(batch.matrices)); }
+
+/// How the kernels of a batch form U and B.
+struct Forming {
+  bool nesterov;
+  bool clips;                 ///< whether B is U clipped at ε
+  const GradientNote* notes;  ///< by Matrix::index; null: G is taken as it stands
+};
+
+inline Forming forming(const Batch& batch, const GradientNote* notes) {
+  return {.nesterov = batch.nesterov, .clips = batch.clips, .notes = batch.clips_gradient ? notes : nullptr};
+}
+
+/// The clip of a gradient. Without notes it leaves every value as it is.
+__device__ inline GradientClip clip_of(const GradientNote* notes, uint32_t index) {
+  return notes == nullptr ? GradientClip{} : notes[index].clip;
+}
+
+/// Records the thresholds that a step has used.
+__device__ inline void remember(Thresholds& thresholds, const GradientNote& note) {
+  thresholds.gradient_threshold = note.clip.threshold;
+  thresholds.gradient_scale = note.next_scale;
+}
 
 constexpr int kPassThreads = 256;
 
@@ -88,31 +111,52 @@ struct LookAhead {
   const float* momentum;
   const float* gradient;  ///< null: U is M
   float mu;
+  GradientClip clip;
   bool whole_words;
 
   /// Quads begin at multiples of `row_length` and of 4.
-  __device__ LookAhead(const Matrix& matrix, bool nesterov, int64_t row_length = 4)
+  __device__ LookAhead(const Matrix& matrix, const Forming& forming, int64_t row_length = 4)
       : momentum(matrix.momentum),
-        gradient(nesterov ? matrix.gradient : nullptr),
+        gradient(forming.nesterov ? matrix.gradient : nullptr),
         mu(gradient == nullptr ? 0 : matrix.scalars->mu),
+        clip(gradient == nullptr ? GradientClip{} : clip_of(forming.notes, matrix.index)),
         whole_words(row_length % 4 == 0 && aligned(momentum) && aligned(gradient)) {}
+  __device__ LookAhead(const float* momentum, const float* gradient, float mu, const GradientClip& clip)
+      : momentum(momentum),
+        gradient(gradient),
+        mu(mu),
+        clip(clip),
+        whole_words(aligned(momentum) && aligned(gradient)) {}
 
   __device__ Quad quad(int64_t i, int count) const {
     Quad u = load_quad(momentum, i, count, whole_words);
     if (gradient == nullptr) return u;
     const Quad g = load_quad(gradient, i, count, whole_words);
-    for (int e = 0; e < 4; ++e) u.v[e] = look_ahead(u.v[e], g.v[e], mu);
+    for (int e = 0; e < 4; ++e) u.v[e] = look_ahead(u.v[e], clipped(g.v[e], clip), mu);
     return u;
   }
 };
 
-__device__ inline float clip_limit_of(const Matrix& matrix) {
-  return clip_limit(matrix.threshold == nullptr ? 0 : *matrix.threshold);
+__device__ inline float clip_limit_of(const Matrix& matrix, const Forming& forming) {
+  return clip_limit(forming.clips ? matrix.thresholds->threshold : 0);
 }
 
 __device__ inline float clamp(float u, float limit) { return min(max(u, -limit), limit); }
 
 /// True for infinities and NaN.
 __device__ inline bool not_finite(float x) { return !(fabsf(x) <= 3.402823466e38f); }
+
+/// Sums a value over the block, in a fixed order. The result is thread 0's. Between two sums the block has to meet.
+__device__ inline double block_sum(double value) {
+  SHARED_ARRAY(double, warps, kPassThreads / 32);
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_down_sync(0xffffffffu, value, distance);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  double total = 0;
+  if (threadIdx.x == 0) {
+    for (int w = 0; w < kPassThreads / 32; ++w) total += warps[w];
+  }
+  return total;
+}
 
 }  // namespace root_optimizer::cuda

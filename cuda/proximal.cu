@@ -6,44 +6,34 @@
 
 namespace root_optimizer::cuda {
 
-__global__ void momentum_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size, const uint32_t* gate) {
+__global__ void momentum_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size, const GradientNote* notes,
+                                const uint32_t* gate) {
   if (*gate != 0) return;
   const Matrix& matrix = matrices.entries[blockIdx.y];
   const float mu = matrix.scalars->mu;
+  const GradientClip clip = clip_of(notes, matrix.index);
+  if (notes != nullptr && blockIdx.x == 0 && threadIdx.x == 0) remember(*matrix.thresholds, notes[matrix.index]);
   const bool whole_words = aligned(matrix.momentum) && aligned(matrix.gradient);
   for_each_quad(size, [&](int64_t i, int count) {
     Quad m = load_quad(matrix.momentum, i, count, whole_words);
     const Quad g = load_quad(matrix.gradient, i, count, whole_words);
-    for (int e = 0; e < 4; ++e) m.v[e] = next_momentum(m.v[e], g.v[e], mu);
+    for (int e = 0; e < 4; ++e) m.v[e] = next_momentum(m.v[e], clipped(g.v[e], clip), mu);
     store_quad(matrix.momentum, i, count, whole_words, m);
   });
 }
 
-// Sums a value over the block, in a fixed order. The result is thread 0's.
-__device__ double block_sum(double value) {
-  SHARED_ARRAY(double, warps, kPassThreads / 32);
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_down_sync(0xffffffffu, value, distance);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  double total = 0;
-  if (threadIdx.x == 0) {
-    for (int w = 0; w < kPassThreads / 32; ++w) total += warps[w];
-  }
-  return total;
-}
-
 // Sums in float64, because squares of float32 overflow from 1e19 on.
-__global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
+__global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int64_t size, const Forming forming,
                             double* partial) {
   const Matrix& matrix = matrices.entries[blockIdx.y];
-  const LookAhead u(matrix, nesterov);
-  const float limit = clip_limit_of(matrix);
+  const LookAhead u(matrix, forming);
+  const float limit = clip_limit_of(matrix, forming);
   double sum = 0;
   for_each_quad(size, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
-      const double clipped = clamp(x.v[e], limit);
-      sum += clipped * clipped;
+      const double kept = clamp(x.v[e], limit);
+      sum += kept * kept;
     }
   });
   sum = block_sum(sum);
@@ -60,11 +50,11 @@ __global__ void finish_norm(const double* partial, int count, double* factor) {
 
 template <typename T>
 __global__ void write_operand(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns,
-                              bool nesterov, const double* factors, T* x, int64_t pitch, int64_t stride) {
+                              const Forming forming, const double* factors, T* x, int64_t pitch, int64_t stride) {
   constexpr int kSize = Chunk<T>::kSize;
   const Matrix& matrix = matrices.entries[blockIdx.y];
-  const LookAhead u(matrix, nesterov, columns);
-  const float limit = clip_limit_of(matrix);
+  const LookAhead u(matrix, forming, columns);
+  const float limit = clip_limit_of(matrix, forming);
   const double factor = factors[blockIdx.y];
   T* const out = x + int64_t(blockIdx.y) * stride;
   const int64_t chunks_of_a_row = pitch / kSize;
@@ -92,9 +82,9 @@ void CudaQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
   for (size_t i = 0; i < batches.size(); ++i) {
     if (batches[i].matrices[0].gradient != nullptr) {
       launch("momentum", momentum_kernel, pass_grid(batches[i]), kPassThreads, 0, stream_, table_of(batches[i]),
-             batches[i].size(), gate_);
+             batches[i].size(), forming(batches[i], notes_).notes, gate_);
     }
-    if (batches[i].clipped()) threshold({&batches[i], 1});
+    if (batches[i].clips) threshold({&batches[i], 1});
     x[i] = operand(batches[i].rows, batches[i].columns, batches[i].count(), precision_);
     write_normalized(batches[i], x[i]);
   }
@@ -103,16 +93,17 @@ void CudaQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
 void CudaQueue::write_normalized(const Batch& batch, const Operand& x) {
   const size_t mark = arena_.mark();
   const Table<Matrix> table = table_of(batch);
+  const Forming how = forming(batch, notes_);
   const dim3 grid = pass_grid(batch);
   auto* partial = take<double>(size_t(batch.count()) * grid.x);
   auto* factors = take<double>(size_t(batch.count()));
-  launch("sum_squares", sum_squares, grid, kPassThreads, 0, stream_, table, batch.size(), batch.nesterov, partial);
+  launch("sum_squares", sum_squares, grid, kPassThreads, 0, stream_, table, batch.size(), how, partial);
   launch("finish_norm", finish_norm, unsigned(batch.count()), kPassThreads, 0, stream_, partial, int(grid.x), factors);
   const StoredMatrices m = stored(x);
   with_element(precision_, [&](auto element) {
     using T = decltype(element);
     launch("write_operand", write_operand<T>, pass_grid(m.stride, batch.count()), kPassThreads, 0, stream_, table,
-           m.rows, m.columns, batch.nesterov, factors, static_cast<T*>(m.data), m.pitch, m.stride);
+           m.rows, m.columns, how, factors, static_cast<T*>(m.data), m.pitch, m.stride);
   });
   arena_.rewind(mark);
 }

@@ -48,6 +48,7 @@ size_t CudaQueue::scratch_bytes(Precision precision, const Footprint& f) {
   }
   total += size_t(f.square_operands) * Arena::padded(bytes(f.short_side, f.short_side));
   if (f.selects) total += selection_bytes(f.count);
+  if (f.normalizes) total += row_bytes(f.long_side, f.short_side, f.count);
   return total;
 }
 

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
+#include "../native/formulas.h"
 #include "../native/queue.h"
 #include "gemm.cuh"
 
@@ -32,12 +34,22 @@ class Arena {
   size_t used_ = 0;
 };
 
+/// What the check of a gradient finds out for the update.
+struct GradientNote {
+  GradientClip clip;
+  double next_scale;  ///< e after the step
+};
+
+struct Search;
+struct Selection;
+
 /// The verbs are launches on one stream, each for all matrices of a batch.
 class CudaQueue final : public Queue {
  public:
-  /// If `closed` points to anything but 0, no verb writes what outlives the job.
-  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed)
-      : precision_(precision), stream_(stream), arena_(arena), gate_(closed) {}
+  /// If `closed` points to anything but 0, no verb writes what outlives the job. `notes` has one for each
+  /// Matrix::index and Moments::index.
+  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed, GradientNote* notes)
+      : precision_(precision), stream_(stream), arena_(arena), gate_(closed), notes_(notes) {}
 
   static size_t scratch_bytes(Precision precision, const Footprint& footprint);
   /// Begins a job: all scratch is free again.
@@ -51,13 +63,19 @@ class CudaQueue final : public Queue {
   Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override;
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
-  void add_identity(const Operand& out, const Operand& z, float a) override;
+  void add_identity(const Operand& out, const Operand& z, float a, float b) override;
   void update(std::span<const Batch> batches, std::span<const Operand> x) override;
   void adamw(std::span<const Moments> moments) override;
 
  private:
+  // Parts of verbs, each in the file of its verb.
   /// X ← B / (‖B‖_F + 1e-7) with the current M and ε.
   void write_normalized(const Batch& batch, const Operand& x);
+  const Selection* select(const std::vector<Search>& searches);
+  void find_gradient_clips(const Batch& batch);
+  void find_gradient_clips(std::span<const Moments> moments);
+  /// Brings v up to date. Returns the factors of the rows, in scratch that the caller gives back.
+  float* row_factors(const Batch& batch, const Operand& x);
 
   template <typename T>
   T* take(size_t count) {
@@ -68,6 +86,7 @@ class CudaQueue final : public Queue {
   const cudaStream_t stream_;
   Arena& arena_;
   const uint32_t* const gate_;
+  GradientNote* const notes_;
 };
 
 /// An operand as it lies in memory: row-major like its batch, rows at multiples of 16 bytes and padded with zeros.
@@ -76,8 +95,9 @@ StoredMatrices stored(const Operand& operand);
 /// A launch's grid for parameters of different sizes.
 dim3 moments_grid(std::span<const Moments> moments);
 
-/// The workspace of `threshold` and of `proximal` for a batch.
+/// The workspace of a search for thresholds, of `proximal`, and of an `update` that normalizes rows.
 size_t selection_bytes(int64_t count);
 size_t norm_bytes(int64_t size, int64_t count);
+size_t row_bytes(int64_t long_side, int64_t short_side, int64_t count);
 
 }  // namespace root_optimizer::cuda

@@ -5,11 +5,11 @@
 
 namespace root_optimizer::cuda {
 
-__global__ void soft_threshold_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
-                                      float* base, float* outliers) {
+__global__ void soft_threshold_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size,
+                                      const Forming forming, float* base, float* outliers) {
   const Matrix& matrix = matrices.entries[0];
-  const LookAhead u(matrix, nesterov);
-  const float threshold = float(*matrix.threshold);
+  const LookAhead u(matrix, forming);
+  const float threshold = float(matrix.thresholds->threshold);
   const bool whole_words = aligned(base) && aligned(outliers);
   for_each_quad(size, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
@@ -27,7 +27,7 @@ __global__ void soft_threshold_kernel(const __grid_constant__ Table<Matrix> matr
 
 void CudaQueue::soft_threshold(const Batch& batch, float* base, float* outliers) {
   launch("soft_threshold", soft_threshold_kernel, pass_grid(batch), kPassThreads, 0, stream_, table_of(batch),
-         batch.size(), batch.nesterov, base, outliers);
+         batch.size(), forming(batch, notes_), base, outliers);
 }
 
 }  // namespace root_optimizer::cuda

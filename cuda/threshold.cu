@@ -1,5 +1,6 @@
-// ε ← scale · quantile of |U|, exactly. Three counting passes over U find the two order statistics around the quantile,
-// digit by digit from the top. A fourth pass looks for the upper one if it shares too few bits with the lower one.
+// ε ← scale · quantile of |U|, and ε_G ← scale · quantile of |G|, exactly. Three counting passes over the values find
+// the two order statistics around the quantile, digit by digit from the top. A fourth pass looks for the upper one if
+// it shares too few bits with the lower one.
 
 #include "batch.cuh"
 #include "queue.h"
@@ -23,22 +24,40 @@ constexpr Digit kPasses[] = {{20, 11}, {9, 11}, {0, 9}};
 constexpr int kMostDigits = 1 << 11;
 constexpr uint32_t kNone = 0xffffffffu;
 
-/// How far the search of a matrix has come.
+/// Values among whose magnitudes a quantile is to be found: U of a matrix, or a gradient as it stands.
+struct Search {
+  const float* values;    // M or G
+  const float* gradient;  // null: the values stand for themselves
+  const float* mu;        // read only if there is a gradient
+  const GradientNote* note;
+  const double* quantile;
+  int64_t size;
+};
+
+/// How far a search has come.
 struct Selection {
+  Position position;
   int64_t rank;     // the rank of the lower statistic among the keys whose top bits are `prefix`
   uint32_t prefix;  // the lower statistic's top bits; after the last pass its key
   uint32_t next;    // the upper statistic's key
   bool pending;     // the upper statistic is the smallest key above `prefix`, and not found yet
 };
 
-__global__ void count_digits(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov, Digit digit,
-                             const Selection* selections, unsigned long long* counts) {
+__device__ LookAhead values_of(const Search& search) {
+  const float* const gradient = search.gradient;
+  return {search.values, gradient, gradient == nullptr ? 0 : *search.mu,
+          gradient == nullptr || search.note == nullptr ? GradientClip{} : search.note->clip};
+}
+
+__global__ void count_digits(const __grid_constant__ Table<Search> searches, Digit digit, const Selection* selections,
+                             unsigned long long* counts) {
   SHARED_ARRAY(uint32_t, local, kMostDigits);
   for (int d = int(threadIdx.x); d < digit.count(); d += int(blockDim.x)) local[d] = 0;
   __syncthreads();
-  const LookAhead u(matrices.entries[blockIdx.y], nesterov);
+  const Search& search = searches.entries[blockIdx.y];
+  const LookAhead u = values_of(search);
   const uint32_t prefix = digit.is_first() ? 0 : selections[blockIdx.y].prefix;
-  for_each_quad(size, [&](int64_t i, int count) {
+  for_each_quad(search.size, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
       const uint32_t key = key_of(x.v[e]);
@@ -54,9 +73,9 @@ __global__ void count_digits(const __grid_constant__ Table<Matrix> matrices, int
   }
 }
 
-// One block a matrix. Leaves the counts at zero for the next pass.
-__global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int64_t size, Digit digit,
-                             Selection* selections, unsigned long long* counts) {
+// One block a search. Leaves the counts at zero for the next pass.
+__global__ void choose_digit(const __grid_constant__ Table<Search> searches, Digit digit, Selection* selections,
+                             unsigned long long* counts) {
   SHARED_ARRAY(int64_t, sums, kPassThreads);
   unsigned long long* total = counts + int64_t(blockIdx.x) * kMostDigits;
   const int width = digit.count() / kPassThreads;
@@ -66,11 +85,13 @@ __global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int
   sums[threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {
-    const Position position(size, matrices.entries[blockIdx.x].scalars->quantile);
+    const Search& search = searches.entries[blockIdx.x];
+    const Position position(search.size, *search.quantile);
     Selection& selection = selections[blockIdx.x];
     int64_t rank = digit.is_first() ? position.low : selection.rank;
     int group = 0;
-    // The bounds keep the search inside its arrays if U changes meanwhile, because somebody still writes the gradients.
+    // The bounds keep the search inside its arrays if the values change meanwhile, because somebody still writes
+    // the gradients.
     while (group < kPassThreads - 1 && rank >= sums[group]) rank -= sums[group++];
     int found = group * width;
     while (found < digit.count() - 1 && rank >= int64_t(total[found])) rank -= int64_t(total[found++]);
@@ -78,6 +99,7 @@ __global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int
     selection.rank = rank;
     selection.prefix = parent | uint32_t(found);
     if (digit.is_last()) {
+      selection.position = position;
       int next = found;
       if (position.high > position.low && rank + 1 >= int64_t(total[found])) {
         do ++next;
@@ -91,17 +113,17 @@ __global__ void choose_digit(const __grid_constant__ Table<Matrix> matrices, int
   for (int d = mine; d < mine + width; ++d) total[d] = 0;
 }
 
-__global__ void find_next(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool nesterov,
-                          Selection* selections) {
+__global__ void find_next(const __grid_constant__ Table<Search> searches, Selection* selections) {
   Selection& selection = selections[blockIdx.y];
   if (!selection.pending) return;
   SHARED_ARRAY(uint32_t, smallest, 1);
   if (threadIdx.x == 0) *smallest = kNone;
   __syncthreads();
-  const LookAhead u(matrices.entries[blockIdx.y], nesterov);
+  const Search& search = searches.entries[blockIdx.y];
+  const LookAhead u = values_of(search);
   const uint32_t low = selection.prefix;
   uint32_t least = kNone;
-  for_each_quad(size, [&](int64_t i, int count) {
+  for_each_quad(search.size, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
       const uint32_t key = key_of(x.v[e]);
@@ -113,14 +135,27 @@ __global__ void find_next(const __grid_constant__ Table<Matrix> matrices, int64_
   if (threadIdx.x == 0 && *smallest != kNone) atomicMin(&selection.next, *smallest);
 }
 
-__global__ void write_threshold(const __grid_constant__ Table<Matrix> matrices, int64_t size,
-                                const Selection* selections, const uint32_t* gate) {
+__device__ double quantile_of(const Selection& selection) {
+  return selection.position.between(magnitude_of(selection.prefix), magnitude_of(selection.next));
+}
+
+__global__ void write_threshold(const __grid_constant__ Table<Matrix> matrices, const Selection* selections,
+                                const uint32_t* gate) {
   if (*gate != 0) return;
   const Matrix& matrix = matrices.entries[blockIdx.x];
-  const Selection& selection = selections[blockIdx.x];
-  const Position position(size, matrix.scalars->quantile);
-  const double quantile = position.between(magnitude_of(selection.prefix), magnitude_of(selection.next));
-  *matrix.threshold = matrix.scalars->scale * quantile;
+  matrix.thresholds->threshold = matrix.scalars->scale * quantile_of(selections[blockIdx.x]);
+}
+
+// For matrices and for moments.
+template <typename T>
+__global__ void note_gradient_clip(const __grid_constant__ Table<T> list, const Selection* selections,
+                                   GradientNote* notes) {
+  const T& entry = list.entries[blockIdx.x];
+  const GradientScalars& scalars = entry.scalars->gradient;
+  const double threshold = scalars.scale * quantile_of(selections[blockIdx.x]);
+  const double mean = entry.thresholds->gradient_scale;
+  notes[entry.index] = {.clip = gradient_clip(threshold, mean, scalars.growth),
+                        .next_scale = next_gradient_scale(mean, threshold, scalars.growth)};
 }
 
 size_t selection_bytes(int64_t count) {
@@ -128,26 +163,78 @@ size_t selection_bytes(int64_t count) {
          Arena::padded(size_t(count) * kMostDigits * sizeof(unsigned long long));
 }
 
+// Returns the selections, in scratch that the caller gives back.
+const Selection* CudaQueue::select(const std::vector<Search>& searches) {
+  const size_t count = searches.size();
+  auto* const selections = take<Selection>(count);
+  auto* const counts = take<unsigned long long>(count * kMostDigits);
+  require(cudaMemsetAsync(counts, 0, count * kMostDigits * sizeof *counts, stream_), "cudaMemsetAsync");
+  int64_t largest = 0;
+  for (const Search& search : searches) largest = std::max(largest, search.size);
+  const dim3 grid = pass_grid(largest, int64_t(count));
+  const Table<Search> table = table_of(std::span(searches));
+  for (const Digit digit : kPasses) {
+    launch("count_digits", count_digits, grid, kPassThreads, 0, stream_, table, digit, selections, counts);
+    launch("choose_digit", choose_digit, unsigned(count), kPassThreads, 0, stream_, table, digit, selections, counts);
+  }
+  launch("find_next", find_next, grid, kPassThreads, 0, stream_, table, selections);
+  return selections;
+}
+
 void CudaQueue::threshold(std::span<const Batch> batches) {
   for (const Batch& batch : batches) {
     const size_t mark = arena_.mark();
-    const size_t count = size_t(batch.count());
-    auto* selections = take<Selection>(count);
-    auto* counts = take<unsigned long long>(count * kMostDigits);
-    require(cudaMemsetAsync(counts, 0, count * kMostDigits * sizeof *counts, stream_), "cudaMemsetAsync");
-    const Table<Matrix> table = table_of(batch);
-    const int64_t size = batch.size();
-    const dim3 grid = pass_grid(batch);
-    for (const Digit digit : kPasses) {
-      launch("count_digits", count_digits, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, digit,
-             selections, counts);
-      launch("choose_digit", choose_digit, unsigned(count), kPassThreads, 0, stream_, table, size, digit, selections,
-             counts);
+    const GradientNote* const notes = forming(batch, notes_).notes;
+    std::vector<Search> searches;
+    for (const Matrix& m : batch.matrices) {
+      searches.push_back({.values = m.momentum,
+                          .gradient = batch.nesterov ? m.gradient : nullptr,
+                          .mu = &m.scalars->mu,
+                          .note = notes == nullptr ? nullptr : notes + m.index,
+                          .quantile = &m.scalars->quantile,
+                          .size = batch.size()});
     }
-    launch("find_next", find_next, grid, kPassThreads, 0, stream_, table, size, batch.nesterov, selections);
-    launch("write_threshold", write_threshold, unsigned(count), 1, 0, stream_, table, size, selections, gate_);
+    const Selection* const selections = select(searches);
+    launch("write_threshold", write_threshold, unsigned(batch.count()), 1, 0, stream_, table_of(batch), selections,
+           gate_);
     arena_.rewind(mark);
   }
+}
+
+template <typename T>
+static Search search_of_gradient(const T& entry, int64_t size) {
+  return {.values = entry.gradient,
+          .gradient = nullptr,
+          .mu = nullptr,
+          .note = nullptr,
+          .quantile = &entry.scalars->gradient.quantile,
+          .size = size};
+}
+
+void CudaQueue::find_gradient_clips(const Batch& batch) {
+  const size_t mark = arena_.mark();
+  std::vector<Search> searches;
+  for (const Matrix& m : batch.matrices) searches.push_back(search_of_gradient(m, batch.size()));
+  const Selection* const selections = select(searches);
+  launch("note_gradient_clip", note_gradient_clip<Matrix>, unsigned(batch.count()), 1, 0, stream_, table_of(batch),
+         selections, notes_);
+  arena_.rewind(mark);
+}
+
+void CudaQueue::find_gradient_clips(std::span<const Moments> moments) {
+  const size_t mark = arena_.mark();
+  std::vector<Moments> clipped;
+  std::vector<Search> searches;
+  for (const Moments& one : moments) {
+    if (one.thresholds == nullptr) continue;
+    clipped.push_back(one);
+    searches.push_back(search_of_gradient(one, one.size));
+  }
+  if (clipped.empty()) return;
+  const Selection* const selections = select(searches);
+  launch("note_gradient_clip", note_gradient_clip<Moments>, unsigned(clipped.size()), 1, 0, stream_,
+         table_of(std::span<const Moments>(clipped)), selections, notes_);
+  arena_.rewind(mark);
 }
 
 }  // namespace root_optimizer::cuda

@@ -13,7 +13,7 @@ export {
 } from './functions.js';
 export { orthogonalityError, type OrthogonalityError } from './orthogonality.js';
 export { type MatrixLayout, Parameter, type ParameterOptions } from './parameter.js';
-export type { Threshold, ThresholdOption } from './threshold.js';
+export type { GradientThreshold, GradientThresholdOption, Threshold, ThresholdOption } from './threshold.js';
 export type { Calibration, CalibrationEntry } from './coefficients/calibration.js';
 export { type Coefficients, newtonSchulzCoefficients } from './coefficients/option.js';
 export type { Preset } from './coefficients/presets.js';
@@ -32,6 +32,7 @@ export type {
   MuonSettings,
   RootOptions,
   RootSettings,
+  WeightDecayKind,
 } from './optimizer/options.js';
 export { Root } from './optimizer/root.js';
 export type { AdamWState, DeviceMemory, OrthogonalState, ParameterState, StepReport } from './optimizer/types.js';

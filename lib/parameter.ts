@@ -1,7 +1,7 @@
 import type { MatrixLayout } from '../binding.js';
 import { allocate, checkArray } from './arrays.js';
 import { describe, expected, RootError } from './errors.js';
-import { checkKeys, checkObject, checkShape, product } from './validate.js';
+import { checkKeys, checkObject, checkShape, oneOf, product } from './validate.js';
 
 export type { MatrixLayout };
 
@@ -21,6 +21,12 @@ export interface ParameterOptions {
   split?: number | readonly number[] | undefined;
   /** Reads [e, m, n, …] as e matrices of m × n·… (experts). */
   stack?: boolean | undefined;
+  /**
+   * Which side of a matrix its outputs are on. `out-in`, the default: [out, in, …] as in PyTorch, rows are outputs.
+   * `in-out`: […, in, out] as in TensorFlow and JAX, columns are outputs, and more than two dimensions are read as
+   * [the rest, the last]. It decides what `normalize: 'rows'` takes for rows and `lrScale: 'spectral'` for outputs.
+   */
+  layout?: 'out-in' | 'in-out' | undefined;
 }
 
 /**
@@ -38,6 +44,7 @@ export class Parameter {
   readonly size: number;
   /** The matrices in the array; none where there are fewer than two dimensions. */
   readonly matrices: readonly MatrixLayout[];
+  readonly layout: 'out-in' | 'in-out';
   #data: Float32Array;
   #grad: Float32Array;
 
@@ -46,14 +53,15 @@ export class Parameter {
    */
   constructor(options: ParameterOptions) {
     checkObject(options, 'the argument of Parameter');
-    const { name, shape, data, grad, split, stack } = options;
+    const { name, shape, data, grad, split, stack, layout = 'out-in' } = options;
     if (typeof name !== 'string' || name === '') throw expected('the name of a Parameter', 'a non-empty string', name);
     const label = `parameter ${JSON.stringify(name)}`;
-    checkKeys(options, ['name', 'shape', 'data', 'grad', 'split', 'stack'], `of ${label}`);
+    checkKeys(options, ['name', 'shape', 'data', 'grad', 'split', 'stack', 'layout'], `of ${label}`);
     this.name = name;
     this.shape = checkShape(shape, `the shape of ${label}`);
     this.size = product(this.shape);
-    this.matrices = matricesOf(this.shape, { split, stack }, label);
+    this.layout = oneOf('out-in', 'in-out')(layout, `layout of ${label}`);
+    this.matrices = matricesOf(this.shape, { split, stack, layout }, label);
     this.#data = this.#check('data', data ?? allocate(this.size, label));
     this.#grad = this.#check('grad', grad ?? allocate(this.size, label));
   }
@@ -82,12 +90,13 @@ export class Parameter {
 export interface Layout {
   split?: number | readonly number[] | undefined;
   stack?: boolean | undefined;
+  layout?: 'out-in' | 'in-out' | undefined;
 }
 
 /** The matrices of an array of `shape`, as `Parameter` reads it. */
 export function matricesOf(
   shape: readonly number[],
-  { split, stack = false }: Layout,
+  { split, stack = false, layout = 'out-in' }: Layout,
   label: string,
 ): readonly MatrixLayout[] {
   if (typeof stack !== 'boolean') throw expected(`stack of ${label}`, 'true or false', stack);
@@ -97,8 +106,12 @@ export function matricesOf(
   }
   if (shape.length < least) return Object.freeze([]);
   const [count, rest] = stack ? [shape[0] ?? 1, shape.slice(1)] : [1, shape];
-  const rows = rest[0] ?? 1;
-  const columns = product(rest.slice(1));
+  if (layout === 'in-out' && split !== undefined) {
+    throw expected(`split of ${label}`, 'absent with layout "in-out", where rows are inputs', split);
+  }
+  const cut = layout === 'out-in' ? 1 : rest.length - 1;
+  const rows = product(rest.slice(0, cut));
+  const columns = product(rest.slice(cut));
   const blocks = blocksOf(split, rows, `split of ${label}`);
   const matrices: MatrixLayout[] = [];
   let offset = 0;

@@ -44,3 +44,36 @@ export function checkThreshold(
     scale: scaleRule(scale, `${prefix}scale`),
   });
 }
+
+/**
+ * Clips each gradient G before it is accumulated: at ε_G = `scale` · the `quantile` of |G|, matrix by matrix. The
+ * clipped gradient is then scaled by min(1, `growth` · e / ε_G), where e is a running mean of past thresholds: a burst
+ * in which the whole gradient grows counts for no more than `growth` times the usual. `growth` null: no limit.
+ */
+export interface GradientThreshold extends Threshold {
+  readonly growth: number | null;
+}
+
+/** `robust`: quantile 0.5, scale 3.5 / 0.6745 and growth 2. `null`: gradients are taken as they are. */
+export type GradientThresholdOption =
+  | 'robust'
+  | {
+      readonly quantile?: number | undefined;
+      readonly scale?: number | undefined;
+      readonly growth?: number | null | undefined;
+    }
+  | null;
+
+/** Checks the option `gradientThreshold` and completes it: quantile 0.99, scale 1, growth 2. */
+export const checkGradientThresholdOption: Rule<GradientThreshold | null> = (value, name) => {
+  if (value === null) return null;
+  if (value === 'robust') return Object.freeze({ quantile: 0.5, scale: 3.5 / 0.6745, growth: 2 });
+  if (typeof value !== 'object' || Array.isArray(value)) {
+    throw expected(name, 'null, "robust" or { quantile, scale, growth }', value);
+  }
+  const given = checkObject(value, name);
+  checkKeys(given, ['quantile', 'scale', 'growth'], `of ${name}`);
+  const { quantile = 0.99, scale, growth = 2 } = given;
+  const threshold = checkThreshold({ quantile, scale }, `${name}.`);
+  return Object.freeze({ ...threshold, growth: growth === null ? null : scaleRule(growth, `${name}.growth`) });
+};

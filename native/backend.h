@@ -31,7 +31,7 @@ struct Plan {
   std::vector<Job> updates;
   uint32_t* flags = nullptr;  ///< one for each parameter, in the backend's memory; cleared before the checks
   size_t parameters = 0;
-  size_t matrices = 0;  ///< every Matrix::index is below it
+  size_t notes = 0;  ///< every Matrix::index and Moments::index is below it
 };
 
 /// Parameters' data and gradients in the device's own memory.

@@ -15,13 +15,30 @@ struct Arithmetic {
   Precision gram_square;  ///< R, Q and the other squares of the Gram form
 };
 
+/// How a step clips a gradient before it accumulates it.
+struct GradientScalars {
+  double quantile = 0;  ///< ε_G = scale · the quantile of |G|
+  double scale = 0;
+  double growth = 0;  ///< f = min(1, growth · e / ε_G); infinite: f is 1
+};
+
 /// The numbers of a step for one matrix.
 struct MatrixScalars {
   double quantile = 0;  ///< ε = scale · the quantile of |U|
   double scale = 0;
-  float mu = 0;     ///< μ
-  float decay = 1;  ///< 1 − lr·λ; 0: θ is not read
-  float rate = 0;   ///< −lr·s
+  GradientScalars gradient = {};
+  float mu = 0;           ///< μ
+  float beta2 = 0;        ///< β₂ of v
+  float decay = 1;        ///< 1 − lr·λ; 0: θ is not read, unless `cautious`
+  float rate = 0;         ///< −lr·s
+  bool cautious = false;  ///< whether only elements decay whose θ and X have one sign
+};
+
+/// The thresholds of a matrix or, for AdamW, of a parameter. A 0 stands for one that no step has found.
+struct Thresholds {
+  double threshold = 0;           ///< ε of the last step
+  double gradient_threshold = 0;  ///< ε_G of the last step
+  double gradient_scale = 0;      ///< e, a running mean of the ε_G of past steps
 };
 
 /// One matrix of a batch: row-major arrays in the backend's memory. The numbers of a step lie there too, so that work
@@ -30,26 +47,32 @@ struct Matrix {
   float* data = nullptr;                   ///< θ, written by an update; null if none follows the check
   const float* gradient = nullptr;         ///< G; null: U is M, and M stays as it is
   float* momentum = nullptr;               ///< M
-  double* threshold = nullptr;             ///< ε of this step; null: no clipping
+  float* row_second_moment = nullptr;      ///< v, one for each row; null if the batch is not normalized
+  Thresholds* thresholds = nullptr;        ///< null if the batch clips nothing
   const MatrixScalars* scalars = nullptr;  ///< null if no verb needs any
   uint32_t* flag = nullptr;                ///< raised by `check_matrices`
-  size_t index = 0;                        ///< its number in the plan, under which a backend keeps a check's results
+  uint32_t index = 0;                      ///< its number in the plan, under which a backend keeps a check's results
 };
 
-/// Matrices of one shape. U = G + μM with `nesterov`, else U = M, where M is the momentum that the step has updated. U
-/// is never stored: each pass forms it anew by formulas.h, so that every backend sees the same bits.
+/// Matrices of one shape that go through every verb alike. With `clips_gradient` G stands for f·clamp(G, −ε_G, ε_G)
+/// everywhere but in its own check. U = G + μM with `nesterov`, else U = M, where M is the momentum that the step has
+/// updated. U is never stored: each pass forms it anew by formulas.h, so that every backend sees the same bits.
 struct Batch {
   int64_t rows = 0;
   int64_t columns = 0;
   bool nesterov = false;
+  bool clips = false;           ///< whether U is clipped at ε
+  bool clips_gradient = false;  ///< whether G is clipped at ε_G
+  bool normalized = false;      ///< whether X is divided by the root of v, row by row
+  bool in_out = false;          ///< whether a row, for v, is a column of the array
   std::vector<Matrix> matrices;
 
   int64_t size() const { return rows * columns; }
   int64_t count() const { return int64_t(matrices.size()); }
-  bool clipped() const { return matrices.front().threshold != nullptr; }
 };
 
 struct AdamWScalars {
+  GradientScalars gradient = {};
   float beta1_complement = 0;  ///< 1 − β₁
   float beta2 = 0;
   float beta2_complement = 0;  ///< 1 − β₂
@@ -57,6 +80,7 @@ struct AdamWScalars {
   float step_size = 0;         ///< lr / (1 − β₁ᵗ)
   float correction2_root = 1;  ///< √(1 − β₂ᵗ)
   float eps = 0;
+  bool cautious = false;  ///< whether only elements decay whose θ and direction have one sign
 };
 
 /// A parameter that AdamW updates: arrays of `size` elements in the backend's memory.
@@ -66,8 +90,10 @@ struct Moments {
   const float* gradient = nullptr;
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
+  Thresholds* thresholds = nullptr;  ///< null: G is taken as it is, else clipped like that of a matrix
   const AdamWScalars* scalars = nullptr;
   uint32_t* flag = nullptr;  ///< raised by `check_moments`
+  uint32_t index = 0;        ///< its number in the plan, after all matrices
 };
 
 /// Matrices inside the Newton-Schulz iteration, one for each of a batch. The backend decides how they lie in `storage`.
@@ -99,7 +125,8 @@ struct Footprint {
   int64_t count = 1;
   int matrix_operands = 0;
   int square_operands = 0;
-  bool selects = false;  ///< whether it finds thresholds
+  bool selects = false;     ///< whether it finds thresholds
+  bool normalizes = false;  ///< whether it normalizes rows
 };
 
 }  // namespace root_optimizer

@@ -18,6 +18,18 @@
 
 namespace root_optimizer {
 
+/// A step takes factor · clamp(G, −limit, limit) for G. As it stands here it takes G.
+struct GradientClip {
+  double threshold = 0;  ///< ε_G
+  float limit = HUGE_VALF;
+  float factor = 1;  ///< f
+};
+
+HOST_DEVICE inline float clipped(float g, const GradientClip& clip) {
+  const float kept = g < -clip.limit ? -clip.limit : g;
+  return clip.factor * (kept > clip.limit ? clip.limit : kept);
+}
+
 HOST_DEVICE inline float next_momentum(float m, float g, float mu) { return mu * m + g; }
 
 /// U with `nesterov`. `m` is the M that the step has updated.
@@ -34,8 +46,14 @@ HOST_DEVICE inline float next_exp_avg_sq(float exp_avg_sq, float g, const AdamWS
 /// Whether AdamW changes θ at all. If not, θ must not be written: θ − 0·x can turn −0 into 0.
 HOST_DEVICE inline bool changes_data(const AdamWScalars& s) { return s.decay != 1 || s.step_size != 0; }
 
+/// The factor on θ in an update along x: with `cautious`, elements decay only where θ and x have one sign.
+HOST_DEVICE inline float decay_of(float theta, float x, float decay, bool cautious) {
+  return cautious && !(theta * x >= 0) ? 1 : decay;
+}
+
 HOST_DEVICE inline float next_data(float data, float exp_avg, float exp_avg_sq, const AdamWScalars& s) {
-  return data * s.decay - s.step_size * (exp_avg / (sqrtf(exp_avg_sq) / s.correction2_root + s.eps));
+  const float direction = exp_avg / (sqrtf(exp_avg_sq) / s.correction2_root + s.eps);
+  return data * decay_of(data, direction, s.decay, s.cautious) - s.step_size * direction;
 }
 
 struct Split {
@@ -91,10 +109,32 @@ struct Position {
   }
 };
 
+/// f, for a threshold ε_G and the mean e of those before it; 1 if either is 0.
+HOST_DEVICE inline double growth_factor(double threshold, double mean, double growth) {
+  if (float(threshold) == 0 || mean == 0) return 1;
+  const double factor = growth * mean / threshold;
+  return factor < 1 ? factor : 1;
+}
+
+/// e after a step. The first threshold is its own mean, and a threshold of 0 leaves the mean as it is.
+HOST_DEVICE inline double next_gradient_scale(double mean, double threshold, double growth) {
+  if (float(threshold) == 0) return mean;
+  return mean == 0 ? threshold : 0.9 * mean + 0.1 * growth_factor(threshold, mean, growth) * threshold;
+}
+
 /// The bound of the clamp for a threshold: infinite if the threshold is 0 as a float32.
 HOST_DEVICE inline float clip_limit(double threshold) {
   const float limit = float(threshold);
   return limit == 0 ? HUGE_VALF : limit;
+}
+
+/// The clip of a gradient whose threshold is known; `mean` is e.
+HOST_DEVICE inline GradientClip gradient_clip(double threshold, double mean, double growth) {
+  GradientClip clip;
+  clip.threshold = threshold;
+  clip.limit = clip_limit(threshold);
+  clip.factor = float(growth_factor(threshold, mean, growth));
+  return clip;
 }
 
 }  // namespace root_optimizer

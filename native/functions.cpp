@@ -40,8 +40,7 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
                                   .momentum = at.gradient + m.offset,
                                   .scalars = scalars.data(),
                                   .flag = flag.data()},
-                       .rows = m.rows,
-                       .columns = m.columns,
+                       .kind = {.rows = m.rows, .columns = m.columns, .matrices = {}},
                        .coefficients = &coefficients[i]});
   }
   Plan plan = make_plan(backend, std::move(members), {});
@@ -56,16 +55,15 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   const std::vector<Arrays> at =
       place(backend, {{.data = base, .gradient = const_cast<float*>(input)}, {.data = outliers}}, size);
   const Owned<uint32_t> flag(backend, 1);
-  const Owned<double> epsilon(backend, 1);
+  const Owned<Thresholds> found(backend, 1);
   Owned<MatrixScalars> scalars(backend, 1);
   const MatrixScalars numbers{.quantile = threshold.quantile, .scale = threshold.scale};
   scalars.write(&numbers);
 
-  const Matrix unclipped{.momentum = at[0].gradient, .scalars = scalars.data(), .flag = flag.data()};
-  Matrix clipped = unclipped;
-  clipped.threshold = epsilon.data();
-  const Batch checked{.rows = size, .columns = 1, .matrices = {unclipped}};
-  const Batch split{.rows = size, .columns = 1, .matrices = {clipped}};
+  const Matrix matrix{
+      .momentum = at[0].gradient, .thresholds = found.data(), .scalars = scalars.data(), .flag = flag.data()};
+  const Batch checked{.rows = size, .columns = 1, .matrices = {matrix}};
+  const Batch split{.rows = size, .columns = 1, .clips = true, .matrices = {matrix}};
   const auto job = [&](std::function<void(Queue&)> enqueue) {
     return Job{.cost = pass_cost(size),
                .footprint = {.long_side = size, .short_side = 1, .selects = true},
@@ -75,7 +73,7 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   Plan plan;
   plan.flags = flag.data();
   plan.parameters = 1;
-  plan.matrices = 1;
+  plan.notes = 1;
   plan.checks = {job([&](Queue& queue) { queue.check_matrices({&checked, 1}); })};
   plan.updates = {job([&](Queue& queue) {
     queue.threshold({&split, 1});
@@ -84,7 +82,7 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   require_finite(backend.run(plan));
   backend.read(base, at[0].data, size_t(size) * sizeof(float));
   backend.read(outliers, at[1].data, size_t(size) * sizeof(float));
-  return epsilon.values()[0];
+  return found.values()[0].threshold;
 }
 
 }  // namespace root_optimizer

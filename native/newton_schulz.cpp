@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <utility>
 
 namespace root_optimizer {
@@ -18,15 +19,30 @@ namespace {
 //                                    4    S ← aR + RZ and R ← aS + ZS, except at the end of a leg
 //                                    5  X ← XQ
 //
-// Q, R, S and Z are polynomials of one matrix. They commute and are symmetric, so half of each product will do.
+// Q, R, S and Z are polynomials of one matrix. They commute and are symmetric, so half of each product will do. Where
+// c is 0, Z is bG or bR and needs no product of its own.
+
+// A symmetric matrix times a number.
+struct Scaled {
+  Operand matrix;
+  float factor = 1;
+};
+
+// Z of an iteration whose G or R is `gram`. `room` is where a product is put.
+Scaled make_z(Queue& queue, const Coefficients& k, const Operand& gram, const Operand& room) {
+  if (k.c == 0) return {.matrix = gram, .factor = float(k.b)};
+  queue.gemm_symmetric({.out = room, .a = gram, .b = gram, .c = gram, .alpha = float(k.c), .beta = float(k.b)});
+  return {.matrix = room};
+}
 
 // `next` and `z` are scratch.
 void iterate(Queue& queue, const Coefficients& k, Operand& x, Operand& next, const Operand& z, const Batch* update) {
   Operand gram = z;
-  gram.storage = next.storage;  // its last read comes before `next` is written
+  if (k.c != 0) gram.storage = next.storage;  // its last read comes before `next` is written
   queue.gemm_symmetric({.out = gram, .a = x, .b = x});
-  queue.gemm_symmetric({.out = z, .a = gram, .b = gram, .c = gram, .alpha = float(k.c), .beta = float(k.b)});
-  queue.gemm({.out = next, .a = x, .b = z, .c = x, .beta = float(k.a), .update = update});
+  const Scaled right = make_z(queue, k, gram, z);
+  queue.gemm(
+      {.out = next, .a = x, .b = right.matrix, .c = x, .alpha = right.factor, .beta = float(k.a), .update = update});
   std::swap(x, next);
 }
 
@@ -43,10 +59,10 @@ void standard_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Op
 
 void gram_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
   Operand next = queue.operand(x.rows, x.columns, x.count, x.precision);
-  const Operand r = square(queue, x, plan.square);
+  const Operand room = square(queue, x, plan.square);
   Operand q = square(queue, x, plan.square);
   Operand s = square(queue, x, plan.square);
-  Operand standard_z = r;  // squares of the standard form have the matrices' precision
+  Operand standard_z = room;  // squares of the standard form have the matrices' precision
   standard_z.precision = x.precision;
 
   auto k = plan.iterations.begin();
@@ -57,22 +73,24 @@ void gram_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operan
       iterate(queue, *k++, x, next, standard_z, update);
       continue;
     }
-    Operand z = r;
-    z.storage = next.storage;  // its last read comes before `next` is written
+    Operand r = room;
+    Operand free = r;
+    free.storage = next.storage;  // its last read comes before `next` is written
     queue.gemm_symmetric({.out = r, .a = x, .b = x});
     for (bool first = true; k != end; first = false, ++k) {
       const float a = float(k->a);
-      queue.gemm_symmetric({.out = z, .a = r, .b = r, .c = r, .alpha = float(k->c), .beta = float(k->b)});
-      if (k + 1 != end) {
-        queue.gemm_symmetric({.out = s, .a = r, .b = z, .c = r, .beta = a});
-        queue.gemm_symmetric({.out = r, .a = z, .b = s, .c = s, .beta = a});
-      }
+      const auto [z, factor] = make_z(queue, *k, r, free);
       if (first) {
-        queue.add_identity(q, z, a);
+        queue.add_identity(q, z, a, factor);
       } else {
-        queue.gemm_symmetric({.out = s, .a = q, .b = z, .c = q, .beta = a});
+        queue.gemm_symmetric({.out = s, .a = q, .b = z, .c = q, .alpha = factor, .beta = a});
         std::swap(q, s);
       }
+      if (k + 1 == end) continue;
+      queue.gemm_symmetric({.out = s, .a = r, .b = z, .c = r, .alpha = factor, .beta = a});
+      const Operand& out = k->c == 0 ? free : r;  // where Z is R itself, the new R must not take its place
+      queue.gemm_symmetric({.out = out, .a = z, .b = s, .c = s, .alpha = factor, .beta = a});
+      if (k->c == 0) std::swap(r, free);
     }
     queue.gemm({.out = next, .a = x, .b = q, .update = update});
     std::swap(x, next);
@@ -87,16 +105,25 @@ struct Flops {
   double total() const { return matrix + gram_square; }
 };
 
-Flops standard_flops(double n, double m, size_t iterations) {
-  return {.matrix = double(iterations) * (3 * m * m * n + m * m * m)};
+using Iterations = std::span<const Coefficients>;
+
+double products_of_z(Iterations iterations) {
+  return double(std::count_if(iterations.begin(), iterations.end(), [](const Coefficients& k) { return k.c != 0; }));
 }
 
-Flops gram_flops(double n, double m, const std::vector<int>& legs) {
+Flops standard_flops(double n, double m, Iterations iterations) {
+  return {.matrix = 3 * m * m * n * double(iterations.size()) + m * m * m * products_of_z(iterations)};
+}
+
+Flops gram_flops(double n, double m, Iterations iterations, const std::vector<int>& legs) {
   Flops flops;
+  size_t done = 0;
   for (const int leg : legs) {
-    flops.matrix += leg == 1 ? standard_flops(n, m, 1).matrix : 3 * m * m * n;
-    // A leg has no Q product in its first iteration, no R products in its last.
-    if (leg > 1) flops.gram_square += (4 * leg - 3) * m * m * m;
+    const Iterations of_leg = iterations.subspan(done, size_t(leg));
+    done += size_t(leg);
+    flops.matrix += leg == 1 ? standard_flops(n, m, of_leg).matrix : 3 * m * m * n;
+    // Besides Z, a leg has no Q product in its first iteration and no R products in its last.
+    if (leg > 1) flops.gram_square += (3 * (leg - 1) + products_of_z(of_leg)) * m * m * m;
   }
   return flops;
 }
@@ -104,7 +131,7 @@ Flops gram_flops(double n, double m, const std::vector<int>& legs) {
 Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
   const double n = double(std::max(rows, columns));
   const double m = double(std::min(rows, columns));
-  return plan.is_gram() ? gram_flops(n, m, plan.legs) : standard_flops(n, m, plan.iterations.size());
+  return plan.is_gram() ? gram_flops(n, m, plan.iterations, plan.legs) : standard_flops(n, m, plan.iterations);
 }
 
 // The Gram form sees a singular value σ only through R, as σ². R also holds the rounding error of the largest values,

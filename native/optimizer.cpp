@@ -24,15 +24,21 @@ bool clips(const Settings& settings) {
   return s != nullptr && s->threshold.has_value();
 }
 
+bool clips_gradient(const Settings& settings) {
+  return std::visit([](const auto& s) { return s.gradient_threshold.has_value(); }, settings);
+}
+
 // Whether one plan serves both settings: they differ at most in numbers that jobs read when they run.
 bool same_plan(const Settings& a, const Settings& b) {
   const OrthogonalSettings* s = orthogonal(a);
   const OrthogonalSettings* t = orthogonal(b);
+  if (clips_gradient(a) != clips_gradient(b)) return false;
   if (s == nullptr || t == nullptr) return s == t;
   const auto same_products = [](const MatrixSettings& m, const MatrixSettings& n) {
     return m.coefficients == n.coefficients;
   };
   return s->nesterov == t->nesterov && s->threshold.has_value() == t->threshold.has_value() &&
+         s->normalize.has_value() == t->normalize.has_value() &&
          std::equal(s->matrices.begin(), s->matrices.end(), t->matrices.begin(), t->matrices.end(), same_products);
 }
 
@@ -79,7 +85,9 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
   }
   if (profile_ != nullptr) profile_->clear();
   scalars_.write(settings);
-  for (size_t p = 0; p < states_.size(); ++p) states_[p].before_step(clips(settings[p]));
+  for (size_t p = 0; p < states_.size(); ++p) {
+    states_[p].before_step(clips(settings[p]), clips_gradient(settings[p]));
+  }
 
   const std::vector<uint32_t> flags = backend_->step(plan_, host);
   std::vector<uint32_t> refused;
@@ -87,41 +95,53 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
     if (flags[p] != 0) refused.push_back(p);
   }
   if (!refused.empty()) return refused;
-  for (size_t p = 0; p < states_.size(); ++p) states_[p].after_step(clips(settings[p]));
+  for (size_t p = 0; p < states_.size(); ++p) {
+    states_[p].after_step(clips(settings[p]), clips_gradient(settings[p]));
+  }
   return {};
 }
 
-Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const {
+Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) {
   std::vector<Member> matrices;
   std::vector<MomentsMember> moments;
   for (uint32_t p = 0; p < parameters_.size(); ++p) {
     const ParameterLayout& layout = parameters_[p];
-    const State& state = states_[p];
+    State& state = states_[p];
+    const bool clips_g = clips_gradient(settings[p]);
     const OrthogonalSettings* s = orthogonal(settings[p]);
     if (s == nullptr) {
       moments.push_back({.moments = {.size = layout.size,
                                      .data = arrays[p].data,
                                      .gradient = arrays[p].gradient,
-                                     .exp_avg = state.exp_avg(),
-                                     .exp_avg_sq = state.exp_avg_sq(),
+                                     .exp_avg = state.exp_avg().data(),
+                                     .exp_avg_sq = state.exp_avg_sq().data(),
+                                     .thresholds = clips_g ? state.thresholds().data() : nullptr,
                                      .scalars = scalars_.adamw_of(p),
                                      .flag = scalars_.flags() + p},
                          .parameter = p});
       continue;
     }
+    float* row_second_moment = state.row_second_moment().data();
     for (size_t i = 0; i < layout.matrices.size(); ++i) {
       const MatrixLayout& m = layout.matrices[i];
       matrices.push_back({.matrix = {.data = arrays[p].data + m.offset,
                                      .gradient = arrays[p].gradient + m.offset,
-                                     .momentum = state.momentum() + m.offset,
-                                     .threshold = s->threshold ? state.thresholds() + i : nullptr,
+                                     .momentum = state.momentum().data() + m.offset,
+                                     .row_second_moment = s->normalize ? row_second_moment : nullptr,
+                                     .thresholds = state.thresholds().data() + i,
                                      .scalars = scalars_.matrices_of(p) + i,
                                      .flag = scalars_.flags() + p},
-                          .rows = m.rows,
-                          .columns = m.columns,
-                          .nesterov = s->nesterov,
+                          .kind = {.rows = m.rows,
+                                   .columns = m.columns,
+                                   .nesterov = s->nesterov,
+                                   .clips = s->threshold.has_value(),
+                                   .clips_gradient = clips_g,
+                                   .normalized = s->normalize.has_value(),
+                                   .in_out = s->normalize.has_value() && m.in_out,
+                                   .matrices = {}},
                           .coefficients = &s->matrices[i].coefficients,
                           .parameter = p});
+      row_second_moment += m.normalized_rows();
     }
   }
   Plan plan = make_plan(*backend_, std::move(matrices), moments);

@@ -38,7 +38,7 @@ class Optimizer {
   StepTimes step_times() const { return profile_ == nullptr ? StepTimes{} : profile_->times(); }
 
  private:
-  Plan plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) const;
+  Plan plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings);
 
   std::unique_ptr<Backend> backend_;
   std::vector<ParameterLayout> parameters_;

@@ -1,14 +1,18 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace root_optimizer {
 
 namespace {
 
 bool same_kind(const Member& a, const Member& b) {
-  return a.rows == b.rows && a.columns == b.columns && a.nesterov == b.nesterov &&
-         (a.matrix.threshold == nullptr) == (b.matrix.threshold == nullptr) && *a.coefficients == *b.coefficients;
+  const auto key = [](const Batch& kind) {
+    return std::tuple(kind.rows, kind.columns, kind.nesterov, kind.clips, kind.clips_gradient, kind.normalized,
+                      kind.in_out);
+  };
+  return key(a.kind) == key(b.kind) && *a.coefficients == *b.coefficients;
 }
 
 using Kind = std::vector<const Member*>;
@@ -28,15 +32,13 @@ std::vector<Kind> kinds_of(const std::vector<Member>& members) {
 }
 
 std::vector<MatrixGroup> groups_of(const Backend& backend, const Kind& kind) {
-  const Member& one = *kind[0];
-  const ProductPlan products = plan_products(one.rows, one.columns, *one.coefficients, backend.arithmetic());
-  const size_t limit = size_t(backend.batch_limit(products.footprint(one.rows, one.columns, 1)));
+  const Batch& batch = kind[0]->kind;
+  const ProductPlan products = plan_products(batch.rows, batch.columns, *kind[0]->coefficients, backend.arithmetic());
+  const size_t limit = size_t(backend.batch_limit(products.footprint(batch.rows, batch.columns, 1)));
   const size_t parts = (kind.size() + limit - 1) / limit;
   std::vector<MatrixGroup> groups;
   for (size_t part = 0; part < parts; ++part) {
-    MatrixGroup group{.batch = {.rows = one.rows, .columns = one.columns, .nesterov = one.nesterov, .matrices = {}},
-                      .products = products,
-                      .parameters = {}};
+    MatrixGroup group{.batch = batch, .products = products, .parameters = {}};
     for (size_t i = kind.size() * part / parts; i < kind.size() * (part + 1) / parts; ++i) {
       group.batch.matrices.push_back(kind[i]->matrix);
       if (group.parameters.empty() || group.parameters.back() != kind[i]->parameter) {
@@ -52,7 +54,7 @@ std::vector<MatrixGroup> groups_of(const Backend& backend, const Kind& kind) {
 
 Plan make_plan(const Backend& backend, std::vector<Member> matrices, const std::vector<MomentsMember>& moments) {
   Plan plan;
-  for (Member& member : matrices) member.matrix.index = plan.matrices++;
+  for (Member& member : matrices) member.matrix.index = plan.notes++;
   for (const Kind& kind : kinds_of(matrices)) {
     for (const MatrixGroup& group : groups_of(backend, kind)) {
       plan.checks.push_back(orthogonal_check(group));
@@ -65,6 +67,7 @@ Plan make_plan(const Backend& backend, std::vector<Member> matrices, const std::
     std::vector<uint32_t> parameters;
     for (size_t i = first; i < std::min(first + limit, moments.size()); ++i) {
       list.push_back(moments[i].moments);
+      list.back().index = plan.notes++;
       parameters.push_back(moments[i].parameter);
     }
     plan.checks.push_back(adamw_check(list));

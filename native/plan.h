@@ -10,9 +10,7 @@ namespace root_optimizer {
 /// A matrix that is not yet in a group.
 struct Member {
   Matrix matrix;
-  int64_t rows = 0;
-  int64_t columns = 0;
-  bool nesterov = false;
+  Batch kind;  ///< the batch that it goes into, still without matrices
   const std::vector<Coefficients>* coefficients = nullptr;
   uint32_t parameter = 0;
 };

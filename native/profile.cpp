@@ -40,8 +40,8 @@ class TimedQueue final : public Queue {
     time(times_.products, [&] { queue_.gemm(alone); });
     if (product.update != nullptr) update({product.update, 1}, {&product.out, 1});
   }
-  void add_identity(const Operand& out, const Operand& z, float a) override {
-    time(times_.products, [&] { queue_.add_identity(out, z, a); });
+  void add_identity(const Operand& out, const Operand& z, float a, float b) override {
+    time(times_.products, [&] { queue_.add_identity(out, z, a, b); });
   }
   void update(std::span<const Batch> batches, std::span<const Operand> x) override {
     time(times_.updates, [&] { queue_.update(batches, x); });

@@ -39,8 +39,8 @@ class Queue {
   /// precisions, b may have that of Gram squares. Then b is rounded to a's precision, except the mean of its diagonal,
   /// and β has to be 0. A product that carries an update does what `update` would do with its result.
   virtual void gemm(const Product& product) = 0;
-  /// out ← z + a·I.
-  virtual void add_identity(const Operand& out, const Operand& z, float a) = 0;
+  /// out ← b·z + a·I.
+  virtual void add_identity(const Operand& out, const Operand& z, float a, float b) = 0;
 
   /// θ ← decay·θ + rate·X, with an operand for each batch. Does nothing if decay is 1 and rate 0, because −0 + 0 is 0.
   virtual void update(std::span<const Batch> batches, std::span<const Operand> x) = 0;

@@ -18,23 +18,33 @@ float finite(double value, const char* name) {
   return float(value);
 }
 
+GradientScalars scalars_of(const std::optional<GradientThreshold>& threshold) {
+  if (!threshold) return {};
+  return {.quantile = threshold->quantile, .scale = threshold->scale, .growth = threshold->growth};
+}
+
 AdamWScalars scalars_of(const AdamWSettings& s) {
-  return {.beta1_complement = float(1 - s.beta1),
+  return {.gradient = scalars_of(s.gradient_threshold),
+          .beta1_complement = float(1 - s.beta1),
           .beta2 = float(s.beta2),
           .beta2_complement = float(1 - s.beta2),
           .decay = finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay"),
           .step_size = finite(s.lr / (1 - std::pow(s.beta1, double(s.step))), "lr / (1 - beta1^step)"),
           .correction2_root = float(std::sqrt(1 - std::pow(s.beta2, double(s.step)))),
-          .eps = float(s.eps)};
+          .eps = float(s.eps),
+          .cautious = s.cautious};
 }
 
 MatrixScalars scalars_of(const OrthogonalSettings& s, const MatrixSettings& m) {
   const Threshold threshold = s.threshold.value_or(Threshold{.quantile = 0, .scale = 0});
   return {.quantile = threshold.quantile,
           .scale = threshold.scale,
+          .gradient = scalars_of(s.gradient_threshold),
           .mu = float(s.momentum),
+          .beta2 = float(s.normalize.value_or(0)),
           .decay = finite(1 - s.lr * s.weight_decay, "1 - lr * weightDecay"),
-          .rate = finite(-s.lr * m.update_scale, "lr times the scale of the update")};
+          .rate = finite(-s.lr * m.update_scale, "lr times the scale of the update"),
+          .cautious = s.cautious};
 }
 
 struct Counts {

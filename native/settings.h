@@ -14,6 +14,10 @@ struct MatrixLayout {
   int64_t offset = 0;
   int64_t rows = 0;
   int64_t columns = 0;
+  bool in_out = false;  ///< whether its columns are what `normalize` takes for rows
+
+  int64_t size() const { return rows * columns; }
+  int64_t normalized_rows() const { return in_out ? columns : rows; }
 };
 
 /// A parameter that has no matrices is AdamW's.
@@ -27,6 +31,12 @@ struct Threshold {
   double scale = 1;
 };
 
+struct GradientThreshold {
+  double quantile = 0;
+  double scale = 1;
+  double growth = 0;  ///< infinite: no limit
+};
+
 struct MatrixSettings {
   double update_scale = 1;  ///< s
   std::vector<Coefficients> coefficients;
@@ -38,7 +48,10 @@ struct OrthogonalSettings {
   double momentum = 0;
   double weight_decay = 0;
   bool nesterov = false;
+  bool cautious = false;
   std::optional<Threshold> threshold;
+  std::optional<GradientThreshold> gradient_threshold;
+  std::optional<double> normalize;  ///< β₂; absent: rows are not normalized
   std::vector<MatrixSettings> matrices;
 };
 
@@ -48,6 +61,8 @@ struct AdamWSettings {
   double beta2 = 0;
   double eps = 0;
   double weight_decay = 0;
+  bool cautious = false;
+  std::optional<GradientThreshold> gradient_threshold;
   int64_t step = 1;  ///< counts from 1
 };
 

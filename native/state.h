@@ -1,6 +1,6 @@
 #pragma once
 
-#include <limits>
+#include <algorithm>
 #include <vector>
 
 #include "owned.h"
@@ -8,52 +8,57 @@
 
 namespace root_optimizer {
 
-/// What a step keeps of a parameter: momentum and thresholds, or AdamW's moments.
+/// What a parameter's step remembers. ROOT and Muon: the momentum, and for each matrix its thresholds and the second
+/// moment of its rows. AdamW: both moments, and the thresholds of the whole parameter.
 class State {
  public:
   State(Backend& backend, const ParameterLayout& layout)
       : first_(backend, size_t(layout.size)),
         second_(backend, layout.matrices.empty() ? size_t(layout.size) : 0),
-        thresholds_(backend, layout.matrices.size()) {}
+        rows_(backend, row_count(layout)),
+        thresholds_(backend, std::max<size_t>(layout.matrices.size(), 1)) {}
 
-  float* momentum() const { return first_.data(); }
-  float* exp_avg() const { return first_.data(); }
-  float* exp_avg_sq() const { return second_.data(); }
-  double* thresholds() const { return thresholds_.data(); }
-  size_t bytes() const { return first_.bytes() + second_.bytes(); }
+  Owned<float>& momentum() { return first_; }
+  Owned<float>& exp_avg() { return first_; }
+  Owned<float>& exp_avg_sq() { return second_; }
+  /// Matrix after matrix.
+  Owned<float>& row_second_moment() { return rows_; }
+  Owned<Thresholds>& thresholds() { return thresholds_; }
+  size_t bytes() const { return first_.bytes() + second_.bytes() + rows_.bytes(); }
 
-  /// Both buffers are as long as the parameter: momentum and null, or expAvg and expAvgSq.
-  void read(float* first, float* second) const {
-    first_.read(first);
-    if (second != nullptr) second_.read(second);
+  /// To be called before a step that finds thresholds or does not. Thresholds from before a step without clipping are
+  /// forgotten, as a checkpoint forgets them, so that a resumed run has the same bits.
+  void before_step(bool clips, bool clips_gradient) {
+    if (clips == clips_ && clips_gradient == clips_gradient_) return;
+    std::vector<Thresholds> values = thresholds_.values();
+    for (Thresholds& one : values) {
+      if (!clips_) one.threshold = 0;
+      if (!clips_gradient_) one.gradient_threshold = one.gradient_scale = 0;
+    }
+    thresholds_.write(values.data());
   }
-  void write(const float* first, const float* second) {
-    first_.write(first);
-    if (second != nullptr) second_.write(second);
-  }
-
-  /// The thresholds of the last step; NaN if it did not clip.
-  std::vector<double> threshold_values() const {
-    if (clipped_) return thresholds_.values();
-    return std::vector<double>(thresholds_.count(), std::numeric_limits<double>::quiet_NaN());
-  }
-  void set_thresholds(const std::vector<double>& thresholds) {
-    thresholds_.write(thresholds.data());
-    clipped_ = true;
+  void after_step(bool clips, bool clips_gradient) {
+    clips_ = clips;
+    clips_gradient_ = clips_gradient;
   }
 
-  /// To be called before and after a step; `clips` tells whether the step finds thresholds. Thresholds from before a
-  /// step without clipping are forgotten, as a checkpoint forgets them, so that a resumed run has the same bits.
-  void before_step(bool clips) {
-    if (clips && !clipped_) thresholds_.write(std::vector<double>(thresholds_.count(), 0).data());
-  }
-  void after_step(bool clips) { clipped_ = clips; }
+  /// Whether the last step found the thresholds of U, and those of G.
+  bool clips() const { return clips_; }
+  bool clips_gradient() const { return clips_gradient_; }
 
  private:
+  static size_t row_count(const ParameterLayout& layout) {
+    size_t count = 0;
+    for (const MatrixLayout& matrix : layout.matrices) count += size_t(matrix.normalized_rows());
+    return count;
+  }
+
   Owned<float> first_;
   Owned<float> second_;
-  Owned<double> thresholds_;
-  bool clipped_ = false;  // whether the last step wrote the thresholds
+  Owned<float> rows_;
+  Owned<Thresholds> thresholds_;
+  bool clips_ = false;
+  bool clips_gradient_ = false;
 };
 
 }  // namespace root_optimizer

@@ -1,22 +1,25 @@
 #include "step.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace root_optimizer {
 
-// A step of ROOT for matrices of one shape. Without a threshold it is Muon's.
+// A step of ROOT for matrices of one shape. Muon's has neither 1 nor 4; 8 is NorMuon's, for either of them.
 //
-//   1  M ← μM + G                         momentum
-//   2  U = G + μM                         look-ahead; M itself without Nesterov
-//   3  ε ← scale · quantile of |U|        threshold
-//   4  B = clamp(U, −ε, ε)                proximal step: the outliers U − B are left out
+//   1  G ← f · clamp(G, −ε_G, ε_G)        ε_G = scale · quantile of |G|, f = min(1, growth · e / ε_G)
+//   2  M ← μM + G                         momentum
+//   3  U = G + μM                         look-ahead; M itself without Nesterov
+//   4  B = clamp(U, −ε, ε)                proximal step, ε = scale · quantile of |U|: the outliers U − B are left out
 //   5  X ← B / ‖B‖
 //   6  X ← aX + X(bXᵀX + c(XᵀX)²)         Newton-Schulz, once for each iteration
-//   7  θ ← (1 − lr·λ)·θ − lr·s·X          update
+//   7  v ← β₂v + (1 − β₂)·mean of X²      by rows
+//   8  X ← X / √v                         scaled back to the norm that it had
+//   9  θ ← (1 − lr·λ)·θ − lr·s·X          update
 static void step_root(Queue& queue, const Batch& batch, const ProductPlan& products) {
   Operand x;
   queue.proximal({&batch, 1}, {&x, 1});      // 1 to 5
-  newton_schulz(queue, products, batch, x);  // 6 and 7
+  newton_schulz(queue, products, batch, x);  // 6 to 9
 }
 
 // The checks of all parameters come before the first update, so that a step happens whole or not at all. They ask
@@ -37,7 +40,8 @@ static double cost_of(const MatrixGroup& group) {
 static Footprint footprint_of(const MatrixGroup& group) {
   const Batch& batch = group.batch;
   Footprint footprint = group.products.footprint(batch.rows, batch.columns, batch.count());
-  footprint.selects = batch.clipped();
+  footprint.selects = batch.clips || batch.clips_gradient;
+  footprint.normalizes = batch.normalized;
   return footprint;
 }
 
@@ -68,9 +72,20 @@ Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& 
   return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = std::move(enqueue)};
 }
 
+// A backend may look for the thresholds of all parameters at once.
+static Footprint footprint_of(const std::vector<Moments>& moments) {
+  Footprint footprint{.short_side = 1, .count = int64_t(moments.size())};
+  for (const Moments& one : moments) {
+    footprint.selects |= one.thresholds != nullptr;
+    footprint.long_side = std::max(footprint.long_side, one.size);
+  }
+  return footprint.selects ? footprint : Footprint{};
+}
+
 Job adamw_check(const std::vector<Moments>& moments) {
   auto enqueue = [=](Queue& queue) { queue.check_moments(moments); };
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = {}, .enqueue = std::move(enqueue)};
+  return {
+      .cost = cost_of(moments), .footprint = footprint_of(moments), .parameters = {}, .enqueue = std::move(enqueue)};
 }
 
 }  // namespace root_optimizer

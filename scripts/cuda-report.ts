@@ -170,13 +170,16 @@ function readable(mangled: string): string {
     [name, rest] = [rest.slice(0, length), rest.slice(length)];
   }
   if (!rest.startsWith('I')) return name;
-  const found = /^I(f|6__half|13__nv_bfloat16)?(?:LNS\d*_11ContractionE(\d)E)?(?:Lb([01])E)?(?:Li(\d+)E)?E/.exec(rest);
+  const found =
+    /^I(f|6__half|13__nv_bfloat16|NS\d*_6MatrixE|NS\d*_7MomentsE)?(?:LNS\d*_\d+(Contraction|Factors)E(\d)E)?(?:Lb([01])E)?(?:Li(\d+)E)?E/.exec(
+      rest,
+    );
   if (found === null) throw new Error(`Expected scripts/cuda-report.ts to know the template arguments of ${mangled}`);
-  const [, element, contraction, symmetric, tile] = found;
-  const elements: Readonly<Record<string, string>> = { f: 'float', '6__half': 'half', '13__nv_bfloat16': 'bfloat16' };
+  const [, type, enumeration, value, symmetric, tile] = found;
+  const types: Readonly<Record<string, string>> = { f: 'float', '6__half': 'half', '13__nv_bfloat16': 'bfloat16' };
   const parts = [
-    elements[element ?? ''],
-    contractions[Number(contraction)],
+    types[type ?? ''] ?? /Matrix|Moments/.exec(type ?? '')?.[0],
+    enumeration === undefined ? undefined : namesOf(enumeration)[Number(value)],
     ['general', 'symmetric'][Number(symmetric)],
     tile,
   ];
@@ -188,10 +191,11 @@ const sources = readdirSync(join(root, 'cuda'))
   .map((file) => readFileSync(join(root, 'cuda', file), 'utf8'))
   .join('\n');
 
-/** The names, in order, of the enumeration that kernels take as a template argument. */
-const contractions = [.../enum class Contraction \{([^}]*)\}/.exec(sources)![1]!.matchAll(/^\s*(\w+),/gm)].map(
-  ([, name]) => name,
-);
+/** The names, in order, of an enumeration that kernels take as a template argument. */
+function namesOf(enumeration: string): string[] {
+  const list = new RegExp(`enum class ${enumeration} \\{([^}]*)\\}`).exec(sources)![1]!;
+  return list.replace(/\/\/.*/g, '').match(/\w+/g)!;
+}
 
 /** The value of a number, of a constant of the sources, or of a product of these. kTile is that of the kernel. */
 function valueOf(expression: string, tile: number): number {

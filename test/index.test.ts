@@ -16,7 +16,18 @@ const types = [
   ...['OrthogonalState', 'OrthogonalityError', 'OrthogonalizeOptions', 'ParamGroup', 'ParameterOptions'],
   ...['ParameterState', 'Precision', 'Preset', 'ProgressOptions', 'RootErrorCode', 'RootGroup', 'RootOptions'],
   ...['RootSettings', 'Schedule', 'ScheduleKind', 'ScheduleOptions', 'SoftThresholdOptions', 'SoftThresholdResult'],
-  ...['StepMetrics', 'StepReport', 'Threshold', 'ThresholdOption', 'TrainOptions', 'TrainResult', 'Triple'],
+  ...[
+    'StepMetrics',
+    'StepReport',
+    'Threshold',
+    'ThresholdOption',
+    'WeightDecayKind',
+    'GradientThreshold',
+    'GradientThresholdOption',
+    'TrainOptions',
+    'TrainResult',
+    'Triple',
+  ],
 ];
 
 test('the library exports these values and no others', () => {

@@ -2,6 +2,38 @@
 
 export type Triple = readonly [number, number, number];
 
+/** What a gradient is clipped by, and e of the steps before; null before the first one. */
+export interface GradientClip {
+  quantile: number;
+  scale: number;
+  growth: number | null;
+  mean: number | null;
+}
+
+/** G̃, with ε_G; brings `mean` up to date. */
+export function clipGradient(
+  gradient: ArrayLike<number>,
+  clip: GradientClip,
+): { clipped: Float64Array; threshold: number } {
+  const epsilon = threshold(gradient, clip.quantile, clip.scale);
+  if (epsilon === 0) return { clipped: Float64Array.from(gradient), threshold: 0 };
+  const factor = clip.mean === null || clip.growth === null ? 1 : Math.min(1, (clip.growth * clip.mean) / epsilon);
+  clip.mean = clip.mean === null ? epsilon : 0.9 * clip.mean + 0.1 * factor * epsilon;
+  return { clipped: softThreshold(gradient, epsilon).base.map((value) => factor * value), threshold: epsilon };
+}
+
+/** NorMuon: divides each row by the root of `moment`, which it brings up to date, and keeps the Frobenius norm. */
+export function normalizeRows(x: Float64Array, columns: number, moment: Float64Array, beta2: number): Float64Array {
+  moment.forEach((value, i) => {
+    const row = x.subarray(i * columns, (i + 1) * columns);
+    moment[i] = beta2 * value + ((1 - beta2) * frobenius(row) ** 2) / columns;
+  });
+  const divided = x.map((value, i) => value / (Math.sqrt(moment[Math.floor(i / columns)]!) + 1e-8));
+  const norm = frobenius(divided);
+  const ratio = frobenius(x) / norm;
+  return norm === 0 ? divided : divided.map((value) => value * ratio);
+}
+
 export interface OrthogonalOptions {
   lr: number;
   momentum: number;

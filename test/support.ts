@@ -92,10 +92,6 @@ export function fillGradients(step: number, ...models: Parameter[][]): void {
 
 /** Digests of the bits of a model and its state. */
 export function snapshot(optimizer: Optimizer, model: readonly Parameter[]): string[] {
-  return model.flatMap((one) => {
-    const state = optimizer.stateOf(one);
-    return 'momentumBuffer' in state
-      ? [bits(one.data), bits(state.momentumBuffer), state.thresholds.join()]
-      : [bits(one.data), bits(state.expAvg), bits(state.expAvgSq)];
-  });
+  const digest = (value: unknown) => (value instanceof Float32Array ? bits(value) : JSON.stringify(value));
+  return model.flatMap((one) => [bits(one.data), ...Object.values(optimizer.stateOf(one)).map(digest)]);
 }

@@ -11,6 +11,7 @@ type State = native.OrthogonalState | native.AdamWState;
 export interface Group {
   readonly params: readonly Parameter[];
   readonly algorithm: 'root' | 'muon' | 'adamw';
+  readonly normalize?: 'rows' | null;
 }
 
 /** The data and the state that a file held for a parameter, checked and in memory. */
@@ -29,6 +30,9 @@ export interface Description {
   readonly matrices: readonly (readonly number[])[];
   readonly settings: Readonly<Record<string, unknown>>;
   readonly thresholds: readonly (number | null)[];
+  /** Absent from files that were written before gradients had thresholds. */
+  readonly gradientThresholds?: readonly (number | null)[];
+  readonly gradientScales?: readonly (number | null)[];
 }
 
 const format = 'root-optimizer';
@@ -53,14 +57,16 @@ export async function writeCheckpoint(
     const state = stateOf(parameter);
     return {
       ...describeParameter(parameter, group),
-      thresholds: 'thresholds' in state ? [...state.thresholds].map(nullForNaN) : [],
+      thresholds: 'thresholds' in state ? nullsForNaN(state.thresholds) : [],
+      gradientThresholds: nullsForNaN(state.gradientThresholds),
+      gradientScales: nullsForNaN(state.gradientScales),
     };
   });
   const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
     const { name, shape } = parameter;
     const ofState = stateKeys(group).map((key) => ({
       name: `${name}.${key}`,
-      shape,
+      shape: key === rowKey ? [rowCount(parameter)] : shape,
       values: () => arrayOf(stateOf(parameter), key),
     }));
     return [
@@ -156,9 +162,18 @@ function isDescription(value: unknown): value is Description {
         one.length === 2 &&
         one.every((extent) => Number.isInteger(extent) && (extent as number) > 0),
     ) &&
-    Array.isArray(value['thresholds']) &&
-    value['thresholds'].length === value['matrices'].length &&
-    value['thresholds'].every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))
+    areThresholds(value['thresholds'], value['matrices'].length) &&
+    [value['gradientThresholds'], value['gradientScales']].every(
+      (one) => one === undefined || areThresholds(one, Math.max(1, (value['matrices'] as unknown[]).length)),
+    )
+  );
+}
+
+function areThresholds(value: unknown, count: number): boolean {
+  return (
+    Array.isArray(value) &&
+    value.length === count &&
+    value.every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))
   );
 }
 
@@ -190,7 +205,8 @@ function compareOne(theirs: Description, mine: Omit<Description, 'thresholds'>, 
   const fixed = (['shape', 'algorithm', 'matrices'] as const).flatMap((key) => differs(key, theirs[key], mine[key]));
   if (fixed.length > 0 || !settingsToo) return fixed;
   // A schedule owns lr, and has moved it since the optimizer was made.
-  const keys = Object.keys(mine.settings).filter((key) => key !== 'lr');
+  // An older file does not name a setting that came later.
+  const keys = Object.keys(mine.settings).filter((key) => key !== 'lr' && Object.hasOwn(theirs.settings, key));
   return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
 }
 
@@ -199,14 +215,17 @@ async function readEntry(
   path: string,
   parameter: Parameter,
   group: Group,
-  { thresholds }: Description,
+  { thresholds, gradientThresholds, gradientScales }: Description,
 ): Promise<Entry> {
   const read = async (key: string) => {
     const name = `${parameter.name}.${key}`;
     const shape = file.tensors.get(name)?.shape;
-    if (JSON.stringify(shape) !== JSON.stringify(parameter.shape)) {
+    const wanted = key === rowKey ? [rowCount(parameter)] : parameter.shape;
+    // A file of a time without row normalization has none: the moment starts anew.
+    if (key === rowKey && shape === undefined) return new Float32Array(rowCount(parameter));
+    if (JSON.stringify(shape) !== JSON.stringify(wanted)) {
       throw checkpointError(
-        `Expected tensor "${name}" of ${path} to be of shape ${describe(parameter.shape)}, got ${describe(shape)}`,
+        `Expected tensor "${name}" of ${path} to be of shape ${describe(wanted)}, got ${describe(shape)}`,
       );
     }
     return file.read(name);
@@ -216,23 +235,44 @@ async function readEntry(
   for (const key of stateKeys(group)) {
     const array = (arrays[key] = await read(key));
     // With a state that is not finite, the optimizer would refuse every later step.
-    const [least, requirement] = key === 'expAvgSq' ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
+    const [least, requirement] =
+      key === 'expAvgSq' || key === rowKey ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
     if (!array.every((value) => Number.isFinite(value) && value >= least)) {
       throw checkpointError(`Expected tensor "${parameter.name}.${key}" of ${path} to be ${requirement}`);
     }
   }
-  const further = group.algorithm === 'adamw' ? {} : { thresholds: Float64Array.from(thresholds, (one) => one ?? NaN) };
-  return { parameter, data, state: { ...arrays, ...further } as unknown as State };
+  const none = new Array<null>(Math.max(1, parameter.matrices.length)).fill(null);
+  const regions = group.algorithm === 'adamw' ? [null] : none;
+  const further = {
+    gradientThresholds: nansForNull(gradientThresholds ?? regions),
+    gradientScales: nansForNull(gradientScales ?? regions),
+    ...(group.algorithm === 'adamw'
+      ? {}
+      : { rowSecondMoment: new Float32Array(rowCount(parameter)), thresholds: nansForNull(thresholds) }),
+  };
+  return { parameter, data, state: { ...further, ...arrays } as unknown as State };
+}
+
+const rowKey = 'rowSecondMoment';
+
+/** The rows of a parameter's matrices, outputs that is, one after the other. */
+function rowCount({ matrices, layout }: Parameter): number {
+  return matrices.reduce((sum, { rows, columns }) => sum + (layout === 'in-out' ? columns : rows), 0);
 }
 
 function stateKeys(group: Group): readonly string[] {
-  return group.algorithm === 'adamw' ? ['expAvg', 'expAvgSq'] : ['momentumBuffer'];
+  if (group.algorithm === 'adamw') return ['expAvg', 'expAvgSq'];
+  return group.normalize === 'rows' ? ['momentumBuffer', rowKey] : ['momentumBuffer'];
 }
 
 function arrayOf(state: State, key: string): Float32Array {
   return (state as unknown as Readonly<Record<string, Float32Array>>)[key]!;
 }
 
-function nullForNaN(value: number): number | null {
-  return Number.isNaN(value) ? null : value;
+function nullsForNaN(values: Float64Array): (number | null)[] {
+  return Array.from(values, (one) => (Number.isNaN(one) ? null : one));
+}
+
+function nansForNull(values: readonly (number | null)[]): Float64Array {
+  return Float64Array.from(values, (one) => one ?? NaN);
 }

@@ -50,7 +50,10 @@ export abstract class Optimizer {
     this.precision = precisionOn(this.device.name, precision);
     this.#settings = this.paramGroups.map((group) => new StepSettings(group, this.precision));
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
-      params.map(({ size, matrices }) => ({ size, matrices: algorithm === 'adamw' ? [] : matrices })),
+      params.map(({ size, matrices, layout }) => ({
+        size,
+        matrices: algorithm === 'adamw' ? [] : matrices.map((one) => ({ ...one, inOut: layout === 'in-out' })),
+      })),
     );
     this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
@@ -155,9 +158,24 @@ export abstract class Optimizer {
   stateOf(parameter: Parameter): ParameterState {
     this.#checkIdle();
     const state = this.#stateOf(parameter);
-    if (!('thresholds' in state)) return { step: this.#step, expAvg: state.expAvg, expAvgSq: state.expAvgSq };
-    const thresholds = Array.from(state.thresholds, (one) => (Number.isNaN(one) ? null : one));
-    return { step: this.#step, momentumBuffer: state.momentumBuffer, threshold: thresholds[0] ?? null, thresholds };
+    const [gradientThresholds, gradientScales] = [state.gradientThresholds, state.gradientScales].map(nullsForNaN);
+    const common = {
+      step: this.#step,
+      gradientThreshold: gradientThresholds?.[0] ?? null,
+      gradientScale: gradientScales?.[0] ?? null,
+    };
+    if (!('thresholds' in state)) return { ...common, expAvg: state.expAvg, expAvgSq: state.expAvgSq };
+    const group = this.paramGroups.find(({ params }) => params.includes(parameter));
+    const thresholds = nullsForNaN(state.thresholds);
+    return {
+      ...common,
+      momentumBuffer: state.momentumBuffer,
+      threshold: thresholds[0] ?? null,
+      thresholds,
+      gradientThresholds: gradientThresholds!,
+      gradientScales: gradientScales!,
+      rowSecondMoment: group?.algorithm !== 'adamw' && group?.normalize === 'rows' ? state.rowSecondMoment : null,
+    };
   }
 
   /**
@@ -299,6 +317,10 @@ export abstract class Optimizer {
   #checkLive(): void {
     if (this.#disposed) throw new RootError('ERR_DISPOSED', 'Expected an optimizer in use, got one that was disposed');
   }
+}
+
+function nullsForNaN(values: Float64Array): (number | null)[] {
+  return Array.from(values, (one) => (Number.isNaN(one) ? null : one));
 }
 
 function checkPath(path: unknown): void {

@@ -1,7 +1,14 @@
 import { checkCoefficients, checkSteps, type Coefficients } from '../coefficients/option.js';
 import { checkDevice, checkPrecision, checkThreads, type Device, type Precision } from '../devices.js';
 import { expected } from '../errors.js';
-import { checkThresholdOption, type Threshold, type ThresholdOption } from '../threshold.js';
+import {
+  checkGradientThresholdOption,
+  checkThresholdOption,
+  type GradientThreshold,
+  type GradientThresholdOption,
+  type Threshold,
+  type ThresholdOption,
+} from '../threshold.js';
 import { boolean, checkKeys, checkObject, interval, oneOf, type Rule } from '../validate.js';
 
 export type Algorithm = 'root' | 'muon' | 'adamw';
@@ -12,7 +19,24 @@ export type Algorithm = 'root' | 'muon' | 'adamw';
  */
 export type LrScale = 'rms' | 'spectral' | 'none';
 
-export interface MuonSettings {
+/**
+ * `decoupled`: every element decays. `cautious`: only elements decay whose weight and update direction have one sign,
+ * as in Dion and modded-nanogpt.
+ */
+export type WeightDecayKind = 'decoupled' | 'cautious';
+
+/** Settings that groups of every algorithm have. */
+interface CommonSettings {
+  /**
+   * The clip of a gradient before it is accumulated; default null, no clip. ROOT and Muon clip each matrix by itself,
+   * AdamW the whole parameter.
+   */
+  gradientThreshold: GradientThreshold | null;
+  /** Default `decoupled`. */
+  weightDecayKind: WeightDecayKind;
+}
+
+export interface MuonSettings extends CommonSettings {
   /** Learning rate, at least 0; default 2e-2. */
   lr: number;
   /** μ in M ← μM + G, in [0, 1); default 0.95. */
@@ -23,10 +47,18 @@ export interface MuonSettings {
   weightDecay: number;
   /** The coefficients of the Newton-Schulz iteration; default `adaptive`. */
   coefficients: Coefficients;
-  /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
+  /** Newton-Schulz iterations, 1 to 100; default 5, 10 for `deepseek-v4`, or the length of a longer list. */
   steps: number;
   /** The factor on the orthogonalised direction, by the shape of the matrix; default `rms`. */
   lrScale: LrScale;
+  /**
+   * `rows` divides every row of the direction by the root of a running mean of its mean square, and scales the whole
+   * back to the norm that it had: NorMuon (arXiv 2510.05491). Rows are a matrix's outputs (see `layout` of a
+   * `Parameter`). Default null, no normalization.
+   */
+  normalize: 'rows' | null;
+  /** The decay rate of the rows' second moment with `normalize: 'rows'`, in [0, 1); default 0.95. */
+  beta2: number;
 }
 
 export interface RootSettings extends MuonSettings {
@@ -34,7 +66,7 @@ export interface RootSettings extends MuonSettings {
   threshold: Threshold | null;
 }
 
-export interface AdamWSettings {
+export interface AdamWSettings extends CommonSettings {
   /** Learning rate, at least 0; default 1e-3, 3e-3 in `Root` and `Muon`. */
   lr: number;
   /** Decay rates of the two moments, in [0, 1); default 0.9 and 0.95. */
@@ -45,8 +77,12 @@ export interface AdamWSettings {
   weightDecay: number;
 }
 
-/** Settings that a user may leave out. `threshold` also takes a name, or only a part of its value. */
-export type Given<T> = { [K in keyof T]?: (K extends 'threshold' ? ThresholdOption : T[K]) | undefined };
+/** What a user may leave out; thresholds also take a name or a part. */
+export type Given<T> = {
+  [K in keyof T]?:
+    | (K extends 'threshold' ? ThresholdOption : K extends 'gradientThreshold' ? GradientThresholdOption : T[K])
+    | undefined;
+};
 
 export type HostSync = 'step' | 'manual';
 
@@ -101,6 +137,16 @@ const betas: Rule<readonly [number, number]> = (value, name) => {
   return Object.freeze([fraction(value[0], `${name}[0]`), fraction(value[1], `${name}[1]`)] as const);
 };
 
+const commonRules: { [K in keyof CommonSettings]: Rule<CommonSettings[K]> } = {
+  gradientThreshold: checkGradientThresholdOption,
+  weightDecayKind: oneOf('decoupled', 'cautious'),
+};
+
+const normalizeRule: Rule<'rows' | null> = (value, name) => {
+  if (value !== null && value !== 'rows') throw expected(name, '"rows" or null', value);
+  return value;
+};
+
 const muonRules: { [K in keyof MuonSettings]: Rule<MuonSettings[K]> } = {
   lr: nonNegative,
   momentum: fraction,
@@ -109,6 +155,9 @@ const muonRules: { [K in keyof MuonSettings]: Rule<MuonSettings[K]> } = {
   coefficients: checkCoefficients,
   steps: checkSteps,
   lrScale: oneOf('rms', 'spectral', 'none'),
+  normalize: normalizeRule,
+  beta2: fraction,
+  ...commonRules,
 };
 
 const rootRules: { [K in keyof RootSettings]: Rule<RootSettings[K]> } = {
@@ -123,6 +172,7 @@ const adamwRules: { [K in keyof AdamWSettings]: Rule<AdamWSettings[K]> } = {
   // 0.
   eps: interval('[1e-37, ∞)'),
   weightDecay: nonNegative,
+  ...commonRules,
 };
 
 /** The settings that a group of each algorithm has. */
@@ -139,7 +189,9 @@ const deviceRules = {
   hostSync: oneOf('step', 'manual'),
 };
 
-const adamwDefaults = { betas: [0.9, 0.95], eps: 1e-8 };
+const commonDefaults = { gradientThreshold: null, weightDecayKind: 'decoupled' };
+
+const adamwDefaults = { betas: [0.9, 0.95], eps: 1e-8, ...commonDefaults };
 
 const rootDefaults = {
   lr: 2e-2,
@@ -149,6 +201,9 @@ const rootDefaults = {
   threshold: { quantile: 0.9, scale: 1 },
   coefficients: 'adaptive',
   lrScale: 'rms',
+  normalize: null,
+  beta2: 0.95,
+  ...commonDefaults,
 };
 
 /**

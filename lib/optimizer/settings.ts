@@ -1,15 +1,16 @@
 import type * as native from '../../binding.js';
 import { boundedTriplesFor } from '../coefficients/option.js';
 import type { Precision } from '../devices.js';
-import type { MatrixLayout } from '../parameter.js';
+import type { MatrixLayout, Parameter } from '../parameter.js';
 import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
 import type { LrScale } from './options.js';
 
 type MatrixSettings = native.OrthogonalSettings['matrices'];
 
-const scaleFactors: Readonly<Record<LrScale, (matrix: MatrixLayout) => number>> = {
-  rms: ({ rows, columns }) => 0.2 * Math.sqrt(Math.max(rows, columns)),
-  spectral: ({ rows, columns }) => Math.sqrt(Math.max(1, rows / columns)),
+/** For a matrix with so many outputs and inputs. */
+const scaleFactors: Readonly<Record<LrScale, (outputs: number, inputs: number) => number>> = {
+  rms: (outputs, inputs) => 0.2 * Math.sqrt(Math.max(outputs, inputs)),
+  spectral: (outputs, inputs) => Math.sqrt(Math.max(1, outputs / inputs)),
   none: () => 1,
 };
 
@@ -30,30 +31,36 @@ export class StepSettings {
   forStep(step: number): native.ParameterSettings[] {
     const group = this.#group;
     if (group.algorithm !== 'adamw') return this.#orthogonal(group);
-    const { lr, betas, eps, weightDecay } = group;
-    return group.params.map(() => ({ lr, beta1: betas[0], beta2: betas[1], eps, weightDecay, step }));
+    const { lr, betas, eps, weightDecay, gradientThreshold } = group;
+    const cautious = group.weightDecayKind === 'cautious';
+    const [beta1, beta2] = betas;
+    return group.params.map(() => ({ lr, beta1, beta2, eps, weightDecay, cautious, gradientThreshold, step }));
   }
 
   #orthogonal(group: RootGroup | MuonGroup): native.OrthogonalSettings[] {
-    const { lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale } = group;
+    const { lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, gradientThreshold } = group;
     const made = this.#made;
     if (made?.coefficients !== coefficients || made.steps !== steps || made.lrScale !== lrScale) {
-      this.#matrices = group.params.map(({ name, matrices }) =>
-        matrices.map((matrix) => matrixSettings(matrix, group, name, this.#precision)),
+      this.#matrices = group.params.map((parameter) =>
+        parameter.matrices.map((matrix) => matrixSettings(matrix, group, parameter, this.#precision)),
       );
       this.#made = { coefficients, steps, lrScale };
     }
     const threshold = group.algorithm === 'root' ? group.threshold : null;
-    return this.#matrices.map((matrices) => ({ lr, momentum, nesterov, weightDecay, threshold, matrices }));
+    const normalize = group.normalize === null ? null : { beta2: group.beta2 };
+    const cautious = group.weightDecayKind === 'cautious';
+    const common = { lr, momentum, nesterov, weightDecay, cautious, gradientThreshold, normalize, threshold };
+    return this.#matrices.map((matrices) => ({ ...common, matrices }));
   }
 }
 
 function matrixSettings(
-  matrix: MatrixLayout,
+  { rows, columns }: MatrixLayout,
   { coefficients, steps, lrScale }: MuonGroup | RootGroup,
-  name: string,
+  { name, layout }: Parameter,
   precision: Precision,
 ): MatrixSettings[number] {
-  const triples = boundedTriplesFor(matrix.rows, matrix.columns, coefficients, steps, precision, name);
-  return { updateScale: scaleFactors[lrScale](matrix), coefficients: Float64Array.from(triples.flat()) };
+  const triples = boundedTriplesFor(rows, columns, coefficients, steps, precision, name);
+  const [outputs, inputs] = layout === 'out-in' ? [rows, columns] : [columns, rows];
+  return { updateScale: scaleFactors[lrScale](outputs, inputs), coefficients: Float64Array.from(triples.flat()) };
 }

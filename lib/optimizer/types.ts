@@ -8,8 +8,19 @@ export interface StepReport {
   readonly nonFinite: readonly string[];
 }
 
+/** What a parameter's gradient is clipped by; see `gradientThreshold`. */
+interface GradientState {
+  /**
+   * ε_G of the last step, of the first matrix; null where gradients are taken as they are or before the first step; 0
+   * where it was 0 and nothing was clipped.
+   */
+  readonly gradientThreshold: number | null;
+  /** e, the running mean of past thresholds, of the first matrix; null as above. */
+  readonly gradientScale: number | null;
+}
+
 /** State of a parameter that is updated by ROOT or Muon; arrays are copies. */
-export interface OrthogonalState {
+export interface OrthogonalState extends GradientState {
   readonly step: number;
   readonly momentumBuffer: Float32Array;
   /**
@@ -19,10 +30,15 @@ export interface OrthogonalState {
   readonly threshold: number | null;
   /** The thresholds of all matrices of the parameter, in the same form. */
   readonly thresholds: readonly (number | null)[];
+  /** `gradientThreshold` and `gradientScale` of every matrix. */
+  readonly gradientThresholds: readonly (number | null)[];
+  readonly gradientScales: readonly (number | null)[];
+  /** The rows' second moment, matrix after matrix; null without `normalize`. */
+  readonly rowSecondMoment: Float32Array | null;
 }
 
 /** State of a parameter that is updated by AdamW; arrays are copies. */
-export interface AdamWState {
+export interface AdamWState extends GradientState {
   readonly step: number;
   readonly expAvg: Float32Array;
   readonly expAvgSq: Float32Array;

@@ -54,7 +54,7 @@ class CpuBackend final : public Backend {
   ParameterStore* make_store(const std::vector<int64_t>&, size_t) override { return nullptr; }
 
   std::vector<uint32_t> run(const Plan& plan) override {
-    clips_.resize(plan.matrices);
+    clips_.resize(plan.notes);
     std::fill(plan.flags, plan.flags + plan.parameters, 0);
     run(plan.checks);
     const std::vector<uint32_t> flags(plan.flags, plan.flags + plan.parameters);

@@ -52,13 +52,20 @@ double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
       sum_of_ranges(size, [&](int64_t begin, int64_t end) { return kernels_.clipped_squares(u, begin, end, limit); }));
 }
 
-// The check also finds the threshold and the norm that the proximal pass needs, in its one pass over M and G if it can.
+// The check also finds the thresholds and the norm that the proximal pass needs, in its one pass over M and G if it
+// can.
 void CpuQueue::check_matrices(std::span<const Batch> batches) {
   for (const Batch& batch : batches) {
     const Matrix& matrix = only(batch);
     Clip& clip = clips_[matrix.index];
-    bool finite;
-    if (batch.clipped()) {
+    bool finite = true;
+    if (batch.clips_gradient) {
+      finite = find_gradient_clip(matrix.gradient, batch.size(), matrix.scalars->gradient, *matrix.thresholds,
+                                  clip.gradient);
+    }
+    if (!finite) {
+      // A gradient that is not finite stays so however it is clipped.
+    } else if (batch.clips) {
       finite = find_clip(batch, clip);
     } else if (matrix.data == nullptr) {
       finite = all_finite(look_ahead_of(batch), batch.size());
@@ -74,7 +81,8 @@ void CpuQueue::check_matrices(std::span<const Batch> batches) {
 bool CpuQueue::find_clip(const Batch& batch, Clip& clip) {
   const MatrixScalars& scalars = *only(batch).scalars;
   const LookAhead u = look_ahead_of(batch);
-  switch (find_clip_near_last(batch, clip)) {
+  const Search search{.quantile = scalars.quantile, .scale = scalars.scale, .last = only(batch).thresholds->threshold};
+  switch (find_near_last(u, batch.size(), search, clip.threshold, &clip.norm)) {
     case Bracket::found: return true;
     case Bracket::not_finite: return false;
     case Bracket::missed: break;
@@ -86,19 +94,40 @@ bool CpuQueue::find_clip(const Batch& batch, Clip& clip) {
   return true;
 }
 
+// Returns false if the gradient is not finite. The quantile is that of a U that is G itself.
+bool CpuQueue::find_gradient_clip(const float* gradient, int64_t size, const GradientScalars& scalars,
+                                  const Thresholds& thresholds, GradientClip& clip) {
+  const LookAhead g{.momentum = const_cast<float*>(gradient),
+                    .gradient = nullptr,
+                    .mu = 0,
+                    .nesterov = false,
+                    .clips_gradient = false,
+                    .clip = {}};
+  const Search search{.quantile = scalars.quantile, .scale = scalars.scale, .last = thresholds.gradient_threshold};
+  double threshold = 0;
+  switch (find_near_last(g, size, search, threshold, nullptr)) {
+    case Bracket::found: break;
+    case Bracket::not_finite: return false;
+    case Bracket::not_looked_at:
+      if (!all_finite(g, size)) return false;
+      [[fallthrough]];
+    case Bracket::missed: threshold = scalars.scale * quantile_of(g, size, scalars.quantile);
+  }
+  clip = gradient_clip(threshold, thresholds.gradient_scale, scalars.growth);
+  return true;
+}
+
 // Finds threshold and norm in one pass if the quantile is still near the last one. The pass puts aside the keys inside
 // a bracket around the last quantile, counts the keys below the bracket, and sums their squares.
-CpuQueue::Bracket CpuQueue::find_clip_near_last(const Batch& batch, Clip& clip) {
-  const MatrixScalars& scalars = *only(batch).scalars;
-  const LookAhead u = look_ahead_of(batch);
-  const double last = *only(batch).threshold / scalars.scale;
+CpuQueue::Bracket CpuQueue::find_near_last(const LookAhead& u, int64_t size, const Search& search, double& threshold,
+                                           double* norm) {
+  const double last = search.last / search.scale;
   if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) {
     return Bracket::not_looked_at;
   }
   const uint32_t floor = key_of(float(last * (1 - kReach)));
   const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
 
-  const int64_t size = batch.size();
   const size_t mark = arena_.mark();
   const int64_t count = ranges_of(size);
   auto* const ranges = arena_.take_array<Bracketed>(count);
@@ -116,7 +145,7 @@ CpuQueue::Bracket CpuQueue::find_clip_near_last(const Batch& batch, Clip& clip) 
     all.squares += ranges[r].squares;
     all.finite &= ranges[r].finite;
   }
-  const Position position(size, scalars.quantile);
+  const Position position(size, search.quantile);
   const bool found = position.low >= all.below && position.high < all.below + all.inside &&
                      all.inside <= size / 2;  // `select` needs the other half of the scratch
   if (!all.finite || !found) {
@@ -126,31 +155,37 @@ CpuQueue::Bracket CpuQueue::find_clip_near_last(const Batch& batch, Clip& clip) 
   arena_.rewind(keys_mark);  // only the keys inside stay
   arena_.take_array<uint32_t>(all.inside);
   const auto keys_of = [&](int64_t begin, int64_t, uint32_t*) -> const uint32_t* { return keys + begin; };
-  clip.threshold = scalars.scale * select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
+  threshold = search.scale * select(all.inside, keys_of, Digits::within(floor, width), all.below, position);
 
-  const float limit = clip_limit(clip.threshold);
-  if (scalars.scale == 1) {
+  const float limit = clip_limit(threshold);
+  if (norm != nullptr && search.scale == 1) {
     const double above = double(size - all.below - all.inside) * double(limit) * double(limit);
-    clip.norm = std::sqrt(all.squares + above + sum_of_ranges(all.inside, [&](int64_t begin, int64_t end) {
-                            return clipped_squares_of(keys + begin, end - begin, limit);
-                          }));
-    arena_.rewind(mark);
-  } else {  // the limit need not lie in the bracket
-    arena_.rewind(mark);
-    clip.norm = clipped_norm(u, size, limit);
+    *norm = std::sqrt(all.squares + above + sum_of_ranges(all.inside, [&](int64_t begin, int64_t end) {
+                        return clipped_squares_of(keys + begin, end - begin, limit);
+                      }));
   }
+  arena_.rewind(mark);
+  // With another scale the limit need not lie in the bracket.
+  if (norm != nullptr && search.scale != 1) *norm = clipped_norm(u, size, limit);
   return Bracket::found;
 }
 
 void CpuQueue::check_moments(std::span<const Moments> moments) {
   for (const Moments& p : moments) {
     const AdamWScalars s = *p.scalars;
+    GradientClip& clip = clips_[p.index].gradient;
+    clip = {};
+    if (p.thresholds != nullptr && !find_gradient_clip(p.gradient, p.size, s.gradient, *p.thresholds, clip)) {
+      raise(p.flag);
+      continue;
+    }
     for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
       constexpr float kMax = std::numeric_limits<float>::max();
       uint32_t bad = 0;
       for (int64_t i = begin; i < end; ++i) {
-        const float average = next_exp_avg(p.exp_avg[i], p.gradient[i], s);
-        const float square = next_exp_avg_sq(p.exp_avg_sq[i], p.gradient[i], s);
+        const float g = clipped(p.gradient[i], clip);
+        const float average = next_exp_avg(p.exp_avg[i], g, s);
+        const float square = next_exp_avg_sq(p.exp_avg_sq[i], g, s);
         bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
       }
       if (bad != 0) raise(p.flag);

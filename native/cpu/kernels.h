@@ -55,11 +55,15 @@ struct LookAhead {
   const float* gradient;
   float mu;
   bool nesterov;
+  bool clips_gradient;
+  GradientClip clip;
 
+  float gradient_at(int64_t i) const { return clips_gradient ? clipped(gradient[i], clip) : gradient[i]; }
   float operator()(int64_t i) const {
     if (gradient == nullptr) return momentum[i];
-    const float next = next_momentum(momentum[i], gradient[i], mu);
-    return nesterov ? look_ahead(next, gradient[i], mu) : next;
+    const float g = gradient_at(i);
+    const float next = next_momentum(momentum[i], g, mu);
+    return nesterov ? look_ahead(next, g, mu) : next;
   }
 };
 
@@ -72,6 +76,12 @@ struct Strip {
   int64_t stride;  // from row to row of the matrix
   int64_t rows, columns;
   bool transposed;  // the panel's rows are the matrix's columns
+};
+
+/// How θ moves along X.
+struct UpdateScalars {
+  float decay, rate;
+  bool cautious;
 };
 
 inline float clamp(float u, float limit) { return std::min(std::max(u, -limit), limit); }
@@ -112,7 +122,7 @@ struct Kernels {
   /// M ← μM + G if there is a gradient, and out ← clamp(U, ±limit)·factor, rounded once.
   void (*proximal_strip)(const LookAhead& u, const Strip& strip, float limit, double factor, float* out);
   /// θ ← decay·θ + rate·X. If `decay` is 0, θ is not read, because it may be NaN.
-  void (*update_strip)(float* data, const Strip& strip, const float* in, float decay, float rate);
+  void (*update_strip)(float* data, const Strip& strip, const float* in, const UpdateScalars& update);
   /// Does `rounds` multiply-adds on each element of a register tile, without touching memory, and returns the FLOP
   /// done. It measures the most that a core can do.
   double (*multiply_adds)(int64_t rounds);

@@ -14,8 +14,9 @@ void CpuQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
 void CpuQueue::proximal(const Batch& batch, const Operand& x) {
   const Matrix& matrix = only(batch);
   const Clip& clip = clips_[matrix.index];
-  if (batch.clipped()) *matrix.threshold = clip.threshold;
-  const float limit = clip_limit(batch.clipped() ? clip.threshold : 0);
+  if (batch.clips) matrix.thresholds->threshold = clip.threshold;
+  if (batch.clips_gradient) remember(*matrix.thresholds, clip, matrix.scalars->gradient);
+  const float limit = clip_limit(batch.clips ? clip.threshold : 0);
   const double factor = 1 / (clip.norm + 1e-7);
   const LookAhead u = look_ahead_of(batch);
 

@@ -63,6 +63,8 @@ size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, cons
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.short_side, f.short_side);
   const bool narrows = precision == Precision::bfloat16 && f.square_operands > 0;
   if (narrows) operands += bytes(f.short_side, f.short_side) / 2;
+  if (f.normalizes)
+    operands += aligned(size_t(f.long_side) * sizeof(double)) + aligned(size_t(f.long_side) * sizeof(float));
   const int64_t size = f.long_side * f.short_side;
   const size_t sums = aligned(size_t(ranges_of(size)) * sizeof(Bracketed));
   // Keys come in two lists, each of which begins at a cache line.
@@ -132,6 +134,21 @@ double CpuQueue::sum_of_ranges(int64_t size, FunctionRef<double(int64_t, int64_t
   for (int64_t i = 0; i < count; ++i) total += partial[i];
   arena_.rewind(mark);
   return total;
+}
+
+LookAhead CpuQueue::look_ahead_of(const Batch& batch) const {
+  const Matrix& matrix = only(batch);
+  return {.momentum = matrix.momentum,
+          .gradient = matrix.gradient,
+          .mu = matrix.gradient == nullptr ? 0 : matrix.scalars->mu,
+          .nesterov = batch.nesterov,
+          .clips_gradient = batch.clips_gradient,
+          .clip = clips_[matrix.index].gradient};
+}
+
+void remember(Thresholds& thresholds, const Clip& clip, const GradientScalars& scalars) {
+  thresholds.gradient_scale = next_gradient_scale(thresholds.gradient_scale, clip.gradient.threshold, scalars.growth);
+  thresholds.gradient_threshold = clip.gradient.threshold;
 }
 
 Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, int64_t columns) {

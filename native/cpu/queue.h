@@ -37,10 +37,11 @@ class Arena {
   size_t used_ = 0;
 };
 
-/// What the check of a matrix finds out for its proximal pass.
+/// What the check of a matrix, or of AdamW's moments, finds out for the update.
 struct Clip {
   double threshold = 0;  ///< ε
   double norm = 0;       ///< ‖B‖_F
+  GradientClip gradient;
 };
 
 /// The verbs run at once, in the calling thread or divided among the threads of a team. No sum depends on the division,
@@ -65,7 +66,7 @@ class CpuQueue final : public Queue {
   Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override;
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
-  void add_identity(const Operand& out, const Operand& z, float a) override;
+  void add_identity(const Operand& out, const Operand& z, float a, float b) override;
   void update(std::span<const Batch> batches, std::span<const Operand> x) override;
   void adamw(std::span<const Moments> moments) override;
 
@@ -93,11 +94,20 @@ class CpuQueue final : public Queue {
   float mean_of_diagonal(const Operand& square) const;
   void proximal(const Batch& batch, const Operand& x);
   void update(const Batch& batch, const Operand& x);
+  const float* strip_floats(const Operand& x, int64_t row, int64_t panel, float* room) const;
+  float* row_factors(const Batch& batch, const Operand& x);
+  LookAhead look_ahead_of(const Batch& batch) const;
   bool all_finite(const LookAhead& u, int64_t size);
   double clipped_norm(const LookAhead& u, int64_t size, float limit);
   bool find_clip(const Batch& batch, Clip& clip);
+  bool find_gradient_clip(const float* gradient, int64_t size, const GradientScalars& scalars,
+                          const Thresholds& thresholds, GradientClip& clip);
+  /// A quantile to be found, as a threshold: scale · quantile. `last` is the one of the step before, or 0.
+  struct Search {
+    double quantile, scale, last;
+  };
   enum class Bracket { found, missed, not_finite, not_looked_at };
-  Bracket find_clip_near_last(const Batch& batch, Clip& clip);
+  Bracket find_near_last(const LookAhead& u, int64_t size, const Search& search, double& threshold, double* norm);
   double quantile_of(const LookAhead& u, int64_t size, double quantile);
   double select(int64_t size, FunctionRef<const uint32_t*(int64_t begin, int64_t end, uint32_t* room)> keys_of,
                 const Digits& digits, int64_t skipped, const Position& position);
@@ -113,19 +123,14 @@ class CpuQueue final : public Queue {
 
 inline const Matrix& only(const Batch& batch) { return batch.matrices.front(); }
 
-inline LookAhead look_ahead_of(const Batch& batch) {
-  const Matrix& matrix = only(batch);
-  return {.momentum = matrix.momentum,
-          .gradient = matrix.gradient,
-          .mu = matrix.gradient == nullptr ? 0 : matrix.scalars->mu,
-          .nesterov = batch.nesterov};
-}
-
 inline float* floats(const Operand& operand) { return static_cast<float*>(operand.storage); }
 inline uint32_t* words(const Operand& operand) { return static_cast<uint32_t*>(operand.storage); }
 
 /// The part of a matrix that panels hold at rows [row, row + length) and columns [column, column + columns).
 Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, int64_t columns);
+
+/// Records the thresholds that a step has used.
+void remember(Thresholds& thresholds, const Clip& clip, const GradientScalars& scalars);
 
 constexpr int64_t kWidestPanel = 48;
 

@@ -110,7 +110,8 @@ double CpuQueue::quantile_of(const LookAhead& u, int64_t size, double quantile) 
 void CpuQueue::threshold(std::span<const Batch> batches) {
   for (const Batch& batch : batches) {
     const MatrixScalars& scalars = *only(batch).scalars;
-    *only(batch).threshold = scalars.scale * quantile_of(look_ahead_of(batch), batch.size(), scalars.quantile);
+    only(batch).thresholds->threshold =
+        scalars.scale * quantile_of(look_ahead_of(batch), batch.size(), scalars.quantile);
   }
 }
 

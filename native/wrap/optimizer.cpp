@@ -1,6 +1,7 @@
 #include "optimizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <optional>
 
@@ -228,49 +229,68 @@ Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
   return guard(env, [&]() -> Napi::Value {
     Optimizer& optimizer = idle_optimizer();
     const size_t index = parameter_index(info[0], optimizer);
-    const ParameterLayout& layout = optimizer.parameters()[index];
-    const State& native = optimizer.state(index);
-    Napi::Float32Array first = Napi::Float32Array::New(env, size_t(layout.size));
-    const Napi::Object state = Napi::Object::New(env);
-    if (layout.matrices.empty()) {
-      Napi::Float32Array second = Napi::Float32Array::New(env, size_t(layout.size));
-      native.read(first.Data(), second.Data());
-      state.Set("expAvg", first);
-      state.Set("expAvgSq", second);
+    State& state = optimizer.state(index);
+    const Napi::Object result = Napi::Object::New(env);
+    const auto set = [&](const char* name, const Owned<float>& from) {
+      Napi::Float32Array array = Napi::Float32Array::New(env, from.count());
+      from.read(array.Data());
+      result.Set(name, array);
+    };
+    const std::vector<Thresholds> thresholds = state.thresholds().values();
+    const auto set_thresholds = [&](const char* name, double Thresholds::*field, bool found) {
+      Napi::Float64Array array = Napi::Float64Array::New(env, thresholds.size());
+      for (size_t i = 0; i < thresholds.size(); ++i) array[i] = found ? thresholds[i].*field : std::nan("");
+      result.Set(name, array);
+    };
+    if (optimizer.parameters()[index].matrices.empty()) {
+      set("expAvg", state.exp_avg());
+      set("expAvgSq", state.exp_avg_sq());
     } else {
-      native.read(first.Data(), nullptr);
-      const std::vector<double> values = native.threshold_values();
-      Napi::Float64Array thresholds = Napi::Float64Array::New(env, values.size());
-      std::copy(values.begin(), values.end(), thresholds.Data());
-      state.Set("momentumBuffer", first);
-      state.Set("thresholds", thresholds);
+      set("momentumBuffer", state.momentum());
+      set("rowSecondMoment", state.row_second_moment());
+      set_thresholds("thresholds", &Thresholds::threshold, state.clips());
     }
-    return state;
+    set_thresholds("gradientThresholds", &Thresholds::gradient_threshold, state.clips_gradient());
+    set_thresholds("gradientScales", &Thresholds::gradient_scale, state.clips_gradient());
+    return result;
   });
 }
 
 Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const size_t index = parameter_index(info[0], idle_optimizer());
-    const Napi::Object state = object(info[1], "state");
+    const Napi::Object given = object(info[1], "state");
     const bool adamw = session_->optimizer.parameters()[index].matrices.empty();
-    const char* const first_name = adamw ? "expAvg" : "momentumBuffer";
-    const char* const second_name = adamw ? "expAvgSq" : "thresholds";
-    const Napi::Value first_value = state.Get(first_name);
-    const Napi::Value second_value = state.Get(second_name);
+    const Napi::Value first = given.Get(adamw ? "expAvg" : "momentumBuffer");
+    const Napi::Value second = given.Get(adamw ? "expAvgSq" : "rowSecondMoment");
+    const Napi::Value thresholds = given.Get("thresholds");
+    const Napi::Value gradient_thresholds = given.Get("gradientThresholds");
+    const Napi::Value gradient_scales = given.Get("gradientScales");
 
-    Optimizer& optimizer = idle_optimizer();  // looked up once more, because a getter may have run
-    const ParameterLayout& layout = optimizer.parameters()[index];
-    const Span<float> first = floats(first_value, first_name, size_t(layout.size));
-    if (adamw) {
-      const Span<float> second = floats(second_value, second_name, size_t(layout.size));
-      optimizer.state(index).write(first.data, second.data);
-    } else {
-      const Span<double> thresholds = doubles(second_value, second_name);
-      if (thresholds.size != layout.matrices.size()) reject(second_name, "one for each matrix");
-      optimizer.state(index).write(first.data, nullptr);
-      optimizer.state(index).set_thresholds({thresholds.data, thresholds.data + thresholds.size});
-    }
+    Optimizer& optimizer = idle_optimizer();  // once more: a getter may have run
+    State& state = optimizer.state(index);
+    Owned<float>& first_array = adamw ? state.exp_avg() : state.momentum();
+    Owned<float>& second_array = adamw ? state.exp_avg_sq() : state.row_second_moment();
+    const Span<float> first_values = floats(first, adamw ? "expAvg" : "momentumBuffer", first_array.count());
+    const Span<float> second_values = floats(second, adamw ? "expAvgSq" : "rowSecondMoment", second_array.count());
+    std::vector<Thresholds> values(state.thresholds().count());
+    // NaN stands for a threshold that no step has found.
+    const auto read = [&](const Napi::Value& value, const char* name, double Thresholds::*field) {
+      const Span<double> numbers = doubles(value, name);
+      if (numbers.size != values.size()) reject(name, "one for each matrix");
+      const bool found =
+          std::none_of(numbers.data, numbers.data + numbers.size, [](double x) { return std::isnan(x); });
+      for (size_t i = 0; i < values.size(); ++i) values[i].*field = found ? numbers.data[i] : 0;
+      return found;
+    };
+    const bool clips = !adamw && read(thresholds, "thresholds", &Thresholds::threshold);
+    const bool clips_gradient = read(gradient_thresholds, "gradientThresholds", &Thresholds::gradient_threshold);
+    read(gradient_scales, "gradientScales", &Thresholds::gradient_scale);
+
+    first_array.write(first_values.data);
+    second_array.write(second_values.data);
+    state.thresholds().write(values.data());
+    state.after_step(clips, clips_gradient);
     return info.Env().Undefined();
   });
 }

@@ -80,6 +80,11 @@ void require_attached(const Napi::Array& kept, const std::vector<Span<float>>& s
   }
 }
 
+// What may be left out is false.
+static bool truth(const Napi::Value& value, const std::string& what) {
+  return !value.IsUndefined() && boolean(value, what);
+}
+
 std::vector<MatrixLayout> matrix_layouts(const Napi::Value& value, int64_t size) {
   const Napi::Array array = list(value, "matrices");
   std::vector<MatrixLayout> matrices;
@@ -88,7 +93,8 @@ std::vector<MatrixLayout> matrix_layouts(const Napi::Value& value, int64_t size)
     const Napi::Object entry = object(array[i], "matrices[i]");
     const MatrixLayout matrix{.offset = integer(entry.Get("offset"), "offset", 0),
                               .rows = integer(entry.Get("rows"), "rows", 1),
-                              .columns = integer(entry.Get("columns"), "columns", 1)};
+                              .columns = integer(entry.Get("columns"), "columns", 1),
+                              .in_out = truth(entry.Get("inOut"), "inOut")};
     if (matrix.offset != end || matrix.rows > size / matrix.columns) {
       reject("matrices", "adjacent and within the array");
     }
@@ -128,17 +134,42 @@ Precision precision_of(const Napi::Value& value) {
   reject("precision", "'float16', 'bfloat16' or 'float32'");
 }
 
+static double fraction(const Napi::Value& value, const char* what) {
+  const double x = finite_number(value, what);
+  if (x < 0 || x > 1) reject(what, "in [0, 1]");
+  return x;
+}
+
+// What may be null is absent then.
+static std::optional<Napi::Object> optional_object(const Napi::Object& entry, const char* what) {
+  const Napi::Value value = entry.Get(what);
+  if (value.IsNull()) return std::nullopt;
+  return object(value, what);
+}
+
+static std::optional<GradientThreshold> gradient_threshold(const Napi::Object& entry) {
+  const std::optional<Napi::Object> given = optional_object(entry, "gradientThreshold");
+  if (!given) return std::nullopt;
+  const Napi::Value growth = given->Get("growth");
+  return GradientThreshold{.quantile = fraction(given->Get("quantile"), "quantile"),
+                           .scale = finite_number(given->Get("scale"), "scale"),
+                           .growth = growth.IsNull() ? HUGE_VAL : finite_number(growth, "growth")};
+}
+
 static OrthogonalSettings orthogonal_settings(const Napi::Object& entry, size_t matrices) {
   OrthogonalSettings settings;
   settings.lr = finite_number(entry.Get("lr"), "lr");
   settings.momentum = finite_number(entry.Get("momentum"), "momentum");
   settings.weight_decay = finite_number(entry.Get("weightDecay"), "weightDecay");
   settings.nesterov = boolean(entry.Get("nesterov"), "nesterov");
-  if (!entry.Get("threshold").IsNull()) {
-    const Napi::Object threshold = object(entry.Get("threshold"), "threshold");
-    const double quantile = finite_number(threshold.Get("quantile"), "quantile");
-    if (quantile < 0 || quantile > 1) reject("quantile", "in [0, 1]");
-    settings.threshold = {.quantile = quantile, .scale = finite_number(threshold.Get("scale"), "scale")};
+  settings.cautious = boolean(entry.Get("cautious"), "cautious");
+  settings.gradient_threshold = gradient_threshold(entry);
+  if (const std::optional<Napi::Object> threshold = optional_object(entry, "threshold")) {
+    settings.threshold = {.quantile = fraction(threshold->Get("quantile"), "quantile"),
+                          .scale = finite_number(threshold->Get("scale"), "scale")};
+  }
+  if (const std::optional<Napi::Object> normalize = optional_object(entry, "normalize")) {
+    settings.normalize = fraction(normalize->Get("beta2"), "beta2");
   }
   const Napi::Array array = list(entry.Get("matrices"), "matrices");
   if (array.Length() != matrices) reject("matrices", "one for each matrix of the parameter");
@@ -156,6 +187,8 @@ static AdamWSettings adamw_settings(const Napi::Object& entry) {
           .beta2 = finite_number(entry.Get("beta2"), "beta2"),
           .eps = finite_number(entry.Get("eps"), "eps"),
           .weight_decay = finite_number(entry.Get("weightDecay"), "weightDecay"),
+          .cautious = boolean(entry.Get("cautious"), "cautious"),
+          .gradient_threshold = gradient_threshold(entry),
           .step = integer(entry.Get("step"), "step", 1)};
 }
 

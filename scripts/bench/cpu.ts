@@ -40,6 +40,8 @@ that shape. The tasks of a shape, on all numbers of threads, take turns in round
              theirs, the median of all steps
   speedup    speed of the step over that on the number of threads named first; median of the ratios of all rounds
   quantile   share of a step that the threshold takes (against Muon's step); median of all rounds
+  gradient   what the threshold of the gradient adds to a step; median of all rounds
+  rows       what the normalisation of rows adds to a step; median of all rounds
   memory     state and scratch memory after a step, in matrices of that shape`;
 
 interface Report extends Omit<Measured, 'peakGflops'> {
@@ -88,7 +90,8 @@ function print(set: string, { peakGflops, rows, manySmall }: Measured, report: R
   console.log(`${report.processor}, ${set}, ${peaks.join(' and ')} peak a core, Node ${report.node}\n`);
   const head = [
     ...['precision', 'shape', 'threads', 'form', 'orthogonalise', 'effective', 'executed', 'peak', 'step', 'products'],
-    ...['over', 'speedup', 'quantile', 'memory', ...(before === undefined ? [] : ['before/now', 'step'])],
+    ...['over', 'speedup', 'quantile', 'gradient', 'rows', 'memory'],
+    ...(before === undefined ? [] : ['before/now', 'step']),
   ];
   const lines = rows.map((row) => [...cellsOf(row), ...(before === undefined ? [] : ratiosOf(row, before))]);
   console.log(formatTable([head, ...lines], (column) => column === 3));
@@ -104,7 +107,8 @@ function cellsOf(row: Row): string[] {
     ...[row.precision, row.shape, String(row.threads), row.form, `${row.orthogonalizeMs.toFixed(2)} ms`],
     ...[row.effective.toFixed(0), row.executed.toFixed(0), percent(row.peakShare), `${row.stepMs.toFixed(2)} ms`],
     ...[`${row.productsMs.toFixed(2)} ms`, row.overProducts.toFixed(2), row.speedup.toFixed(2)],
-    ...[percent(row.quantileShare), row.memoryMatrices.toFixed(1)],
+    ...[row.quantileShare, row.gradientShare, row.rowsShare].map(percent),
+    row.memoryMatrices.toFixed(1),
   ];
 }
 

@@ -193,9 +193,9 @@ onEmulator('a call that fails', () => {
     // checks.
     const outcome = run<{ errors: [string, string][]; disposed: string }>(
       `
-      const ones = () => new Float32Array(132000).fill(1);
-      const parameter = (i) => new Parameter({ name: 'w' + i, shape: [132000], data: ones(), grad: ones() });
-      const model = Array.from({ length: 65 }, (_, i) => parameter(i));
+      const ones = () => new Float32Array(176000).fill(1);
+      const parameter = (i) => new Parameter({ name: 'w' + i, shape: [176000], data: ones(), grad: ones() });
+      const model = Array.from({ length: 49 }, (_, i) => parameter(i));
       const optimizer = new AdamW(model, { device: 'cuda:0' });
       const errors = [];
       const calls = [

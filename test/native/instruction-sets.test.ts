@@ -22,7 +22,8 @@ const program = `
       const optimizer = new native.Optimizer('cpu', 2, 'float32', [layout]);
       const matrices = [{ updateScale: 1, coefficients: Float64Array.from(coefficients) }];
       const threshold = { quantile: 0.9, scale: 1 };
-      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices };
+      const off = { cautious: false, gradientThreshold: null, normalize: null };
+      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices, ...off };
       for (let i = 0; i < 2; i++) optimizer.stepSync([data], [gradient], [settings]);
       const { momentumBuffer, thresholds } = optimizer.state(0);
       return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };

@@ -9,10 +9,22 @@ const root = {
   momentum: 0.9,
   nesterov: true,
   weightDecay: 0,
+  cautious: false,
+  gradientThreshold: null,
+  normalize: null,
   threshold: { quantile: 0.9, scale: 1 },
   matrices: [{ updateScale: 1, coefficients: Float64Array.of(2, -1.5, 0.5) }],
 };
-const adamw = { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: 1 };
+const adamw = {
+  lr: 0.1,
+  beta1: 0.9,
+  beta2: 0.99,
+  eps: 1e-8,
+  weightDecay: 0,
+  cautious: false,
+  gradientThreshold: null,
+  step: 1,
+};
 
 const none = { checks: 0, proximal: 0, products: 0, updates: 0 };
 

@@ -378,7 +378,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   test('memoryBytes counts the state, and scratch once a step has needed some', () => {
     using optimizer = new Root([parameter('w', [96, 400]), parameter('b', [50])], { device, threads: 1 });
     // A CUDA device keeps data and gradients too. Those of each parameter begin at a multiple of 64 elements.
-    const state = 4 * (96 * 400 + 2 * 50) + (device === 'cpu' ? 0 : 2 * 4 * (96 * 400 + 64));
+    const state = 4 * (96 * 400 + 96 + 2 * 50) + (device === 'cpu' ? 0 : 2 * 4 * (96 * 400 + 64));
     expect(optimizer.memoryBytes).toBe(state);
     optimizer.stepSync();
     const scratch = optimizer.memoryBytes - state;
@@ -396,8 +396,19 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       momentumBuffer: new Float32Array(6),
       threshold: null,
       thresholds: [null],
+      gradientThreshold: null,
+      gradientThresholds: [null],
+      gradientScale: null,
+      gradientScales: [null],
+      rowSecondMoment: null,
     });
-    expect(optimizer.stateOf(b)).toEqual({ step: 0, expAvg: new Float32Array(4), expAvgSq: new Float32Array(4) });
+    expect(optimizer.stateOf(b)).toEqual({
+      step: 0,
+      expAvg: new Float32Array(4),
+      expAvgSq: new Float32Array(4),
+      gradientThreshold: null,
+      gradientScale: null,
+    });
     optimizer.stepSync();
     const state = optimizer.stateOf(w) as OrthogonalState;
     expect([...state.momentumBuffer]).toEqual([...w.grad]);

@@ -27,10 +27,22 @@ const root = {
   coefficients: 'adaptive',
   steps: 5,
   lrScale: 'rms',
+  normalize: null,
+  beta2: 0.95,
+  gradientThreshold: null,
+  weightDecayKind: 'decoupled',
 };
 const { threshold: _, ...withoutThreshold } = root;
 const muon = { ...withoutThreshold, algorithm: 'muon' };
-const adamw = { algorithm: 'adamw', lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.1 };
+const adamw = {
+  algorithm: 'adamw',
+  lr: 3e-3,
+  betas: [0.9, 0.95],
+  eps: 1e-8,
+  weightDecay: 0.1,
+  gradientThreshold: null,
+  weightDecayKind: 'decoupled',
+};
 
 describe('routing and defaults', () => {
   const [w, bias, conv, scalar] = parameters([4, 5], [5], [4, 3, 2, 2], []) as [
@@ -109,7 +121,7 @@ describe('routing and defaults', () => {
         }),
       [
         {
-          algorithm: 'root',
+          ...root,
           lr: 1,
           momentum: 0,
           nesterov: false,
@@ -128,7 +140,7 @@ describe('routing and defaults', () => {
       () => new Root([w, bias], { adamw: { lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3 } }),
       [
         { ...root, params: 'p0' },
-        { algorithm: 'adamw', lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3, params: 'p1' },
+        { ...adamw, lr: 1, betas: [0, 0.5], eps: 1, weightDecay: 3, params: 'p1' },
       ],
     ],
     [
@@ -227,10 +239,11 @@ describe('refused where it is given', () => {
     [{ momentun: 1 }, 'Unknown option "momentun"; did you mean "momentum"?'],
     [{ LR: 1 }, 'did you mean "lr"?'],
     [{ threshold: { quantille: 1 } }, 'Unknown option "quantille" of threshold; did you mean "quantile"?'],
-    [{ betas: [0.9, 0.95] }, 'Unknown option "betas"; there are lr, momentum'],
+    [{ betas: [0.9, 0.95] }, 'Unknown option "betas"; did you mean "beta2"?'],
     [
       { zzz: 1 },
-      'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, threshold, ' +
+      'Unknown option "zzz"; there are lr, momentum, nesterov, weightDecay, coefficients, steps, lrScale, normalize, ' +
+        'beta2, gradientThreshold, weightDecayKind, threshold, ' +
         'device',
     ],
   ])('option %j', async (options, message) => {

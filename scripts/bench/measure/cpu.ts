@@ -32,6 +32,8 @@ export interface Row {
   overProducts: number;
   speedup: number;
   quantileShare: number;
+  gradientShare: number;
+  rowsShare: number;
   memoryMatrices: number;
 }
 
@@ -96,7 +98,7 @@ function measureShape(
   const tasks = contestants.map((one) => one.tasks);
   const turns = inTurns(rounds, tasks, { calls: 2, time: time / rounds });
   const memory = contestants.map(({ root }) => root.memoryBytes);
-  for (const { root, muon, timed } of contestants) for (const one of [root, muon, timed]) one.dispose();
+  for (const { optimizers } of contestants) for (const one of optimizers) one.dispose();
 
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
   const coefficients = Float64Array.from(newtonSchulzCoefficients(shape).flat());
@@ -123,6 +125,8 @@ function measureShape(
       overProducts: median(samples.map(({ stepMs, productsMs }) => stepMs / productsMs)),
       speedup: typical((turn, first) => first.root / turn.root),
       quantileShare: typical((turn) => 1 - turn.muon / turn.root),
+      gradientShare: typical((turn) => turn.gradient / turn.root - 1),
+      rowsShare: typical((turn) => turn.rows / turn.root - 1),
       memoryMatrices: memory[i]! / (4 * m * n),
     };
   });
@@ -133,6 +137,8 @@ function contestant(shape: Shape, threads: number, precision: Precision) {
   const options = { lr: 1e-3, threads, precision, device: 'cpu' } as const;
   const parameter = () => new Parameter({ name: 'w', shape, data: gaussian(size), grad: gaussian(size) });
   const [root, muon] = [new Root([parameter()], options), new Muon([parameter()], options)];
+  const gradient = new Root([parameter()], { ...options, gradientThreshold: {} });
+  const rows = new Root([parameter()], { ...options, normalize: 'rows' });
   const timed = timedStep(shape, threads, precision);
   const x = gaussian(size);
   const out = new Float32Array(size);
@@ -140,9 +146,11 @@ function contestant(shape: Shape, threads: number, precision: Precision) {
     orthogonalize: () => orthogonalizeSync(x, shape, { threads, precision, device: 'cpu', out }),
     root: () => root.stepSync(),
     muon: () => muon.stepSync(),
+    gradient: () => gradient.stepSync(),
+    rows: () => rows.stepSync(),
     timed: () => timed.run(),
   };
-  return { tasks, root, muon, timed };
+  return { tasks, root, timed, optimizers: [root, muon, gradient, rows, timed] };
 }
 
 function measureManySmall(threads: number, precision: Precision, time: number): number {

@@ -19,7 +19,16 @@ export function timedStep(shape: readonly [number, number], threads: number, pre
   addon().profile(optimizer);
   const [data, grad] = [gaussian(size), gaussian(size)];
   const settings = {
-    ...{ lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, threshold: { quantile: 0.9, scale: 1 } },
+    ...{
+      lr: 1e-3,
+      momentum: 0.95,
+      nesterov: true,
+      weightDecay: 0,
+      cautious: false,
+      gradientThreshold: null,
+      normalize: null,
+      threshold: { quantile: 0.9, scale: 1 },
+    },
     matrices: [{ updateScale: 1, coefficients: Float64Array.from(newtonSchulzCoefficients(shape).flat()) }],
   };
   const samples: { stepMs: number; productsMs: number }[] = [];
