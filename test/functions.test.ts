@@ -73,7 +73,9 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
     (rows, columns) => {
       const x = gaussian(rows * columns, rows + columns);
       const presets =
-        rows * columns > 50_000 ? (['polar-express'] as const) : (['muon', 'polar-express', 'quintic'] as const);
+        rows * columns > 50_000
+          ? (['polar-express'] as const)
+          : (['muon', 'polar-express', 'quintic', 'cubic5', 'deepseek-v4'] as const);
       for (const coefficients of presets) {
         const expected = reference.newtonSchulz(
           x,
@@ -81,9 +83,10 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
           columns,
           newtonSchulzCoefficients([rows, columns], coefficients),
         );
+        // Ten iterations leave more rounding at a singular value of 1 than five.
         expect(
           relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }), expected),
-        ).toBeLessThan(1e-4);
+        ).toBeLessThan(coefficients === 'deepseek-v4' ? 3e-4 : 1e-4);
       }
     },
     60_000,
@@ -101,6 +104,7 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
       ['polar-express', 5],
       ['polar-express', 8],
       ['quintic', 5],
+      ['cubic5', 5],
       ['cans', 5],
     ] as const) {
       // A singular value of 1 is where cans is steepest: its composition amplifies float32's rounding a thousandfold.

@@ -30,6 +30,7 @@ export const checkSteps = integer(1, 100);
  */
 export function defaultSteps(coefficients: Coefficients): number {
   if (isCalibration(coefficients)) return coefficients.steps;
+  if (coefficients === 'deepseek-v4') return 10;
   return isList(coefficients) ? Math.max(5, coefficients.length) : 5;
 }
 

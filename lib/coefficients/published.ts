@@ -46,3 +46,24 @@ export const quintic: readonly Triple[] = [
   [2.8769, -3.1427, 1.2046],
   [2.8366, -3.0525, 1.2012],
 ];
+
+/**
+ * DeepSeek-V4's ten iterations (its technical report, https://huggingface.co/deepseek-ai/DeepSeek-V4-Pro, as
+ * NVIDIA's Emerging-Optimizers cites it): eight of Muon's, then two that converge.
+ */
+export const deepseekV4: readonly Triple[] = [
+  ...Array.from({ length: 8 }, () => muon[0]!),
+  ...Array.from({ length: 2 }, (): Triple => [2, -1.5, 0.5]),
+];
+
+/**
+ * Five cubic iterations (arXiv 2606.00371, numbers as in NVIDIA's Emerging-Optimizers). As c is 0, the square of the
+ * Gram matrix is never formed.
+ */
+export const cubic5: readonly Triple[] = [
+  [3.3656576, -3.3420992, 0],
+  [2.5744352, -1.4957376, 0],
+  [2.5368962, -1.431257, 0],
+  [2.4418906, -1.276404, 0],
+  [2.2230472, -0.963065, 0],
+];

@@ -14,7 +14,7 @@ function range(triples: readonly Triple[]): [number, number] {
   return [least, most];
 }
 
-const bounded: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
+const bounded: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'deepseek-v4', 'adaptive'];
 
 test.each(bounded)('%s maps [0, 1] into [0, 1.25] at 5 or more iterations', (preset) => {
   for (const steps of [5, 6, 7, 8, 9, 10, 20, 100]) {
@@ -35,6 +35,24 @@ test.each<[Preset, number]>([
     expect(least).toBeGreaterThanOrEqual(0);
     expect(most).toBeLessThanOrEqual(limit);
   }
+});
+
+test('cubic5 maps [0, 1] into [0, 1.3], on the way as well', () => {
+  for (const steps of [1, 2, 3, 4, 5, 6, 100]) {
+    const [least, most] = range(newtonSchulzCoefficients([512, 2048], 'cubic5', steps));
+    expect(least).toBeGreaterThanOrEqual(0);
+    expect(most).toBeLessThanOrEqual(1.30001);
+  }
+});
+
+test('deepseek-v4 has ten iterations by default, the last two of another kind', () => {
+  const triples = newtonSchulzCoefficients([8, 9], 'deepseek-v4');
+  expect(triples).toHaveLength(10);
+  expect(triples.slice(7)).toEqual([
+    [3.4445, -4.775, 2.0315],
+    [2, -1.5, 0.5],
+    [2, -1.5, 0.5],
+  ]);
 });
 
 test('the published 2048 × 2048 triple is not bounded', () => {
@@ -135,7 +153,8 @@ test.each<[unknown, unknown, unknown, string]>([
     [8, 9],
     'Muon',
     5,
-    'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "adaptive", [a, b, c], ' +
+    'Expected coefficients to be one of "muon", "paper", "polar-express", "cans", "quintic", "deepseek-v4", ' +
+      '"cubic5", "adaptive", [a, b, c], ' +
       'a list of [a, b, c] or a calibration, got "Muon"',
   ],
   [[8, 9], 'toString', 5, 'got "toString"'],

@@ -2,7 +2,7 @@ import { addon } from '../../lib/binding.js';
 import { newtonSchulzCoefficients, Parameter, type Precision, type Preset, Root } from '../../lib/index.js';
 import { gaussian } from '../support.js';
 
-const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'adaptive'];
+const presets: Preset[] = ['muon', 'polar-express', 'cans', 'quintic', 'deepseek-v4', 'cubic5', 'adaptive'];
 
 function plan(
   rows: number,
@@ -60,6 +60,13 @@ test('square matrices take the standard form, and coefficients that rounding can
 test('the count of operations is that of the form: symmetric products by halves', () => {
   expect(plan(512, 512, 'muon', 5).flops).toBe(5 * (3 + 1) * 512 ** 3);
   expect(plan(256, 1024, 'muon', 5).flops).toBe(6 * 256 ** 2 * 1024 + 14 * 256 ** 3);
+  // Cubic iterations square nothing.
+  expect(plan(512, 512, 'cubic5', 5)).toMatchObject({ form: 'standard', flops: 5 * 3 * 512 ** 3 });
+  const { form, legs, flops } = plan(256, 1024, 'cubic5', 5);
+  expect({ form, flops }).toEqual({
+    form: 'gram',
+    flops: 3 * legs.length * 256 ** 2 * 1024 + 3 * (5 - legs.length) * 256 ** 3,
+  });
 });
 
 test('a hundred iterations are no more trouble than five', () => {
