@@ -23,7 +23,7 @@ std::string at(const Site& site) { return std::string(base_name(site.file)) + ":
 }  // namespace
 
 std::string coordinates(unsigned x, unsigned y, unsigned z) {
-  return "(" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
+  return std::string("(") + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
 }
 
 void Block::enter() {
