@@ -20,10 +20,11 @@ export function runMain(main: () => void | Promise<void>): void {
 export function readOptions<Name extends string>(
   help: string,
   names: readonly Name[],
+  args: readonly string[] = process.argv.slice(2),
 ): Readonly<Partial<Record<Name, string>>> | undefined {
   const text = { type: 'string' } as const;
   const known = Object.fromEntries(names.map((name) => [name, text]));
-  const { values } = parseArgs({ options: { ...known, help: { type: 'boolean' } } });
+  const { values } = parseArgs({ args: [...args], options: { ...known, help: { type: 'boolean' } } });
   if (values.help !== true) return values as Partial<Record<Name, string>>;
   console.log(help);
   return undefined;

@@ -1,5 +1,4 @@
-import { AdamW, Muon, type Optimizer, Root, type RootOptions } from '../../lib/index.js';
-import type { Gpt } from './model.js';
+import { AdamW, Muon, type Optimizer, type Parameter, Root, type RootOptions } from '../../lib/index.js';
 
 export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
@@ -14,24 +13,48 @@ export const learningRates: Readonly<Record<OptimizerName, number>> = {
   adamw: 4e-3,
 };
 
-/** @param lr the learning rate of the hidden matrices, and with AdamW of all parameters */
-export function makeOptimizer(
-  name: OptimizerName,
-  model: Gpt,
-  lr: number,
-  options: Pick<RootOptions, 'coefficients' | 'threshold' | 'device' | 'precision' | 'threads'>,
-): Optimizer {
-  const { coefficients, threshold, device, precision, threads } = options;
+/** A model whose `hidden` matrices ROOT and Muon train. AdamW trains its other parameters. */
+export interface Trainable {
+  readonly parameters: readonly Parameter[];
+  readonly hidden: readonly Parameter[];
+}
+
+/** Settings of the step. One that is absent is the optimizer's default. */
+export interface StepOptions {
+  gradientThreshold?: 'robust' | { quantile?: number; scale?: number; growth?: number | null } | null;
+  normalize?: 'rows' | null;
+}
+
+export type MakeOptions = StepOptions &
+  Pick<RootOptions, 'coefficients' | 'threshold' | 'nesterov' | 'device' | 'precision' | 'threads'> & {
+    /** AdamW's rate for the parameters beside the hidden matrices. */
+    restLr?: number;
+  };
+
+/**
+ * The gradient threshold applies to all parameters of AdamW, and to the hidden matrices of the others.
+ * @param lr the learning rate of the hidden matrices, and with AdamW of all parameters
+ * @throws RootError where the optimizer lacks a setting that is given
+ */
+export function makeOptimizer(name: OptimizerName, model: Trainable, lr: number, options: MakeOptions): Optimizer {
+  const { coefficients, threshold, nesterov, gradientThreshold, normalize, device, precision, threads } = options;
+  const { restLr = learningRates.adamw } = options;
   const rest = model.parameters.filter((one) => !model.hidden.includes(one));
+  const clipping = gradientThreshold === undefined ? {} : { gradientThreshold };
+  const normalizing = normalize === undefined ? {} : { normalize };
+  const matrices = { coefficients, nesterov, device, precision, threads };
   const groups = [
-    { params: model.hidden, lr },
-    { params: rest, algorithm: 'adamw' as const, lr: name === 'adamw' ? lr : learningRates.adamw },
+    { params: model.hidden, lr, ...clipping, ...(name === 'adamw' ? {} : normalizing) },
+    {
+      ...{ params: rest, algorithm: 'adamw' as const, lr: name === 'adamw' ? lr : restLr },
+      ...(name === 'adamw' ? clipping : {}),
+    },
   ];
   switch (name) {
     case 'root':
-      return new Root(groups, { threshold, coefficients, device, precision, threads });
+      return new Root(groups, { ...matrices, threshold });
     case 'muon':
-      return new Muon(groups, { coefficients, device, precision, threads });
+      return new Muon(groups, matrices);
     case 'adamw':
       return new AdamW(groups, { device, threads });
   }

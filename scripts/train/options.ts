@@ -3,7 +3,8 @@ import { parseArgs } from 'node:util';
 import { checkCoefficients, type Coefficients } from '../../lib/coefficients/option.js';
 import { presetNames } from '../../lib/coefficients/presets.js';
 import type { Precision, ThresholdOption } from '../../lib/index.js';
-import { type OptimizerName, optimizerNames } from './optimizers.js';
+import { type NoiseKind, noiseKinds } from './noise.js';
+import { type OptimizerName, optimizerNames, type StepOptions } from './optimizers.js';
 
 const HELP = `Usage: npm run train -- [options]
 
@@ -14,10 +15,21 @@ checkpoints and a report with loss curves to runs/<time>/.
   --steps <n>            number of steps of each optimizer (default 200)
   --batch <n>            number of windows of text per step (default 16)
   --lr <list>            learning rates to try instead of each optimizer's own
-  --coefficients <what>  coefficients of root and muon: ${presetNames.slice(0, 3).join(', ')},
-                         ${presetNames.slice(3).join(', ')} (the default) or a file of root-optimizer calibrate
+  --coefficients <what>  coefficients of root and muon: ${presetNames.slice(0, 4).join(', ')},
+                         ${presetNames.slice(4).join(', ')} (the default) or a file of root-optimizer calibrate
   --threshold <what>     the threshold at which root clips: a quantile, robust or none (default 0.9)
-  --noise <kind>         none or spikes: heavy-tailed noise on the gradients of hidden matrices (default none)
+  --gradient-threshold <what>
+                         the threshold at which the gradient is clipped before the momentum: a quantile, robust,
+                         on (the quantile 0.99) or off (default each optimizer's own)
+  --growth <n>           the limit on a gradient's growth, in multiples of the usual threshold, or off; needs
+                         --gradient-threshold (default the optimizer's own)
+  --normalize <what>     rows: gives the rows of root's and muon's updates the same size; off (default each
+                         optimizer's own)
+  --noise <kind>         noise in training (default none):
+                           spikes: 0.1 % of the entries of hidden gradients gain 100 standard deviations
+                           burst: at one step of 50, hidden gradients are replaced by noise 100 times as large
+                           student: every entry of hidden gradients gains noise with heavy tails
+                           labels: a tenth of the targets are random
   --data <path>          a file or folder of text (default TypeScript's own lib.*.d.ts)
   --seed <n>             seed of weights, batches and noise (default 1)
   --seeds <n>            repeat with this many seeds, from --seed on (default 1)
@@ -25,10 +37,11 @@ checkpoints and a report with loss curves to runs/<time>/.
   --precision <what>     precision of the products of root and muon: float16, bfloat16 or float32 (default float16);
                          float32 where the device lacks the given one
   --threads <n>          number of CPU threads of the optimizers (default 0, the physical cores)
+  --repeat <file>        take the options of an earlier run from its config.json; those given beside it come first
   --out <folder>         the folder to write to instead of runs/<time>
   --help                 print this`;
 
-export interface Options {
+export interface Options extends StepOptions {
   optimizers: OptimizerName[];
   steps: number;
   batch: number;
@@ -36,13 +49,15 @@ export interface Options {
   lrs: number[] | undefined;
   coefficients: Coefficients;
   threshold: ThresholdOption;
-  noise: 'none' | 'spikes';
+  noise: NoiseKind;
   data: string | undefined;
   seeds: number[];
   device: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
   precision: Precision;
   threads: number;
   out: string | undefined;
+  /** The options as they were typed, with defaults, except --out and --repeat. `--repeat` reads them. */
+  flags: Readonly<Record<string, string>>;
 }
 
 /** An error in what the user typed. It is shown without a stack. */
@@ -53,11 +68,13 @@ export class UsageError extends Error {}
  * @throws UsageError
  */
 export function parseOptions(args: string[]): Options | undefined {
-  const values = parseFlags(args);
-  if (values.help) {
+  const given = parseFlags(args);
+  if (given.help) {
     console.log(HELP);
     return undefined;
   }
+  const values = given.repeat === undefined ? given : parseFlags([...recordedFlags(given.repeat), ...args]);
+  const { out, help, repeat, ...flags } = values;
   const first = wholeNumber('seed', values.seed, 0);
   return {
     optimizers: parseOptimizers(values.optimizers),
@@ -66,14 +83,29 @@ export function parseOptions(args: string[]): Options | undefined {
     lrs: values.lr === undefined ? undefined : [...new Set(values.lr.split(',').map(parseLr))],
     coefficients: parseCoefficients(values.coefficients),
     threshold: parseThreshold(values.threshold),
-    noise: oneOf('noise', values.noise, ['none', 'spikes']),
+    ...parseGradientThreshold(values['gradient-threshold'], values.growth),
+    ...parseNormalize(values.normalize),
+    noise: oneOf('noise', values.noise, noiseKinds),
     data: values.data,
     seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1, 1000) }, (_, i) => first + i),
     device: parseDevice(values.device),
     precision: oneOf('precision', values.precision, ['float16', 'bfloat16', 'float32']),
     threads: wholeNumber('threads', values.threads, 0, 1024),
-    out: values.out,
+    out,
+    flags,
   };
+}
+
+/** Reads the options of a run from the config.json that it wrote, as arguments. */
+function recordedFlags(file: string): string[] {
+  try {
+    const { flags } = JSON.parse(readFileSync(file, 'utf8')) as { flags?: Record<string, string> };
+    if (flags === undefined) throw new Error('it has no "flags"');
+    return Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
+  } catch (cause) {
+    const problem = (cause as Error).message;
+    throw new UsageError(`Expected --repeat to be the config.json of a run, got "${file}": ${problem}`, { cause });
+  }
 }
 
 function parseFlags(args: string[]) {
@@ -87,6 +119,9 @@ function parseFlags(args: string[]) {
         lr: { type: 'string' },
         coefficients: { type: 'string', default: 'adaptive' },
         threshold: { type: 'string', default: '0.9' },
+        'gradient-threshold': { type: 'string' },
+        growth: { type: 'string' },
+        normalize: { type: 'string' },
         noise: { type: 'string', default: 'none' },
         data: { type: 'string' },
         seed: { type: 'string', default: '1' },
@@ -94,6 +129,7 @@ function parseFlags(args: string[]) {
         device: { type: 'string', default: 'auto' },
         precision: { type: 'string', default: 'float16' },
         threads: { type: 'string', default: '0' },
+        repeat: { type: 'string' },
         out: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },
@@ -140,6 +176,40 @@ function parseThreshold(text: string): ThresholdOption {
     throw new UsageError(`Expected --threshold to be a quantile in [0, 1], robust or none, got "${text}"`);
   }
   return { quantile };
+}
+
+/** The robust rule with a growth limit of one's own is written out, since `'robust'` has no place for it. */
+function parseGradientThreshold(text: string | undefined, growthText: string | undefined): StepOptions {
+  if (growthText !== undefined && (text === undefined || text === 'off')) {
+    throw new UsageError('Expected --growth beside --gradient-threshold, which is on');
+  }
+  if (text === undefined) return {};
+  if (text === 'off') return { gradientThreshold: null };
+  const growth = growthText === undefined ? {} : { growth: parseGrowth(growthText) };
+  if (text === 'on') return { gradientThreshold: growth };
+  if (text === 'robust') {
+    const robust = { quantile: 0.5, scale: 3.5 / 0.6745 };
+    return { gradientThreshold: growthText === undefined ? 'robust' : { ...robust, ...growth } };
+  }
+  const quantile = Number(text);
+  if (text.trim() === '' || !(quantile >= 0 && quantile <= 1)) {
+    throw new UsageError(`Expected --gradient-threshold to be a quantile in [0, 1], robust, on or off, got "${text}"`);
+  }
+  return { gradientThreshold: { quantile, ...growth } };
+}
+
+function parseGrowth(text: string): number | null {
+  if (text === 'off') return null;
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0 && value < Infinity)) {
+    throw new UsageError(`Expected --growth to be a number above 0 or off, got "${text}"`);
+  }
+  return value;
+}
+
+function parseNormalize(text: string | undefined): StepOptions {
+  if (text === undefined) return {};
+  return { normalize: oneOf('normalize', text, ['rows', 'off']) === 'rows' ? 'rows' : null };
 }
 
 function oneOf<const T extends string>(flag: string, text: string, choices: readonly T[]): T {

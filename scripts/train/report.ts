@@ -1,6 +1,7 @@
 import { rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { drawLossCurves } from './loss-chart.js';
+import type { NoiseKind } from './noise.js';
 import { drawOrthogonality, drawSpectra } from './orthogonality-chart.js';
 import { summarize, tableCells } from './summary.js';
 import type { Setup, TrialResult } from './trial.js';
@@ -49,7 +50,7 @@ async function renderReport(
   state: RunState,
 ): Promise<string> {
   const chart = await drawLossCurves(results, options.steps, corpus.unigramEntropy);
-  const noise = options.noise === 'spikes' ? ', with spikes in the gradients of hidden matrices' : '';
+  const noise = describeNoise(options.noise);
   const samples = results.flatMap(({ trial, sample }) => {
     if (sample === undefined) return [];
     const seed = options.seeds.length > 1 ? `, seed ${trial.seed}` : '';
@@ -76,6 +77,21 @@ ${samples.join('\n')}
 <pre>${escape(JSON.stringify(config, null, 2))}</pre>
 </html>
 `;
+}
+
+function describeNoise(kind: NoiseKind): string {
+  switch (kind) {
+    case 'none':
+      return '';
+    case 'spikes':
+      return ', with spikes in the gradients of hidden matrices';
+    case 'burst':
+      return ', with bursts of noise in place of the gradients of hidden matrices';
+    case 'student':
+      return ', with heavy-tailed noise on the gradients of hidden matrices';
+    case 'labels':
+      return ', with a tenth of the targets random';
+  }
 }
 
 async function renderOrthogonality(results: readonly TrialResult[], steps: number): Promise<string> {

@@ -1,4 +1,4 @@
-import { median } from '../common/numbers.js';
+import { deviation, mean, median } from '../common/numbers.js';
 import type { TrialResult } from './trial.js';
 
 /** The results of an optimizer over its seeds. */
@@ -53,15 +53,4 @@ export function tableCells(rows: readonly SummaryRow[]): string[][] {
       `${((100 * optimizerMilliseconds) / stepMilliseconds).toFixed(1)} %`,
     ]),
   ];
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((a, b) => a + b, 0) / values.length;
-}
-
-/** Sample standard deviation, which is 0 for a single value. */
-function deviation(values: readonly number[]): number {
-  const centre = mean(values);
-  const squares = values.reduce((sum, value) => sum + (value - centre) ** 2, 0);
-  return Math.sqrt(squares / Math.max(1, values.length - 1));
 }

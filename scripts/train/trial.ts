@@ -2,7 +2,7 @@ import path from 'node:path';
 import { type StepMetrics, train } from '../../lib/index.js';
 import { type Batch, type Corpus, trainingBatches } from './data.js';
 import type { Gpt } from './model.js';
-import { withSpikes } from './noise.js';
+import { withNoise } from './noise.js';
 import { makeOptimizer, type OptimizerName } from './optimizers.js';
 import type { Options } from './options.js';
 import { measureOrthogonality, type Orthogonality } from './orthogonality.js';
@@ -56,7 +56,11 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
   const optimizer = makeOptimizer(name, model, lr, options);
   try {
     const { history } = await train({
-      model: options.noise === 'spikes' ? withSpikes(model, model.hidden, makeRandom(seed, 'noise')) : model,
+      model: withNoise(options.noise, model, {
+        matrices: model.hidden,
+        classes: model.shape.vocabulary,
+        random: makeRandom(seed, 'noise'),
+      }),
       optimizer,
       batches: trainingBatches(corpus.training, options.batch, model.shape.context, makeRandom(seed, 'batches')),
       steps: options.steps,

@@ -4,10 +4,10 @@ import path from 'node:path';
 import { AdamW, devices, Muon, type Optimizer, orthogonalityError, Parameter, Root } from '../../lib/index.js';
 import { type Batch, DataError, loadCorpus, trainingBatches, validationBatches } from '../../scripts/train/data.js';
 import { Gpt } from '../../scripts/train/model.js';
-import { withSpikes } from '../../scripts/train/noise.js';
+import { type Labelled, type NoiseKind, withNoise } from '../../scripts/train/noise.js';
 import { makeOptimizer } from '../../scripts/train/optimizers.js';
 import { parseOptions, UsageError } from '../../scripts/train/options.js';
-import { measureOrthogonality } from '../../scripts/train/orthogonality.js';
+import { clipGradient, measureOrthogonality } from '../../scripts/train/orthogonality.js';
 import { makeRandom, normal } from '../../scripts/common/random.js';
 import { sample } from '../../scripts/train/sample.js';
 import { gaussian, relativeError } from '../support.js';
@@ -148,28 +148,114 @@ describe('random numbers', () => {
   });
 });
 
-test('spikes hit 0.1 % of the entries, the same for the same seed, at 100 standard deviations', async () => {
-  const spiky = async (scale: number): Promise<Float32Array> => {
-    const [w, bias] = [new Parameter({ name: 'w', shape: [200, 200] }), new Parameter({ name: 'bias', shape: [1] })];
-    const clean = {
-      parameters: [w, bias],
-      lossAndGradients() {
-        w.grad.forEach((_, i) => (w.grad[i] = i % 2 === 0 ? scale : -scale));
-        bias.grad[0] = 1;
-        return 1;
-      },
-    };
-    expect(await withSpikes(clean, [w], makeRandom(1, 'noise')).lossAndGradients(0)).toBe(1);
-    expect(bias.grad[0]).toBe(1);
-    return w.grad.map((value, i) => (value - (i % 2 === 0 ? scale : -scale)) / scale);
+describe('noise', () => {
+  const parameters = [new Parameter({ name: 'w', shape: [200, 200] }), new Parameter({ name: 'bias', shape: [1] })];
+  const [w, bias] = parameters as [Parameter, Parameter];
+  const value = (i: number, scale: number): number => (i % 2 === 0 ? scale : -scale);
+  /** A model whose gradient has the root mean square `scale`. */
+  const model = (scale: number, seen: number[][] = []) => ({
+    parameters,
+    lossAndGradients({ targets }: Labelled) {
+      seen.push([...targets]);
+      w.grad.forEach((_, i) => (w.grad[i] = value(i, scale)));
+      bias.grad[0] = 1;
+      return 1;
+    },
+  });
+  const noisy = (seed = 1) => ({ matrices: [w], classes: 10, random: makeRandom(seed, 'noise') });
+  /** What the noise adds to the gradients of each step, in multiples of their root mean square. */
+  const added = async (kind: NoiseKind, steps = 1, scale = 1, seed = 1): Promise<Float32Array[]> => {
+    const noisyModel = withNoise(kind, model(scale), noisy(seed));
+    const all: Float32Array[] = [];
+    for (let step = 0; step < steps; step++) {
+      expect(await noisyModel.lossAndGradients({ targets: Int32Array.of(3) })).toBe(1);
+      expect(bias.grad[0]).toBe(1);
+      all.push(w.grad.map((entry, i) => (entry - value(i, scale)) / scale));
+    }
+    return all;
   };
-  const [one, two] = [await spiky(1), await spiky(2)];
-  const hit = one.filter((value) => value !== 0);
-  expect(hit.length).toBeGreaterThan(36);
-  expect(hit.length).toBeLessThanOrEqual(40);
-  expect(Math.sqrt(hit.reduce((sum, value) => sum + value * value, 0) / hit.length)).toBeGreaterThan(60);
-  expect(Math.sqrt(hit.reduce((sum, value) => sum + value * value, 0) / hit.length)).toBeLessThan(150);
-  expect(relativeError(two, one)).toBeLessThan(1e-4);
+  const quantile = (values: Float32Array, share: number): number =>
+    values.map(Math.abs).sort()[Math.floor(share * values.length)]!;
+  const rootMeanSquare = (values: Float32Array): number =>
+    Math.sqrt(values.reduce((sum, entry) => sum + entry * entry, 0) / values.length);
+
+  test('none is the model itself', () => {
+    const clean = model(1);
+    expect(withNoise('none', clean, noisy())).toBe(clean);
+  });
+
+  test('spikes hit 0.1 % of the entries at 100 standard deviations', async () => {
+    const [spikes] = (await added('spikes')) as [Float32Array];
+    const hit = spikes.filter((entry) => entry !== 0);
+    expect(hit.length).toBeGreaterThan(36);
+    expect(hit.length).toBeLessThanOrEqual(40);
+    expect(rootMeanSquare(hit)).toBeGreaterThan(60);
+    expect(rootMeanSquare(hit)).toBeLessThan(150);
+  });
+
+  test('a burst replaces the gradients of one step in each 50 by noise 100 times as large', async () => {
+    const steps = await added('burst', 200);
+    const bursts = steps.flatMap((step, i) => (rootMeanSquare(step) > 0 ? [i] : []));
+    expect(bursts.map((i) => Math.floor(i / 50))).toEqual([0, 1, 2, 3]);
+    expect(new Set(bursts.map((i) => i % 50)).size).toBeGreaterThan(1);
+    for (const i of bursts) {
+      const replaced = steps[i]!.map((entry, j) => (entry + value(j, 1)) / 100);
+      expect(rootMeanSquare(replaced)).toBeCloseTo(1, 1);
+      expect(quantile(replaced, 0.5)).toBeCloseTo(0.6745, 1);
+      expect(replaced.reduce((a, b) => a + b) / replaced.length).toBeCloseTo(0, 1);
+    }
+  });
+
+  test('student has the quantiles of t with 2 degrees of freedom', async () => {
+    const [deviates] = (await added('student')) as [Float32Array];
+    for (const share of [0.25, 0.5, 0.9, 0.99]) {
+      expect(quantile(deviates, share) / (share * Math.sqrt(2 / (1 - share ** 2)))).toBeCloseTo(1, 0.7);
+    }
+    expect(deviates.filter((entry) => entry > 0).length / deviates.length).toBeCloseTo(0.5, 1.5);
+  });
+
+  test('labels are random for a tenth of the targets, and gradients are as they are', async () => {
+    const seen: number[][] = [];
+    const targets = Int32Array.from({ length: 40_000 }, (_, i) => i % 10);
+    const noisyModel = withNoise('labels', model(1, seen), noisy());
+    expect(await noisyModel.lossAndGradients({ targets })).toBe(1);
+    expect(w.grad[0]).toBe(1);
+    expect(targets[11]).toBe(1);
+    const changed = seen[0]!.filter((target, i) => target !== targets[i]);
+    // A tenth of the random ones are right by chance.
+    expect(changed.length / targets.length).toBeCloseTo(0.09, 2);
+    const counts = Array.from({ length: 10 }, (_, digit) => changed.filter((target) => target === digit).length);
+    for (const count of counts) expect(count / changed.length).toBeCloseTo(0.1, 1);
+  });
+
+  test.each(['spikes', 'burst', 'student'] as const)('%s is the same for a seed, times the gradient', async (kind) => {
+    const steps = kind === 'burst' ? 50 : 2;
+    const bytes = (gradients: readonly Float32Array[]): Buffer =>
+      Buffer.concat(gradients.map(({ buffer }) => Buffer.from(buffer)));
+    const once = await added(kind, steps);
+    const [again, larger, other] = [
+      await added(kind, steps),
+      await added(kind, steps, 2),
+      await added(kind, steps, 1, 2),
+    ];
+    expect(bytes(again).equals(bytes(once))).toBe(true);
+    expect(bytes(other).equals(bytes(once))).toBe(false);
+    for (const [i, step] of once.entries()) {
+      if (rootMeanSquare(step) > 0) expect(relativeError(larger[i]!, step)).toBeLessThan(1e-4);
+    }
+  });
+
+  test('labels are the same for a seed', async () => {
+    const targets = async (seed: number): Promise<number[][]> => {
+      const seen: number[][] = [];
+      const noisyModel = withNoise('labels', model(1, seen), noisy(seed));
+      await noisyModel.lossAndGradients({ targets: new Int32Array(100) });
+      await noisyModel.lossAndGradients({ targets: new Int32Array(100) });
+      return seen;
+    };
+    expect(await targets(1)).toEqual(await targets(1));
+    expect(await targets(2)).not.toEqual(await targets(1));
+  });
 });
 
 test('--coefficients and --precision apply to every optimizer of matrices, --threshold to root', () => {
@@ -244,6 +330,22 @@ describe('the orthogonality that is reported', () => {
     expect(Math.sqrt(spectra!.after.reduce((sum, value) => sum + (value - 1) ** 2, 0) / 12)).toBeCloseTo(error, 9);
   });
 
+  test.each([
+    [1, 0.5, 2],
+    [1, 1.9, 2],
+    [1, 2.1, 2],
+    [0.3, 80, 2],
+    [0.3, 80, 3],
+    [0.3, 80, null],
+  ])('takes the gradient as it was clipped: mean threshold %p, threshold %p, growth %p', (mean, threshold, growth) => {
+    const factor = growth === null ? 1 : Math.min(1, (growth * mean) / threshold);
+    const state = { step: 2, gradientThreshold: threshold, gradientScale: 0.9 * mean + 0.1 * factor * threshold };
+    const clipped = clipGradient(Float32Array.of(-10 * threshold, threshold / 2, 2 * threshold), state, growth);
+    const wanted = Float32Array.of(-1, 0.5, 1).map((value) => factor * threshold * value);
+    expect(relativeError(clipped, wanted)).toBeLessThan(1e-6);
+    expect(clipGradient(wanted, { ...state, gradientThreshold: null }, growth)).toBe(wanted);
+  });
+
   test('is none where AdamW steps', async () => {
     const w = new Parameter({ name: 'w', shape: [2, 2] });
     using optimizer = new AdamW([w], { device: 'cpu' });
@@ -294,12 +396,57 @@ describe('options', () => {
         threads: 0,
         out: undefined,
       },
+      flags: {
+        ...{ optimizers: 'root,muon,adamw', steps: '200', batch: '16', coefficients: 'adaptive', threshold: '0.9' },
+        ...{ noise: 'none', seed: '1', seeds: '1', device: 'auto', precision: 'float16', threads: '0' },
+      },
     });
     expect(
       parseOptions(['--seed', '5', '--seeds', '3', '--lr', '0.1,2e-2,1e-1', '--optimizers', 'muon,muon']),
     ).toMatchObject({
       ...{ seeds: [5, 6, 7], lrs: [0.1, 0.02], optimizers: ['muon'] },
     });
+  });
+
+  test.each<[string[], object]>([
+    [['--gradient-threshold', 'off'], { gradientThreshold: null }],
+    [['--gradient-threshold', 'on'], { gradientThreshold: {} }],
+    [['--gradient-threshold', 'robust'], { gradientThreshold: 'robust' }],
+    [['--gradient-threshold', '0.98'], { gradientThreshold: { quantile: 0.98 } }],
+    [['--gradient-threshold', '0.98', '--growth', 'off'], { gradientThreshold: { quantile: 0.98, growth: null } }],
+    [['--gradient-threshold', 'on', '--growth', '3'], { gradientThreshold: { growth: 3 } }],
+    [
+      ['--gradient-threshold', 'robust', '--growth', '3'],
+      { gradientThreshold: { quantile: 0.5, scale: 3.5 / 0.6745, growth: 3 } },
+    ],
+    [['--normalize', 'rows'], { normalize: 'rows' }],
+    [['--normalize', 'off'], { normalize: null }],
+  ])('%p set the step', (args, expected) => {
+    const { gradientThreshold, normalize } = parseOptions(args)!;
+    expect({ gradientThreshold, normalize }).toEqual({
+      gradientThreshold: undefined,
+      normalize: undefined,
+      ...expected,
+    });
+  });
+
+  test('repeat those of an earlier run', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-repeat-'));
+    const file = path.join(folder, 'config.json');
+    try {
+      const first = parseOptions(['--noise', 'burst', '--seeds', '3', '--lr', '0.1', '--out', 'elsewhere'])!;
+      writeFileSync(file, JSON.stringify({ ...first, cores: 2 }));
+      expect(parseOptions(['--repeat', file])).toEqual({ ...first, out: undefined });
+      expect(parseOptions(['--seeds', '1', '--repeat', file])).toMatchObject({
+        noise: 'burst',
+        seeds: [1],
+        lrs: [0.1],
+      });
+      writeFileSync(file, '{}');
+      expect(() => parseOptions(['--repeat', file])).toThrow(`got "${file}": it has no "flags"`);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test.each([
@@ -315,12 +462,21 @@ describe('options', () => {
     [['--lr', '0'], 'Expected --lr to be numbers in (0, 10], got "0"'],
     [
       ['--coefficients', 'ours'],
-      'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, adaptive ' +
+      'Expected --coefficients to be one of muon, paper, polar-express, cans, quintic, deepseek-v4, cubic5, adaptive ' +
         'or a file that root-optimizer calibrate wrote, got "ours": ENOENT',
     ],
     [['--threshold', '1.1'], 'Expected --threshold to be a quantile in [0, 1], robust or none, got "1.1"'],
     [['--threshold', ''], 'Expected --threshold to be a quantile in [0, 1], robust or none, got ""'],
-    [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, got "loud"'],
+    [['--noise', 'loud'], 'Expected --noise to be one of none, spikes, burst, student, labels, got "loud"'],
+    [
+      ['--gradient-threshold', '1.1'],
+      'Expected --gradient-threshold to be a quantile in [0, 1], robust, on or off, got "1.1"',
+    ],
+    [['--gradient-threshold', 'on', '--growth', '0'], 'Expected --growth to be a number above 0 or off, got "0"'],
+    [['--growth', '2'], 'Expected --growth beside --gradient-threshold, which is on'],
+    [['--gradient-threshold', 'off', '--growth', '2'], 'Expected --growth beside --gradient-threshold, which is on'],
+    [['--normalize', 'columns'], 'Expected --normalize to be one of rows, off, got "columns"'],
+    [['--repeat', 'absent.json'], 'Expected --repeat to be the config.json of a run, got "absent.json": ENOENT'],
     [['--precision', 'float8'], 'Expected --precision to be one of float16, bfloat16, float32, got "float8"'],
     [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
     [['--steps'], '--steps'],

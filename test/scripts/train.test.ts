@@ -180,6 +180,10 @@ describe('the command line', () => {
       'threads',
       'coefficients',
       'threshold',
+      'gradient-threshold',
+      'growth',
+      'normalize',
+      'repeat',
       'precision',
     ]) {
       expect(stdout).toContain(`--${flag} `);
