@@ -60,8 +60,8 @@ export async function buildEmulator({ force = false } = {}) {
 
 /**
  * Fails if two files define one name differently, which is undefined behaviour in C++ (no diagnostic required). The CPU
- * and CUDA sources meet in one compiler here. With link-time optimisation it sees all definitions of a type side by side;
- * functions that both backends define must come from a header that they share.
+ * and CUDA sources meet in one compiler here. With link-time optimisation it sees all definitions of a type side by
+ * side. Functions that both backends define must come from a header that they share.
  */
 export async function checkOneDefinition() {
   await withLock(join(root, '.lock'), async () => {
