@@ -128,8 +128,11 @@ export interface GradientState {
 
 export interface OrthogonalState extends GradientState {
   momentumBuffer: Float32Array;
-  /** One value for each row of each matrix (for each column with `inOut`), matrix after matrix. */
-  rowSecondMoment: Float32Array;
+  /**
+   * One value for each row of each matrix (each column with `inOut`), matrix after matrix. Null if the last step did not
+   * not normalize rows.
+   */
+  rowSecondMoment: Float32Array | null;
   thresholds: Float64Array;
 }
 

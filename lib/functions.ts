@@ -28,10 +28,10 @@ interface WhereOptions {
   threads?: number | undefined;
 }
 
-export interface OrthogonalizeOptions extends WhereOptions, Layout {
+export interface OrthogonalizeOptions extends WhereOptions, Omit<Layout, 'layout'> {
   /** Default `adaptive`. */
   coefficients?: Coefficients | undefined;
-  /** Newton-Schulz iterations, 1 to 100; default 5, or the length of a longer list of `coefficients`. */
+  /** Newton-Schulz iterations, 1 to 100; default 5, 10 for `deepseek-v4`, or the length of a longer list. */
   steps?: number | undefined;
   /**
    * The precision of the products, as for an optimizer. On CUDA: `float16` by default. On the CPU: `float32`, or

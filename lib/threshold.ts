@@ -16,6 +16,8 @@ export type ThresholdOption =
 
 const quantileRule = interval('[0, 1]');
 const scaleRule = interval('(0, ∞)');
+/** With a limit of 1 or less the mean of past thresholds could never grow. */
+const growthRule = interval('(1, ∞)');
 
 /** Checks the option `threshold` and completes it. Returns a frozen copy, or null where there is no clipping. */
 export const checkThresholdOption: Rule<Threshold | null> = (value, name) => {
@@ -48,7 +50,8 @@ export function checkThreshold(
 /**
  * Clips each gradient G before it is accumulated: at ε_G = `scale` · the `quantile` of |G|, matrix by matrix. The
  * clipped gradient is then scaled by min(1, `growth` · e / ε_G), where e is a running mean of past thresholds: a burst
- * in which the whole gradient grows counts for no more than `growth` times the usual. `growth` null: no limit.
+ * in which the whole gradient grows counts for no more than `growth` times the usual. So e rises by at most a tenth of
+ * `growth` − 1 at a step. `growth` null: no limit.
  */
 export interface GradientThreshold extends Threshold {
   readonly growth: number | null;
@@ -75,5 +78,5 @@ export const checkGradientThresholdOption: Rule<GradientThreshold | null> = (val
   checkKeys(given, ['quantile', 'scale', 'growth'], `of ${name}`);
   const { quantile = 0.99, scale, growth = 2 } = given;
   const threshold = checkThreshold({ quantile, scale }, `${name}.`);
-  return Object.freeze({ ...threshold, growth: growth === null ? null : scaleRule(growth, `${name}.growth`) });
+  return Object.freeze({ ...threshold, growth: growth === null ? null : growthRule(growth, `${name}.growth`) });
 };

@@ -109,9 +109,12 @@ struct Position {
   }
 };
 
-/// f, for a threshold ε_G and the mean e of those before it; 1 if either is 0.
+/// Whether e stands for thresholds at all. One that is too small for a normal float32 could never grow again.
+HOST_DEVICE inline bool is_mean(double e) { return e >= 1.17549435e-38; }
+
+/// f, for a threshold ε_G and the mean e of those before it; 1 if there is none of either.
 HOST_DEVICE inline double growth_factor(double threshold, double mean, double growth) {
-  if (float(threshold) == 0 || mean == 0) return 1;
+  if (float(threshold) == 0 || !is_mean(mean)) return 1;
   const double factor = growth * mean / threshold;
   return factor < 1 ? factor : 1;
 }
@@ -119,7 +122,7 @@ HOST_DEVICE inline double growth_factor(double threshold, double mean, double gr
 /// e after a step. The first threshold is its own mean, and a threshold of 0 leaves the mean as it is.
 HOST_DEVICE inline double next_gradient_scale(double mean, double threshold, double growth) {
   if (float(threshold) == 0) return mean;
-  return mean == 0 ? threshold : 0.9 * mean + 0.1 * growth_factor(threshold, mean, growth) * threshold;
+  return !is_mean(mean) ? threshold : 0.9 * mean + 0.1 * growth_factor(threshold, mean, growth) * threshold;
 }
 
 /// The bound of the clamp for a threshold: infinite if the threshold is 0 as a float32.

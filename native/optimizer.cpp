@@ -19,26 +19,26 @@ std::vector<State> make_states(Backend& backend, const std::vector<ParameterLayo
   return states;
 }
 
-bool clips(const Settings& settings) {
-  const OrthogonalSettings* s = orthogonal(settings);
-  return s != nullptr && s->threshold.has_value();
-}
-
-bool clips_gradient(const Settings& settings) {
-  return std::visit([](const auto& s) { return s.gradient_threshold.has_value(); }, settings);
+State::Found to_be_found(const Settings& settings) {
+  State::Found found;
+  found.clips_gradient = std::visit([](const auto& s) { return s.gradient_threshold.has_value(); }, settings);
+  if (const OrthogonalSettings* s = orthogonal(settings)) {
+    found.clips = s->threshold.has_value();
+    found.normalizes = s->normalize.has_value();
+  }
+  return found;
 }
 
 // Whether one plan serves both settings: they differ at most in numbers that jobs read when they run.
 bool same_plan(const Settings& a, const Settings& b) {
   const OrthogonalSettings* s = orthogonal(a);
   const OrthogonalSettings* t = orthogonal(b);
-  if (clips_gradient(a) != clips_gradient(b)) return false;
+  if (!(to_be_found(a) == to_be_found(b))) return false;
   if (s == nullptr || t == nullptr) return s == t;
   const auto same_products = [](const MatrixSettings& m, const MatrixSettings& n) {
     return m.coefficients == n.coefficients;
   };
-  return s->nesterov == t->nesterov && s->threshold.has_value() == t->threshold.has_value() &&
-         s->normalize.has_value() == t->normalize.has_value() &&
+  return s->nesterov == t->nesterov &&
          std::equal(s->matrices.begin(), s->matrices.end(), t->matrices.begin(), t->matrices.end(), same_products);
 }
 
@@ -85,9 +85,7 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
   }
   if (profile_ != nullptr) profile_->clear();
   scalars_.write(settings);
-  for (size_t p = 0; p < states_.size(); ++p) {
-    states_[p].before_step(clips(settings[p]), clips_gradient(settings[p]));
-  }
+  for (size_t p = 0; p < states_.size(); ++p) states_[p].before_step(to_be_found(settings[p]));
 
   const std::vector<uint32_t> flags = backend_->step(plan_, host);
   std::vector<uint32_t> refused;
@@ -95,9 +93,7 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
     if (flags[p] != 0) refused.push_back(p);
   }
   if (!refused.empty()) return refused;
-  for (size_t p = 0; p < states_.size(); ++p) {
-    states_[p].after_step(clips(settings[p]), clips_gradient(settings[p]));
-  }
+  for (size_t p = 0; p < states_.size(); ++p) states_[p].after_step(to_be_found(settings[p]));
   return {};
 }
 
@@ -107,7 +103,7 @@ Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Se
   for (uint32_t p = 0; p < parameters_.size(); ++p) {
     const ParameterLayout& layout = parameters_[p];
     State& state = states_[p];
-    const bool clips_g = clips_gradient(settings[p]);
+    const bool clips_gradient = to_be_found(settings[p]).clips_gradient;
     const OrthogonalSettings* s = orthogonal(settings[p]);
     if (s == nullptr) {
       moments.push_back({.moments = {.size = layout.size,
@@ -115,7 +111,7 @@ Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Se
                                      .gradient = arrays[p].gradient,
                                      .exp_avg = state.exp_avg().data(),
                                      .exp_avg_sq = state.exp_avg_sq().data(),
-                                     .thresholds = clips_g ? state.thresholds().data() : nullptr,
+                                     .thresholds = clips_gradient ? state.thresholds().data() : nullptr,
                                      .scalars = scalars_.adamw_of(p),
                                      .flag = scalars_.flags() + p},
                          .parameter = p});
@@ -135,7 +131,7 @@ Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Se
                                    .columns = m.columns,
                                    .nesterov = s->nesterov,
                                    .clips = s->threshold.has_value(),
-                                   .clips_gradient = clips_g,
+                                   .clips_gradient = clips_gradient,
                                    .normalized = s->normalize.has_value(),
                                    .in_out = s->normalize.has_value() && m.in_out,
                                    .matrices = {}},

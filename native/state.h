@@ -26,25 +26,29 @@ class State {
   Owned<Thresholds>& thresholds() { return thresholds_; }
   size_t bytes() const { return first_.bytes() + second_.bytes() + rows_.bytes(); }
 
-  /// To be called before a step that finds thresholds or does not. Thresholds from before a step without clipping are
-  /// forgotten, as a checkpoint forgets them, so that a resumed run has the same bits.
-  void before_step(bool clips, bool clips_gradient) {
-    if (clips == clips_ && clips_gradient == clips_gradient_) return;
+  /// What the last step found: thresholds of U, thresholds of G, the second moment of rows.
+  struct Found {
+    bool clips = false;
+    bool clips_gradient = false;
+    bool normalizes = false;
+
+    bool operator==(const Found&) const = default;
+  };
+  Found found() const { return found_; }
+
+  /// To be called before a step that is to find these. What the last step did not find is not the last step's. It is
+  /// forgotten, as a checkpoint forgets it, so that a resumed run has the same bits.
+  void before_step(Found next) {
+    if (next.normalizes && !found_.normalizes) rows_.write(std::vector<float>(rows_.count(), 0).data());
+    if (next.clips == found_.clips && next.clips_gradient == found_.clips_gradient) return;
     std::vector<Thresholds> values = thresholds_.values();
     for (Thresholds& one : values) {
-      if (!clips_) one.threshold = 0;
-      if (!clips_gradient_) one.gradient_threshold = one.gradient_scale = 0;
+      if (!found_.clips) one.threshold = 0;
+      if (!found_.clips_gradient) one.gradient_threshold = one.gradient_scale = 0;
     }
     thresholds_.write(values.data());
   }
-  void after_step(bool clips, bool clips_gradient) {
-    clips_ = clips;
-    clips_gradient_ = clips_gradient;
-  }
-
-  /// Whether the last step found the thresholds of U, and those of G.
-  bool clips() const { return clips_; }
-  bool clips_gradient() const { return clips_gradient_; }
+  void after_step(Found found) { found_ = found; }
 
  private:
   static size_t row_count(const ParameterLayout& layout) {
@@ -57,8 +61,7 @@ class State {
   Owned<float> second_;
   Owned<float> rows_;
   Owned<Thresholds> thresholds_;
-  bool clips_ = false;
-  bool clips_gradient_ = false;
+  Found found_;
 };
 
 }  // namespace root_optimizer

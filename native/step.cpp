@@ -5,7 +5,8 @@
 
 namespace root_optimizer {
 
-// A step of ROOT for matrices of one shape. Muon's has neither 1 nor 4; 8 is NorMuon's, for either of them.
+// A step of ROOT for matrices of one shape. Muon's has no 4. Steps 1, 7 and 8 are options of both; 7 and 8 are
+// NorMuon's.
 //
 //   1  G ← f · clamp(G, −ε_G, ε_G)        ε_G = scale · quantile of |G|, f = min(1, growth · e / ε_G)
 //   2  M ← μM + G                         momentum

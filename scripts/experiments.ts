@@ -1,6 +1,14 @@
 import { readOptions, parseNames, parsePositive, runMain } from './common/command.js';
 import { runOne } from './experiments/one.js';
-import { defaultMethods, methodNames, modelNames, planRuns, type Spec, sweepSeed } from './experiments/plan.js';
+import {
+  defaultMethods,
+  methodNames,
+  type ModelName,
+  modelNames,
+  planRuns,
+  type Spec,
+  sweepSeed,
+} from './experiments/plan.js';
 import { readResults, Runner } from './experiments/runner.js';
 import { readRates, sweep, writeRates } from './experiments/sweep.js';
 import { markdownTables } from './experiments/table.js';
@@ -74,7 +82,8 @@ function readSettings(options: Readonly<Partial<Record<(typeof flags)[number], s
 
 async function runSweep({ model, methods, steps, jobs, out, rates }: Settings): Promise<void> {
   const runner = makeRunner(out, jobs);
-  const missing = methods.filter((method) => readRates(rates)[model]?.methods[method] === undefined);
+  const found = ratesOf(model, steps, rates);
+  const missing = methods.filter((method) => found[method] === undefined);
   await Promise.all(
     missing.map(async (method) => {
       const choice = await sweep({ model, method, steps }, (spec) => runner.run(spec));
@@ -87,7 +96,7 @@ async function runSweep({ model, methods, steps, jobs, out, rates }: Settings): 
 }
 
 async function runTable({ model, methods, noises, seeds, steps, jobs, out, rates }: Settings): Promise<void> {
-  const found = readRates(rates)[model]?.methods ?? {};
+  const found = ratesOf(model, steps, rates);
   const rows = methods.map((method) => {
     const choice = found[method];
     if (choice === undefined) {
@@ -97,6 +106,15 @@ async function runTable({ model, methods, noises, seeds, steps, jobs, out, rates
   });
   const results = await makeRunner(out, jobs).runAll(planRuns(model, rows, { noises, seeds, steps }));
   console.log(markdownTables(results));
+}
+
+/** Returns what a sweep of so many steps has found. Rates of another length would misstate what they are rates of. */
+function ratesOf(model: ModelName, steps: number, file: string) {
+  const found = readRates(file)[model];
+  if (found !== undefined && found.steps !== steps) {
+    throw new Error(`Expected --steps ${found.steps}, as in ${file}, or another file of --rates; got ${steps}`);
+  }
+  return found?.methods ?? {};
 }
 
 /** Makes a runner whose processes end with this one. */

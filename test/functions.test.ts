@@ -83,10 +83,10 @@ describe.each(devicesUnderTest())('orthogonalize on %s', (device) => {
           columns,
           newtonSchulzCoefficients([rows, columns], coefficients),
         );
-        // Ten iterations leave more rounding at a singular value of 1 than five.
+        // At a singular value of 1 these two amplify rounding more than the others.
         expect(
           relativeError(orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }), expected),
-        ).toBeLessThan(coefficients === 'deepseek-v4' ? 3e-4 : 1e-4);
+        ).toBeLessThan(['cubic5', 'deepseek-v4'].includes(coefficients) ? 3e-4 : 1e-4);
       }
     },
     60_000,

@@ -11,7 +11,6 @@ type State = native.OrthogonalState | native.AdamWState;
 export interface Group {
   readonly params: readonly Parameter[];
   readonly algorithm: 'root' | 'muon' | 'adamw';
-  readonly normalize?: 'rows' | null;
 }
 
 /** The data and the state that a file held for a parameter, checked and in memory. */
@@ -30,10 +29,17 @@ export interface Description {
   readonly matrices: readonly (readonly number[])[];
   readonly settings: Readonly<Record<string, unknown>>;
   readonly thresholds: readonly (number | null)[];
-  /** Absent from files that were written before gradients had thresholds. */
+  // Files that were written before gradients had thresholds lack all of these.
+  /** `out-in` for a parameter of AdamW's, too. */
+  readonly layout?: 'out-in' | 'in-out';
   readonly gradientThresholds?: readonly (number | null)[];
   readonly gradientScales?: readonly (number | null)[];
+  /** Whether the last step normalized rows, so that the file holds their second moment. */
+  readonly normalized?: boolean;
 }
+
+/** The part of a description that the optimizer's groups alone decide. */
+type Fixed = Required<Pick<Description, 'name' | 'shape' | 'algorithm' | 'matrices' | 'layout' | 'settings'>>;
 
 const format = 'root-optimizer';
 const version = '1';
@@ -60,11 +66,12 @@ export async function writeCheckpoint(
       thresholds: 'thresholds' in state ? nullsForNaN(state.thresholds) : [],
       gradientThresholds: nullsForNaN(state.gradientThresholds),
       gradientScales: nullsForNaN(state.gradientScales),
+      normalized: hasRows(state),
     };
   });
   const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
     const { name, shape } = parameter;
-    const ofState = stateKeys(group).map((key) => ({
+    const ofState = stateKeys(group, hasRows(stateOf(parameter))).map((key) => ({
       name: `${name}.${key}`,
       shape: key === rowKey ? [rowCount(parameter)] : shape,
       values: () => arrayOf(stateOf(parameter), key),
@@ -115,11 +122,12 @@ export async function readCheckpoint(
   }
 }
 
-function describeParameter({ name, shape, matrices }: Parameter, group: Group): Omit<Description, 'thresholds'> {
+function describeParameter({ name, shape, matrices, layout }: Parameter, group: Group): Fixed {
   const { algorithm } = group;
   const settings = Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
-  const layout = algorithm === 'adamw' ? [] : matrices.map(({ rows, columns }) => [rows, columns]);
-  return { name, shape, algorithm, matrices: layout, settings };
+  if (algorithm === 'adamw') return { name, shape, algorithm, matrices: [], layout: 'out-in', settings };
+  const extents = matrices.map(({ rows, columns }) => [rows, columns]);
+  return { name, shape, algorithm, matrices: extents, layout, settings };
 }
 
 /** @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package */
@@ -163,13 +171,21 @@ function isDescription(value: unknown): value is Description {
         one.every((extent) => Number.isInteger(extent) && (extent as number) > 0),
     ) &&
     areThresholds(value['thresholds'], value['matrices'].length) &&
-    [value['gradientThresholds'], value['gradientScales']].every(
-      (one) => one === undefined || areThresholds(one, Math.max(1, (value['matrices'] as unknown[]).length)),
-    )
+    [undefined, 'out-in', 'in-out'].includes(value['layout'] as string | undefined) &&
+    [undefined, true, false].includes(value['normalized'] as boolean | undefined) &&
+    areGradientThresholds(value['gradientThresholds'], value['gradientScales'], value['matrices'].length)
   );
 }
 
-function areThresholds(value: unknown, count: number): boolean {
+/** Both are there or neither is, and a step that found the one has found the other. */
+function areGradientThresholds(thresholds: unknown, scales: unknown, matrices: number): boolean {
+  if (thresholds === undefined) return scales === undefined;
+  const count = Math.max(1, matrices);
+  if (!areThresholds(thresholds, count) || !areThresholds(scales, count)) return false;
+  return thresholds.every((one, i) => (one === null) === (scales[i] === null));
+}
+
+function areThresholds(value: unknown, count: number): value is (number | null)[] {
   return (
     Array.isArray(value) &&
     value.length === count &&
@@ -197,15 +213,18 @@ function compare(
   return differences;
 }
 
-function compareOne(theirs: Description, mine: Omit<Description, 'thresholds'>, settingsToo: boolean): string[] {
+function compareOne(theirs: Description, mine: Fixed, settingsToo: boolean): string[] {
   const differs = (key: string, a: unknown, b: unknown) => {
     const [there, here] = [JSON.stringify(a), JSON.stringify(b)];
     return there === here ? [] : [`${key} ${there} in the file, ${here} here`];
   };
-  const fixed = (['shape', 'algorithm', 'matrices'] as const).flatMap((key) => differs(key, theirs[key], mine[key]));
+  const fixed = [
+    ...(['shape', 'algorithm', 'matrices'] as const).flatMap((key) => differs(key, theirs[key], mine[key])),
+    ...differs('layout', theirs.layout ?? 'out-in', mine.layout),
+  ];
   if (fixed.length > 0 || !settingsToo) return fixed;
-  // A schedule owns lr, and has moved it since the optimizer was made.
-  // An older file does not name a setting that came later.
+  // A schedule owns lr, and has moved it since the optimizer was made. An older file does not name a setting that came
+  // later.
   const keys = Object.keys(mine.settings).filter((key) => key !== 'lr' && Object.hasOwn(theirs.settings, key));
   return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
 }
@@ -215,14 +234,12 @@ async function readEntry(
   path: string,
   parameter: Parameter,
   group: Group,
-  { thresholds, gradientThresholds, gradientScales }: Description,
+  { thresholds, gradientThresholds, gradientScales, normalized = false }: Description,
 ): Promise<Entry> {
   const read = async (key: string) => {
     const name = `${parameter.name}.${key}`;
     const shape = file.tensors.get(name)?.shape;
     const wanted = key === rowKey ? [rowCount(parameter)] : parameter.shape;
-    // A file of a time without row normalization has none: the moment starts anew.
-    if (key === rowKey && shape === undefined) return new Float32Array(rowCount(parameter));
     if (JSON.stringify(shape) !== JSON.stringify(wanted)) {
       throw checkpointError(
         `Expected tensor "${name}" of ${path} to be of shape ${describe(wanted)}, got ${describe(shape)}`,
@@ -232,7 +249,7 @@ async function readEntry(
   };
   const data = await read('data');
   const arrays: Record<string, Float32Array> = {};
-  for (const key of stateKeys(group)) {
+  for (const key of stateKeys(group, normalized)) {
     const array = (arrays[key] = await read(key));
     // With a state that is not finite, the optimizer would refuse every later step.
     const [least, requirement] =
@@ -246,9 +263,7 @@ async function readEntry(
   const further = {
     gradientThresholds: nansForNull(gradientThresholds ?? regions),
     gradientScales: nansForNull(gradientScales ?? regions),
-    ...(group.algorithm === 'adamw'
-      ? {}
-      : { rowSecondMoment: new Float32Array(rowCount(parameter)), thresholds: nansForNull(thresholds) }),
+    ...(group.algorithm === 'adamw' ? {} : { rowSecondMoment: null, thresholds: nansForNull(thresholds) }),
   };
   return { parameter, data, state: { ...further, ...arrays } as unknown as State };
 }
@@ -260,9 +275,13 @@ function rowCount({ matrices, layout }: Parameter): number {
   return matrices.reduce((sum, { rows, columns }) => sum + (layout === 'in-out' ? columns : rows), 0);
 }
 
-function stateKeys(group: Group): readonly string[] {
+function hasRows(state: State): boolean {
+  return 'rowSecondMoment' in state && state.rowSecondMoment !== null;
+}
+
+function stateKeys(group: Group, normalized: boolean): readonly string[] {
   if (group.algorithm === 'adamw') return ['expAvg', 'expAvgSq'];
-  return group.normalize === 'rows' ? ['momentumBuffer', rowKey] : ['momentumBuffer'];
+  return normalized ? ['momentumBuffer', rowKey] : ['momentumBuffer'];
 }
 
 function arrayOf(state: State, key: string): Float32Array {

@@ -165,7 +165,6 @@ export abstract class Optimizer {
       gradientScale: gradientScales?.[0] ?? null,
     };
     if (!('thresholds' in state)) return { ...common, expAvg: state.expAvg, expAvgSq: state.expAvgSq };
-    const group = this.paramGroups.find(({ params }) => params.includes(parameter));
     const thresholds = nullsForNaN(state.thresholds);
     return {
       ...common,
@@ -174,7 +173,7 @@ export abstract class Optimizer {
       thresholds,
       gradientThresholds: gradientThresholds!,
       gradientScales: gradientScales!,
-      rowSecondMoment: group?.algorithm !== 'adamw' && group?.normalize === 'rows' ? state.rowSecondMoment : null,
+      rowSecondMoment: state.rowSecondMoment,
     };
   }
 

@@ -88,8 +88,12 @@ function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, labe
   }
   const group = makeGroup(own, matrices, settings, defaults, label);
   if (vectors.length === 0) return [group];
-  const { weightDecay } = group;
-  const inherited = settings['weightDecay'] === undefined ? {} : { weightDecay };
+  // Weight decay is meant for all of a group's parameters; what else it sets is for matrices.
+  const { weightDecay, weightDecayKind } = group;
+  const inherited = {
+    ...(settings['weightDecay'] === undefined ? {} : { weightDecay }),
+    ...(settings['weightDecayKind'] === undefined ? {} : { weightDecayKind }),
+  };
   return [group, makeGroup('adamw', vectors, inherited, defaults, label)];
 }
 

@@ -229,11 +229,11 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
     algorithm === 'adamw' ? deviceRules : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision };
   const checked = checkAll(given, { ...own, ...further });
   const matrices = { ...rootDefaults, ...pick(checked, own) };
-  const { lr, weightDecay } =
-    algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay: matrices.weightDecay };
+  const { weightDecay, weightDecayKind } = matrices;
+  const ofAdamW = algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay, weightDecayKind };
   const vectors = algorithm === 'adamw' ? pick(checked, own) : (checked['adamw'] as object | undefined);
   return {
-    defaults: { root: matrices, muon: matrices, adamw: { lr, weightDecay, ...adamwDefaults, ...vectors } },
+    defaults: { root: matrices, muon: matrices, adamw: { ...adamwDefaults, ...ofAdamW, ...vectors } },
     device: (checked['device'] ?? 'auto') as Device,
     threads: (checked['threads'] ?? 0) as number,
     nonFinite: (checked['nonFinite'] ?? 'error') as 'error' | 'skip',

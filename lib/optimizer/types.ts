@@ -33,7 +33,7 @@ export interface OrthogonalState extends GradientState {
   /** `gradientThreshold` and `gradientScale` of every matrix. */
   readonly gradientThresholds: readonly (number | null)[];
   readonly gradientScales: readonly (number | null)[];
-  /** The rows' second moment, matrix after matrix; null without `normalize`. */
+  /** The rows' second moment, matrix after matrix; null if the last step did not normalize rows. */
   readonly rowSecondMoment: Float32Array | null;
 }
 

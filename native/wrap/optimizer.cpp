@@ -247,11 +247,12 @@ Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
       set("expAvgSq", state.exp_avg_sq());
     } else {
       set("momentumBuffer", state.momentum());
-      set("rowSecondMoment", state.row_second_moment());
-      set_thresholds("thresholds", &Thresholds::threshold, state.clips());
+      result.Set("rowSecondMoment", env.Null());
+      if (state.found().normalizes) set("rowSecondMoment", state.row_second_moment());
+      set_thresholds("thresholds", &Thresholds::threshold, state.found().clips);
     }
-    set_thresholds("gradientThresholds", &Thresholds::gradient_threshold, state.clips_gradient());
-    set_thresholds("gradientScales", &Thresholds::gradient_scale, state.clips_gradient());
+    set_thresholds("gradientThresholds", &Thresholds::gradient_threshold, state.found().clips_gradient);
+    set_thresholds("gradientScales", &Thresholds::gradient_scale, state.found().clips_gradient);
     return result;
   });
 }
@@ -272,7 +273,11 @@ Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
     Owned<float>& first_array = adamw ? state.exp_avg() : state.momentum();
     Owned<float>& second_array = adamw ? state.exp_avg_sq() : state.row_second_moment();
     const Span<float> first_values = floats(first, adamw ? "expAvg" : "momentumBuffer", first_array.count());
-    const Span<float> second_values = floats(second, adamw ? "expAvgSq" : "rowSecondMoment", second_array.count());
+    const bool normalizes = !adamw && !second.IsNull();
+    Span<float> second_values;
+    if (adamw || normalizes) {
+      second_values = floats(second, adamw ? "expAvgSq" : "rowSecondMoment", second_array.count());
+    }
     std::vector<Thresholds> values(state.thresholds().count());
     // NaN stands for a threshold that no step has found.
     const auto read = [&](const Napi::Value& value, const char* name, double Thresholds::*field) {
@@ -288,9 +293,9 @@ Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
     read(gradient_scales, "gradientScales", &Thresholds::gradient_scale);
 
     first_array.write(first_values.data);
-    second_array.write(second_values.data);
+    if (second_values.data != nullptr) second_array.write(second_values.data);
     state.thresholds().write(values.data());
-    state.after_step(clips, clips_gradient);
+    state.after_step({.clips = clips, .clips_gradient = clips_gradient, .normalizes = normalizes});
     return info.Env().Undefined();
   });
 }

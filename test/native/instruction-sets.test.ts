@@ -16,15 +16,19 @@ const program = `
       return Array.from(output);
     });
     // Momentum, threshold, clip and update go through the sets' own transposes as well.
-    const steps = shapes.map(({ rows, columns, input }) => {
+    const steps = shapes.map(({ rows, columns, input }, i) => {
       const [data, gradient] = [Float32Array.from(input).reverse(), Float32Array.from(input)];
       const layout = { size: data.length, matrices: [{ offset: 0, rows, columns }] };
       const optimizer = new native.Optimizer('cpu', 2, 'float32', [layout]);
       const matrices = [{ updateScale: 1, coefficients: Float64Array.from(coefficients) }];
       const threshold = { quantile: 0.9, scale: 1 };
-      const off = { cautious: false, gradientThreshold: null, normalize: null };
-      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices, ...off };
-      for (let i = 0; i < 2; i++) optimizer.stepSync([data], [gradient], [settings]);
+      const clip = { quantile: 0.8, scale: 1, growth: 2 };
+      const options =
+        i % 2 === 0
+          ? { cautious: false, gradientThreshold: null, normalize: null }
+          : { cautious: false, gradientThreshold: clip, normalize: { beta2: 0.9 } };
+      const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices, ...options };
+      for (let step = 0; step < 2; step++) optimizer.stepSync([data], [gradient], [settings]);
       const { momentumBuffer, thresholds } = optimizer.state(0);
       return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };
     });
