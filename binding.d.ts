@@ -129,7 +129,7 @@ export interface GradientState {
 export interface OrthogonalState extends GradientState {
   momentumBuffer: Float32Array;
   /**
-   * One value for each row of each matrix (each column with `inOut`), matrix after matrix. Null if the last step did not
+   * One value for each row of each matrix (each column with `inOut`), matrix after matrix. Null if the last step did
    * not normalize rows.
    */
   rowSecondMoment: Float32Array | null;
