@@ -25,7 +25,7 @@ interface Options {
   gradientThreshold?: { quantile: number; scale: number; growth: number | null } | null;
   normalize?: { beta2: number } | null;
 }
-type State = Record<string, Float32Array | Float64Array>;
+type State = Record<string, Float32Array | Float64Array | null>;
 interface Optimizer {
   stepSync(data: Float32Array[], gradients: Float32Array[], settings: object[]): number[];
   state(index: number): State;
@@ -92,7 +92,7 @@ class Model {
   snapshot(): string[] {
     return this.states().flatMap((state, i) => [
       bits(this.data[i]!),
-      ...Object.entries(state).map(([name, values]) => `${name} ${values.join()}`),
+      ...Object.entries(state).map(([name, values]) => `${name} ${String(values)}`),
     ]);
   }
 }
@@ -109,7 +109,7 @@ function expectAlike(there: Model, here: Model, limit = 1e-5): void {
     const other = expected[i]!;
     expect(Object.keys(state)).toEqual(Object.keys(other));
     for (const [name, values] of Object.entries(state)) {
-      if (name === 'rowSecondMoment') {
+      if (name === 'rowSecondMoment' && values !== null) {
         const error = distance(values as Float32Array, other[name] as Float32Array);
         expect({ i, name, error: error < limit ? 'small' : error }).toEqual({ i, name, error: 'small' });
       } else {
@@ -304,7 +304,7 @@ onCuda('a step', () => {
   test('with a learning rate of 0 advances the state and leaves the data', () => {
     const model = new Model(layouts, device);
     const before = model.data.map(bits);
-    const moved = () => model.states().map((state) => Object.values(state).map((values) => values.join()));
+    const moved = () => model.states().map((state) => Object.values(state).map((values) => String(values)));
     let last = moved();
     for (let step = 1; step <= 2; step++) {
       expect(model.step(gradientsOf(layouts, step), { ...options, lr: 0 })).toEqual([]);
