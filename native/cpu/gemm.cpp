@@ -49,88 +49,66 @@ void CpuQueue::run_blocks(const Work& product, int64_t rows, int64_t columns, Ke
   });
 }
 
-void CpuQueue::gemm_symmetric(const Product& p) {
-  const PanelLayout tall = layout(p.a);
-  const PanelLayout square = layout(p.out);
-  if (tall.is_paired()) {
-    const bool pairs = square.is_paired();
-    const PairBlock product{.a = words(p.a),
-                            .b = words(p.b),
-                            .c = words(p.c),
-                            .out = pairs ? words(p.out) : nullptr,
-                            .out_columns = nullptr,
-                            .out_floats = pairs ? nullptr : floats(p.out),
-                            .a_pitch = tall.pitch(),
-                            .b_pitch = tall.pitch(),
-                            .c_pitch = layout(p.c).pitch(),
-                            .out_pitch = square.pitch(),
-                            .depth = (tall.rows + 1) / 2,
-                            .alpha = p.alpha,
-                            .beta = p.beta,
-                            .transposed = true,
-                            .symmetric = true,
-                            .at = {}};
-    run_blocks(product, square.padded_rows(), square.padded_rows(), kernels_.pairs->gemm_block);
+GemmBlock CpuQueue::float_product(const Product& p, Result result) const {
+  const bool symmetric = result == Result::symmetric;
+  const PanelLayout a = layout(p.a);
+  return {.a = floats(p.a),
+          .b = floats(p.b),
+          .c = floats(p.c),
+          .out = floats(p.out),
+          .a_pitch = a.pitch(),
+          .b_pitch = layout(p.b).pitch(),
+          .c_pitch = layout(p.c).pitch(),
+          .out_pitch = layout(p.out).pitch(),
+          .depth = symmetric ? a.rows : a.columns,
+          .depth_block = depth_block_,
+          .alpha = p.alpha,
+          .beta = p.beta,
+          .transposed = symmetric,
+          .symmetric = symmetric,
+          .at = {}};
+}
+
+// A symmetric product reads a's pairs of rows, any other a's pairs of columns and writes both kinds.
+PairBlock CpuQueue::pair_product(const Product& p, Result result) const {
+  const bool symmetric = result == Result::symmetric;
+  const PanelLayout a = layout(p.a);
+  const PanelLayout out = layout(p.out);
+  return {.a = words(p.a) + (symmetric ? 0 : a.copy_size()),
+          .b = words(p.b),
+          .c = words(p.c),
+          .out = out.is_paired() ? words(p.out) : nullptr,
+          .out_columns = symmetric ? nullptr : words(p.out) + out.copy_size(),
+          .out_floats = out.is_paired() ? nullptr : floats(p.out),
+          .a_pitch = a.pitch(),
+          .b_pitch = layout(p.b).pitch(),
+          .c_pitch = layout(p.c).pitch(),
+          .out_pitch = out.pitch(),
+          .depth = ((symmetric ? a.rows : a.columns) + 1) / 2,
+          .alpha = p.alpha,
+          .beta = p.beta,
+          .transposed = symmetric,
+          .symmetric = symmetric,
+          .at = {}};
+}
+
+void CpuQueue::multiply(const Product& p, Result result) {
+  const PanelLayout out = layout(p.out);
+  const bool paired = layout(p.a).is_paired();
+  const int64_t rows = paired ? out.padded_rows() : out.paired_rows();
+  const int64_t columns = result == Result::symmetric ? rows : out.columns;
+  if (paired) {
+    run_blocks(pair_product(p, result), rows, columns, kernels_.pairs->gemm_block);
   } else {
-    const GemmBlock product{.a = floats(p.a),
-                            .b = floats(p.b),
-                            .c = floats(p.c),
-                            .out = floats(p.out),
-                            .a_pitch = tall.pitch(),
-                            .b_pitch = tall.pitch(),
-                            .c_pitch = square.pitch(),
-                            .out_pitch = square.pitch(),
-                            .depth = tall.rows,
-                            .depth_block = depth_block_,
-                            .alpha = p.alpha,
-                            .beta = p.beta,
-                            .transposed = true,
-                            .symmetric = true,
-                            .at = {}};
-    run_blocks(product, square.paired_rows(), square.paired_rows(), kernels_.gemm_block);
+    run_blocks(float_product(p, result), rows, columns, kernels_.gemm_block);
   }
 }
 
+void CpuQueue::gemm_symmetric(const Product& p) { multiply(p, Result::symmetric); }
+
 void CpuQueue::gemm(const Product& p) {
   if (p.b.precision != p.a.precision) return gemm_narrowed(p);
-  const PanelLayout tall = layout(p.out);
-  const PanelLayout square = layout(p.b);
-  if (tall.is_paired()) {
-    const PairBlock product{.a = words(p.a) + tall.copy_size(),
-                            .b = words(p.b),
-                            .c = words(p.c),
-                            .out = words(p.out),
-                            .out_columns = words(p.out) + tall.copy_size(),
-                            .out_floats = nullptr,
-                            .a_pitch = tall.pitch(),
-                            .b_pitch = square.pitch(),
-                            .c_pitch = tall.pitch(),
-                            .out_pitch = tall.pitch(),
-                            .depth = (tall.columns + 1) / 2,
-                            .alpha = p.alpha,
-                            .beta = p.beta,
-                            .transposed = false,
-                            .symmetric = false,
-                            .at = {}};
-    run_blocks(product, tall.padded_rows(), tall.columns, kernels_.pairs->gemm_block);
-  } else {
-    const GemmBlock product{.a = floats(p.a),
-                            .b = floats(p.b),
-                            .c = floats(p.c),
-                            .out = floats(p.out),
-                            .a_pitch = tall.pitch(),
-                            .b_pitch = square.pitch(),
-                            .c_pitch = tall.pitch(),
-                            .out_pitch = tall.pitch(),
-                            .depth = tall.columns,
-                            .depth_block = depth_block_,
-                            .alpha = p.alpha,
-                            .beta = p.beta,
-                            .transposed = false,
-                            .symmetric = false,
-                            .at = {}};
-    run_blocks(product, tall.paired_rows(), tall.columns, kernels_.gemm_block);
-  }
+  multiply(p, Result::general);
   if (p.update != nullptr) update(*p.update, p.out);
 }
 

@@ -89,6 +89,10 @@ class CpuQueue final : public Queue {
   double sum_of_ranges(int64_t size, FunctionRef<double(int64_t begin, int64_t end)> sum);
 
   // Parts of verbs, each in the file of its verb.
+  enum class Result { general, symmetric };
+  void multiply(const Product& product, Result result);
+  GemmBlock float_product(const Product& product, Result result) const;
+  PairBlock pair_product(const Product& product, Result result) const;
   void gemm_narrowed(const Product& product);
   Operand narrowed(const Operand& square, float diagonal);
   float mean_of_diagonal(const Operand& square) const;
