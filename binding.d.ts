@@ -147,10 +147,18 @@ export class Optimizer {
    * @param device 'cpu' or 'cuda:N'
    * @param threads number of CPU threads, the calling one included; 0 stands for the physical cores
    * @param precision the precision of the products; on the CPU one of `devices().cpu.precisions`
+   * @param compensated whether X has two parts where one would let rounding errors grow too far; has an effect only in
+   * float16
    * @param parameters sizes and matrices, fixed for life; the matrices of a parameter cover it in order, without
    * overlap
    */
-  constructor(device: string, threads: number, precision: Precision, parameters: readonly ParameterLayout[]);
+  constructor(
+    device: string,
+    threads: number,
+    precision: Precision,
+    compensated: boolean,
+    parameters: readonly ParameterLayout[],
+  );
 
   /** Bytes of the state, of the scratch memory that steps so far have needed, and on CUDA of the data and gradients. */
   readonly memoryBytes: number;
@@ -213,6 +221,7 @@ export function orthogonalize(
   device: string,
   threads: number,
   precision: Precision,
+  compensated: boolean,
   input: Float32Array,
   output: Float32Array,
   matrices: readonly MatrixLayout[],
@@ -222,6 +231,7 @@ export function orthogonalizeSync(
   device: string,
   threads: number,
   precision: Precision,
+  compensated: boolean,
   input: Float32Array,
   output: Float32Array,
   matrices: readonly MatrixLayout[],
@@ -263,13 +273,16 @@ export function softThresholdSync(
 export function newtonSchulzPlan(
   device: string,
   precision: Precision,
+  compensated: boolean,
   rows: number,
   columns: number,
   coefficients: Float64Array,
 ): {
   form: 'standard' | 'gram';
-  /** Gram form: iterations of each leg between restarts. Standard form: empty. */
+  /** The iterations between one product that makes X and the next. The standard form has legs of one iteration. */
   legs: number[];
+  /** For so many legs, from the first on, X has two parts. */
+  splitLegs: number;
   /** Floating-point operations. A symmetric product counts half. */
   flops: number;
   /**

@@ -32,7 +32,8 @@ static bool all_clear(const std::vector<uint32_t>& flags) {
 class CudaBackend final : public Backend, private ParameterStore {
  public:
   /// To be constructed within a scope on its device. The destructor opens one of its own.
-  CudaBackend(int index, Precision precision) : index_(index), precision_(precision) {
+  CudaBackend(int index, Arithmetic arithmetic)
+      : index_(index), arithmetic_(arithmetic), precision_(arithmetic.matrix) {
     pool_ = make_pool(index_);
     stream_ = make_stream();
     side_stream_ = make_stream();
@@ -63,7 +64,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     pool_ = {};
   }
 
-  Arithmetic arithmetic() const override { return cuda_arithmetic(precision_); }
+  Arithmetic arithmetic() const override { return arithmetic_; }
   int64_t batch_limit(const Footprint& footprint) const override {
     const size_t bytes = std::max<size_t>(CudaQueue::scratch_bytes(precision_, footprint), 1);
     return std::clamp<int64_t>(int64_t(kBatchBytes / bytes), 1, kTableEntries);
@@ -263,7 +264,8 @@ class CudaBackend final : public Backend, private ParameterStore {
   }
 
   const int index_;
-  const Precision precision_;
+  const Arithmetic arithmetic_;
+  const Precision precision_;  // of every operand
   Pool pool_;
   Stream stream_;       // steps run in its order
   Stream side_stream_;  // brings the flags to the host while updates run
@@ -281,11 +283,11 @@ class CudaBackend final : public Backend, private ParameterStore {
 
 }  // namespace cuda
 
-std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision) {
+std::unique_ptr<Backend> make_cuda_backend(int index, Arithmetic arithmetic) {
   const std::string obstacle = cuda_obstacle(index);
   if (!obstacle.empty()) throw Error("ERR_DEVICE_UNAVAILABLE", "cuda:" + std::to_string(index) + ": " + obstacle);
   const cuda::OnDevice scope(index);
-  return std::make_unique<cuda::CudaBackend>(index, precision);
+  return std::make_unique<cuda::CudaBackend>(index, arithmetic);
 }
 
 }  // namespace root_optimizer

@@ -45,6 +45,12 @@ __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
+/// The factor of second parts in memory, without which those of float16 would be too small for its full precision.
+template <typename T>
+constexpr float kLowScale = 1;
+template <>
+inline constexpr float kLowScale<__half> = 2048;
+
 /// Calls task(T{}) with the element type of a precision.
 template <typename Task>
 void with_element(Precision precision, Task task) {

@@ -2,22 +2,115 @@
 
 #include "gemm.cuh"
 
+#include <array>
+#include <cstdlib>
 #include <stdexcept>
+#include <string>
 
 #include "gemm_float32.cuh"
+#include "gemm_hopper.cuh"
 #include "gemm_tensor.cuh"
 #include "queue.h"
 
 namespace root_optimizer::cuda {
 
+namespace {
+
+struct Device {
+  int major, minor, processors;
+};
+
+Device current_device() {
+  int index;
+  Device device;
+  require(cudaGetDevice(&index), "cudaGetDevice");
+  require(cudaDeviceGetAttribute(&device.major, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
+  require(cudaDeviceGetAttribute(&device.minor, cudaDevAttrComputeCapabilityMinor, index), "cudaDeviceGetAttribute");
+  require(cudaDeviceGetAttribute(&device.processors, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+  return device;
+}
+
+/// A tile that products of 16-bit elements can take.
+struct TileChoice {
+  const char* name;  ///< rows, columns and depth; "w" is for wgmma
+  bool hopper;       ///< only on compute capability 9.0
+  bool general_only;
+  int rows, columns;
+  int blocks;   ///< that share a multiprocessor
+  double rate;  ///< how fast a busy multiprocessor works, relative to the fastest tile
+};
+
+// The fastest first.
+constexpr TileChoice kTiles[] = {
+    {"w256x128x64", true, false, 256, 128, 1, 1.0}, {"w128x128x64", true, false, 128, 128, 2, 0.85},
+    {"128x256x32", false, true, 128, 256, 1, 0.65}, {"128x128x32", false, false, 128, 128, 2, 0.6},
+    {"64x64x32", false, false, 64, 64, 4, 0.4},
+};
+
+/// The time that the busiest multiprocessor takes, in arbitrary units. Small tiles spread the work more evenly and
+/// stick out less past the edges, but multiply more slowly.
+double time_of(const TileChoice& tile, const Gemm& gemm, const Device& device) {
+  const int64_t down = tiles_along(gemm.symmetric ? gemm.out.pitch : gemm.out.rows, tile.rows);
+  const int64_t across = tiles_along(gemm.out.pitch, tile.columns);
+  const int64_t tiles =
+      gemm.count * (gemm.symmetric ? down * (down + 1) / 2 * (tile.rows / tile.columns) : down * across);
+  const int64_t most = (tiles + device.processors - 1) / device.processors;
+  return double(most) * tile.rows * tile.columns / tile.rate;
+}
+
+bool is_possible(const TileChoice& tile, const Gemm& gemm, const Device& device) {
+  return !(tile.hopper && !(device.major == 9 && device.minor == 0)) && !(tile.general_only && gemm.symmetric);
+}
+
+/// The tile of least time, or the one that ROOT_OPTIMIZER_GEMM names, where it is possible.
+size_t choose_tile(const Gemm& gemm) {
+  const Device device = current_device();
+  const char* const forced = std::getenv("ROOT_OPTIMIZER_GEMM");
+  size_t best = std::size(kTiles) - 1;
+  for (size_t i = std::size(kTiles); i-- > 0;) {
+    if (!is_possible(kTiles[i], gemm, device)) continue;
+    if (forced != nullptr && std::string(forced) == kTiles[i].name) return i;
+    if (time_of(kTiles[i], gemm, device) <= time_of(kTiles[best], gemm, device)) best = i;
+  }
+  return best;
+}
+
+template <typename Element, Contraction kContraction, bool kSymmetric>
+void launch_on_tensor_cores(const Gemm& gemm, cudaStream_t stream) {
+  switch (choose_tile(gemm)) {
+    case 0: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<256, 4>>(gemm, stream);
+    case 1: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<128, 3>>(gemm, stream);
+    case 2:
+      if constexpr (!kSymmetric)
+        return launch_gemm_tensor<Element, kContraction, false, TensorTile<128, 256, 32, 4>>(gemm, stream);
+      break;
+    case 3: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<128, 128, 32, 4>>(gemm, stream);
+    case 4: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<64, 64, 32, 4>>(gemm, stream);
+  }
+  throw std::logic_error("There is no such tile");
+}
+
 template <Contraction kContraction, bool kSymmetric>
-static void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t stream) {
+void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t stream) {
   switch (precision) {
-    case Precision::float16: return launch_gemm_tensor<__half, kContraction, kSymmetric>(gemm, stream);
-    case Precision::bfloat16: return launch_gemm_tensor<__nv_bfloat16, kContraction, kSymmetric>(gemm, stream);
+    case Precision::float16: return launch_on_tensor_cores<__half, kContraction, kSymmetric>(gemm, stream);
+    case Precision::bfloat16: return launch_on_tensor_cores<__nv_bfloat16, kContraction, kSymmetric>(gemm, stream);
     case Precision::float32: return launch_gemm_float32<kContraction, kSymmetric>(gemm, stream);
   }
 }
+
+/// The addends of a product: c, and either its second parts or d.
+void set_addends(Gemm& gemm, const Product& p) {
+  if (p.beta != 0) gemm.addends[0] = {stored(p.c), p.beta};
+  if (p.beta != 0 && p.c.two_parts) {
+    const float scale = p.c.precision == Precision::float16 ? kLowScale<__half> : kLowScale<__nv_bfloat16>;
+    gemm.addends[1] = {stored(p.c), p.beta / scale};
+    gemm.addends[1].matrices.data = gemm.addends[1].matrices.low;
+  }
+  if (p.gamma != 0) gemm.addends[1] = {stored(p.d), p.gamma};
+}
+
+}  // namespace
 
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
   constexpr Contraction kRows = Contraction::rows_by_rows;
@@ -34,32 +127,30 @@ void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
 }
 
 void CudaQueue::gemm_symmetric(const Product& p) {
-  launch_gemm(precision_,
-              {.contraction = p.a.is_wide() ? Contraction::rows_by_rows : Contraction::columns_by_columns,
-               .symmetric = true,
-               .alpha = p.alpha,
-               .beta = p.beta,
-               .out = stored(p.out),
-               .a = stored(p.a),
-               .b = stored(p.b),
-               .c = stored(p.c),
-               .count = p.out.count},
-              stream_);
+  Gemm gemm{.contraction = p.a.is_wide() ? Contraction::rows_by_rows : Contraction::columns_by_columns,
+            .symmetric = true,
+            .alpha = p.alpha,
+            .out = stored(p.out),
+            .a = stored(p.a),
+            .b = stored(p.b),
+            .addends = {},
+            .count = p.out.count};
+  set_addends(gemm, p);
+  launch_gemm(precision_, gemm, stream_);
 }
 
 // b is symmetric, so its rows serve as its columns if a is tall.
 void CudaQueue::gemm(const Product& p) {
-  launch_gemm(precision_,
-              {.contraction = p.a.is_wide() ? Contraction::plain : Contraction::rows_by_rows,
-               .symmetric = false,
-               .alpha = p.alpha,
-               .beta = p.beta,
-               .out = stored(p.out),
-               .a = stored(p.a.is_wide() ? p.b : p.a),
-               .b = stored(p.a.is_wide() ? p.a : p.b),
-               .c = stored(p.c),
-               .count = p.out.count},
-              stream_);
+  Gemm gemm{.contraction = p.a.is_wide() ? Contraction::plain : Contraction::rows_by_rows,
+            .symmetric = false,
+            .alpha = p.alpha,
+            .out = stored(p.out),
+            .a = stored(p.a.is_wide() ? p.b : p.a),
+            .b = stored(p.a.is_wide() ? p.a : p.b),
+            .addends = {},
+            .count = p.out.count};
+  set_addends(gemm, p);
+  launch_gemm(precision_, gemm, stream_);
   if (p.update != nullptr) update({p.update, 1}, {&p.out, 1});
 }
 

@@ -12,6 +12,7 @@ namespace root_optimizer::cuda {
 /// aligned to 128 bytes; pitch and stride are multiples of 8. Elements of a row from `columns` up to `pitch` are zeros.
 struct StoredMatrices {
   void* data = nullptr;
+  void* low = nullptr;  ///< the second parts of the elements, which lie alike and are scaled; null: there are none
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t pitch = 0;
@@ -25,7 +26,14 @@ enum class Contraction {
   plain,               ///< ab
 };
 
-/// out ← α·product + β·c, matrix by matrix. β = 0: c is not read. `out` shares no memory with a, b or c.
+/// A matrix for each of a batch that is added to a product. Factor 0: it is not read. It has one part.
+struct Addend {
+  StoredMatrices matrices;
+  float factor = 0;
+};
+
+/// out ← α·product + the addends, matrix by matrix. `out` shares no memory with what is read. Only the first parts of a
+/// and b are multiplied. Where `out` has second parts, they get what the rounding of the first ones takes away.
 ///
 /// `symmetric`: the result is known to be symmetric. The tiles on and below the diagonal are computed and stored twice,
 /// so that `out` is exactly symmetric. A symmetric product is one of rows by rows or of columns by columns, any other
@@ -33,13 +41,14 @@ enum class Contraction {
 struct Gemm {
   Contraction contraction;
   bool symmetric;
-  float alpha, beta;
-  StoredMatrices out, a, b, c;
+  float alpha;
+  StoredMatrices out, a, b;
+  Addend addends[2];
   int64_t count;
 };
 
-/// Sums are float32. Every element is rounded once, after β·c has been added. It is summed in the order of the depth,
-/// whatever its place, the shape and the batch are, so none of these changes a bit of it.
+/// Sums are float32. Every element is rounded once, after the addends have been added. It is summed in the order of the
+/// depth, whatever its place, the shape and the batch are, so none of these changes a bit of it.
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream);
 
 }  // namespace root_optimizer::cuda

@@ -16,6 +16,10 @@ constexpr int kFloat32Tile = 64;
 constexpr int kFloat32Depth = 16;
 constexpr int kFloat32Threads = 256;
 
+/// The slices that one sum runs over before it is added to the total. A single sum over a great depth would round each
+/// of its terms by half a unit of all that came before.
+constexpr int kSlicesOfASum = 64;
+
 /// A tile's elements of one depth. The padding spreads a column of elements over the banks.
 struct alignas(16) OuterElements {
   float elements[kFloat32Tile + 4];
@@ -72,6 +76,16 @@ __device__ __forceinline__ void store_quad(const StoredMatrices& out, int64_t ma
       column + 3 < out.columns ? quad.w : 0};
 }
 
+/// Adds a sum to the total and begins a new one.
+__device__ __forceinline__ void move_sum(float (&sum)[4][4], float (&total)[4][4]) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      total[i][j] += sum[i][j];
+      sum[i][j] = 0;
+    }
+  }
+}
+
 template <Contraction kContraction, bool kSymmetric>
 __global__ void __launch_bounds__(kFloat32Threads)
     gemm_float32(const __grid_constant__ Gemm gemm, const int64_t first_matrix) {
@@ -79,7 +93,7 @@ __global__ void __launch_bounds__(kFloat32Threads)
   constexpr bool kDepthAlongB = kContraction == Contraction::rows_by_rows;
   SHARED_ARRAY(OuterElements, tiles, 2 * 2 * kFloat32Depth);
 
-  const Tile at = tile_of_block<kSymmetric>(gemm.out, first_matrix, kFloat32Tile);
+  const Tile at = tile_of_block<kSymmetric, kFloat32Tile, kFloat32Tile>(gemm.out, first_matrix);
   const int row0 = threadIdx.x / 16 * 4;
   const int column0 = threadIdx.x % 16 * 4;
 
@@ -89,8 +103,10 @@ __global__ void __launch_bounds__(kFloat32Threads)
   float4 next_b = load_b.next();
 
   const int slices = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, kFloat32Depth);
+  float total[4][4] = {};
   float sum[4][4] = {};
   for (int slice = 0; slice < slices; ++slice) {
+    if (slice % kSlicesOfASum == 0) move_sum(sum, total);
     // Two tiles of each operand take turns, so that one barrier a slice is enough: before a thread fills a tile, all
     // threads have finished with it.
     OuterElements* a = tiles + slice % 2 * 2 * kFloat32Depth;
@@ -111,33 +127,39 @@ __global__ void __launch_bounds__(kFloat32Threads)
     }
   }
 
+  move_sum(sum, total);
+
   const int64_t row = at.row + row0;
   const int64_t column = at.column + column0;
   if (kSymmetric && row < column) return;  // the thread on the other side of the diagonal stores these
   for (int i = 0; i < 4; ++i) {
-    float4 addend = {0, 0, 0, 0};
-    if (gemm.beta != 0 && row + i < gemm.c.rows && column < gemm.c.columns) {
-      const float* c = static_cast<const float*>(gemm.c.data) + at.matrix * gemm.c.stride;
-      addend = *reinterpret_cast<const float4*>(c + (row + i) * gemm.c.pitch + column);
+    for (int j = 0; j < 4; ++j) total[i][j] *= gemm.alpha;
+    for (const Addend& addend : gemm.addends) {
+      const StoredMatrices& c = addend.matrices;
+      if (addend.factor == 0 || row + i >= c.rows || column >= c.columns) continue;
+      const float4 quad = *reinterpret_cast<const float4*>(static_cast<const float*>(c.data) + at.matrix * c.stride +
+                                                           (row + i) * c.pitch + column);
+      const float terms[4] = {quad.x, quad.y, quad.z, quad.w};
+      for (int j = 0; j < 4; ++j) total[i][j] = fmaf(addend.factor, terms[j], total[i][j]);
     }
-    const float addends[4] = {addend.x, addend.y, addend.z, addend.w};
-    for (int j = 0; j < 4; ++j) sum[i][j] = fmaf(gemm.beta, addends[j], gemm.alpha * sum[i][j]);
   }
   if (kSymmetric && row == column) {
     for (int i = 0; i < 4; ++i) {
-      for (int j = i + 1; j < 4; ++j) sum[i][j] = sum[j][i];
+      for (int j = i + 1; j < 4; ++j) total[i][j] = total[j][i];
     }
   }
   for (int i = 0; i < 4; ++i) {
-    store_quad(gemm.out, at.matrix, row + i, column, {sum[i][0], sum[i][1], sum[i][2], sum[i][3]});
+    store_quad(gemm.out, at.matrix, row + i, column, {total[i][0], total[i][1], total[i][2], total[i][3]});
     if (kSymmetric && row > column)
-      store_quad(gemm.out, at.matrix, column + i, row, {sum[0][i], sum[1][i], sum[2][i], sum[3][i]});
+      store_quad(gemm.out, at.matrix, column + i, row, {total[0][i], total[1][i], total[2][i], total[3][i]});
   }
 }
 
 template <Contraction kContraction, bool kSymmetric>
 void launch_gemm_float32(const Gemm& gemm, cudaStream_t stream) {
-  launch_tiles(gemm_float32<kContraction, kSymmetric>, kFloat32Tile, kFloat32Threads, 0, gemm, stream);
+  launch_tiles<kFloat32Tile, kFloat32Tile>(gemm, [&](unsigned blocks, int64_t first_matrix) {
+    launch("gemm", gemm_float32<kContraction, kSymmetric>, blocks, kFloat32Threads, 0, stream, gemm, first_matrix);
+  });
 }
 
 }  // namespace root_optimizer::cuda

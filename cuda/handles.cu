@@ -1,9 +1,9 @@
 #include "handles.h"
 
-#include <atomic>
 #include <string>
 
 #include "../native/error.h"
+#include "driver_function.h"
 
 namespace root_optimizer::cuda {
 
@@ -14,27 +14,6 @@ void require(cudaError_t status, const char* call) {
       std::string(call) + " failed: " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
   throw Error(status == cudaErrorMemoryAllocation ? "ERR_OUT_OF_MEMORY" : "ERR_CUDA", message);
 }
-
-namespace {
-
-// A function of the driver, or null without a driver. No libcuda is linked, so that the addon loads without one.
-template <typename F>
-F* driver_function(const char* name) {
-  static std::atomic<F*> known{nullptr};
-  if (F* const before = known) return before;
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-  const cudaError_t status = cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found);
-#else
-  const cudaError_t status = cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found);
-#endif
-  if (status != cudaSuccess) cudaGetLastError();
-  if (status == cudaSuccess && found == cudaDriverEntryPointSuccess) known = reinterpret_cast<F*>(function);
-  return known;
-}
-
-}  // namespace
 
 OnDevice::OnDevice(int index, std::nothrow_t) noexcept {
   if (const auto get = driver_function<int(void**)>("cuCtxGetCurrent")) get(&previous_);

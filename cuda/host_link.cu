@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "../native/devices.h"
+
 namespace root_optimizer::cuda {
 
 namespace {
@@ -11,6 +13,8 @@ namespace {
 constexpr int64_t kAlignment = 64;           // floats between the beginnings of parameters
 constexpr int64_t kSlot = int64_t(4) << 20;  // floats
 constexpr size_t kSlots = 2;
+constexpr int64_t kCopied = int64_t(1) << 18;  // floats that a thread copies at a time
+constexpr int kMostThreads = 8;                // more share the same memory bandwidth
 
 std::vector<uint32_t> all(size_t count) {
   std::vector<uint32_t> indices(count);
@@ -60,6 +64,8 @@ void HostLink::prepare() {
   if (in_.get() == nullptr) in_ = make_stream();
   if (out_.get() == nullptr) out_ = make_stream();
   if (uploaded_.get() == nullptr) uploaded_ = make_event();
+  if (!threads_) threads_.emplace(std::clamp(cpu_report().physical_cores, 1, kMostThreads));
+  threads_->start();
   const size_t bytes = size_t(std::min(kSlot, size_)) * sizeof(float);
   for (std::vector<Slot>* slots : {&in_slots_, &out_slots_}) {
     while (slots->size() < kSlots) slots->push_back({.memory = make_pinned(bytes), .copied = make_event()});
@@ -86,6 +92,19 @@ std::vector<HostLink::Pieces> HostLink::loads(const std::vector<uint32_t>& param
   return loads;
 }
 
+void HostLink::copy_on_host(const std::vector<Copy>& copies) {
+  std::vector<Copy> parts;
+  for (const Copy& one : copies) {
+    for (int64_t begin = 0; begin < one.size; begin += kCopied) {
+      parts.push_back({one.to + begin, one.from + begin, std::min(kCopied, one.size - begin)});
+    }
+  }
+  threads_->for_each(int64_t(parts.size()), Order::in_turn, [&](int64_t i, int) {
+    const Copy& part = parts[size_t(i)];
+    std::memcpy(part.to, part.from, size_t(part.size) * sizeof(float));
+  });
+}
+
 void HostLink::send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host,
                     float* device) {
   for (const Pieces& load : loads) {
@@ -94,11 +113,13 @@ void HostLink::send(const std::vector<Pieces>& loads, const std::function<const 
     float* const memory = static_cast<float*>(slot.memory.get());
     const int64_t first = offsets_[load[0].parameter] + load[0].begin;
     int64_t end = first;
+    std::vector<Copy> copies;
     for (const Piece& piece : load) {
       const int64_t begin = offsets_[piece.parameter] + piece.begin;
       end = begin + piece.end - piece.begin;
-      std::memcpy(memory + (begin - first), host(piece.parameter) + piece.begin, size_t(end - begin) * sizeof(float));
+      copies.push_back({memory + (begin - first), host(piece.parameter) + piece.begin, end - begin});
     }
+    copy_on_host(copies);
     require(
         cudaMemcpyAsync(device + first, memory, size_t(end - first) * sizeof(float), cudaMemcpyHostToDevice, in_.get()),
         "cudaMemcpyAsync to the device");
@@ -144,11 +165,12 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
     require(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
     const float* const memory = static_cast<const float*>(slot.memory.get());
     const int64_t first = offsets_[all_loads[done][0].parameter] + all_loads[done][0].begin;
+    std::vector<Copy> copies;
     for (const Piece& piece : all_loads[done]) {
       const int64_t begin = offsets_[piece.parameter] + piece.begin;
-      std::memcpy(host[piece.parameter].data + piece.begin, memory + (begin - first),
-                  size_t(piece.end - piece.begin) * sizeof(float));
+      copies.push_back({host[piece.parameter].data + piece.begin, memory + (begin - first), piece.end - piece.begin});
     }
+    copy_on_host(copies);
   }
 }
 

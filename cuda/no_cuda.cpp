@@ -7,7 +7,7 @@ namespace root_optimizer {
 
 static const char* const kReason = "this build of the addon has no CUDA backend";
 
-std::unique_ptr<Backend> make_cuda_backend(int, Precision) { throw Error("ERR_DEVICE_UNAVAILABLE", kReason); }
+std::unique_ptr<Backend> make_cuda_backend(int, Arithmetic) { throw Error("ERR_DEVICE_UNAVAILABLE", kReason); }
 
 CudaReport cuda_report() { return {.devices = {}, .reason = kReason}; }
 

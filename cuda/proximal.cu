@@ -50,26 +50,35 @@ __global__ void finish_norm(const double* partial, int count, double* factor) {
 
 template <typename T>
 __global__ void write_operand(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns,
-                              const Forming forming, const double* factors, T* x, int64_t pitch, int64_t stride) {
+                              const Forming forming, const double* factors, T* x, T* low, int64_t pitch,
+                              int64_t stride) {
   constexpr int kSize = Chunk<T>::kSize;
   const Matrix& matrix = matrices.entries[blockIdx.y];
   const LookAhead u(matrix, forming, columns);
   const float limit = clip_limit_of(matrix, forming);
   const double factor = factors[blockIdx.y];
-  T* const out = x + int64_t(blockIdx.y) * stride;
+  const int64_t first_of_matrix = int64_t(blockIdx.y) * stride;
   const int64_t chunks_of_a_row = pitch / kSize;
   const int64_t threads = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
     const int64_t row = i / chunks_of_a_row;
     const int64_t first = i % chunks_of_a_row * kSize;
     Chunk<T> chunk;
+    Chunk<T> second;
     for (int part = 0; part < kSize; part += 4) {
       const int64_t column = first + part;
       const int count = int(min(max(columns - column, int64_t(0)), int64_t(4)));
       const Quad from = count > 0 ? u.quad(row * columns + column, count) : Quad{};
-      for (int e = 0; e < 4; ++e) chunk.elements[part + e] = from_float<T>(float(clamp(from.v[e], limit) * factor));
+      for (int e = 0; e < 4; ++e) {
+        const float value = float(clamp(from.v[e], limit) * factor);
+        const T rounded = from_float<T>(value);
+        chunk.elements[part + e] = rounded;
+        second.elements[part + e] = from_float<T>((value - to_float(rounded)) * kLowScale<T>);
+      }
     }
-    store_chunk(out + row * pitch + first, chunk);
+    const int64_t at = first_of_matrix + row * pitch + first;
+    store_chunk(x + at, chunk);
+    if (low != nullptr) store_chunk(low + at, second);
   }
 }
 
@@ -85,7 +94,7 @@ void CudaQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
              batches[i].size(), forming(batches[i], notes_).notes, gate_);
     }
     if (batches[i].clips) threshold({&batches[i], 1});
-    x[i] = operand(batches[i].rows, batches[i].columns, batches[i].count(), precision_);
+    x[i] = operand(batches[i].rows, batches[i].columns, batches[i].count(), precision_, x[i].two_parts);
     write_normalized(batches[i], x[i]);
   }
 }
@@ -103,7 +112,7 @@ void CudaQueue::write_normalized(const Batch& batch, const Operand& x) {
   with_element(precision_, [&](auto element) {
     using T = decltype(element);
     launch("write_operand", write_operand<T>, pass_grid(m.stride, batch.count()), kPassThreads, 0, stream_, table,
-           m.rows, m.columns, how, factors, static_cast<T*>(m.data), m.pitch, m.stride);
+           m.rows, m.columns, how, factors, static_cast<T*>(m.data), static_cast<T*>(m.low), m.pitch, m.stride);
   });
   arena_.rewind(mark);
 }

@@ -60,7 +60,7 @@ class CudaQueue final : public Queue {
   void threshold(std::span<const Batch> batches) override;
   void proximal(std::span<const Batch> batches, std::span<Operand> x) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
-  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override;
+  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) override;
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
   void add_identity(const Operand& out, const Operand& z, float a, float b) override;

@@ -25,17 +25,23 @@ __host__ __device__ inline unsigned tiles_along(int64_t length, int side) {
   return unsigned((length + side - 1) / side);
 }
 
-/// A matrix's tiles cover its padding too, which must come out as zeros.
-__host__ __device__ inline unsigned tile_count(const StoredMatrices& out, bool symmetric, int side) {
-  const unsigned across = tiles_along(out.pitch, side);
-  return symmetric ? across * (across + 1) / 2 : tiles_along(out.rows, side) * across;
+/// The number of tiles of kRows × kColumns elements that a matrix needs, its padding included, which must come out as
+/// zeros. Of a symmetric matrix those count which hold something on or below the diagonal, where kRows is a multiple of
+/// kColumns. A few of them may lie past the right edge.
+template <bool kSymmetric, int kRows, int kColumns>
+__host__ __device__ unsigned tile_count(const StoredMatrices& out) {
+  if (!kSymmetric) return tiles_along(out.rows, kRows) * tiles_along(out.pitch, kColumns);
+  const unsigned down = tiles_along(out.pitch, kRows);
+  return down * (down + 1) / 2 * (kRows / kColumns);
 }
 
-template <bool kSymmetric>
-__device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix, int side) {
-  const unsigned count = tile_count(out, kSymmetric, side);
-  const unsigned across = tiles_along(out.pitch, side);
-  const unsigned down = kSymmetric ? across : tiles_along(out.rows, side);
+template <bool kSymmetric, int kRows, int kColumns>
+__device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix) {
+  constexpr unsigned kRatio = kSymmetric ? kRows / kColumns : 1;
+  static_assert(!kSymmetric || kRows % kColumns == 0);
+  const unsigned count = tile_count<kSymmetric, kRows, kColumns>(out);
+  const unsigned across = tiles_along(out.pitch, kColumns);
+  const unsigned down = tiles_along(kSymmetric ? out.pitch : out.rows, kRows);
   unsigned index = blockIdx.x % count;
   unsigned first = 0;
   unsigned row;
@@ -49,32 +55,37 @@ __device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix, i
   } else {
     // A group is a rectangle and, at its right end, a triangle.
     unsigned height = min(kGroup, down);
-    while (index >= height * first + height * (height + 1) / 2) {
-      index -= height * first + height * (height + 1) / 2;
+    const auto size = [&] { return (height * first + height * (height + 1) / 2) * kRatio; };
+    while (index >= size()) {
+      index -= size();
       first += kGroup;
       height = min(kGroup, down - first);
     }
-    if (index < height * first) {
+    if (index < height * first * kRatio) {
       row = first + index % height;
       column = index / height;
     } else {
-      index -= height * first;
-      column = first;
-      for (; index >= height; --height, ++column) index -= height;
-      row = column + index;
+      index -= height * first * kRatio;
+      column = first * kRatio;
+      // Each step of the triangle is kRatio columns wide and one row lower than the step before.
+      for (; index >= height * kRatio; --height, column += kRatio) index -= height * kRatio;
+      row = column / kRatio + index % height;
+      column += index / height;
     }
   }
-  return {.matrix = first_matrix + blockIdx.x / count, .row = int64_t(row) * side, .column = int64_t(column) * side};
+  return {
+      .matrix = first_matrix + blockIdx.x / count, .row = int64_t(row) * kRows, .column = int64_t(column) * kColumns};
 }
 
-/// Launches a block for every tile of every matrix, in as many launches as the largest grid makes necessary.
-inline void launch_tiles(void (*kernel)(Gemm, int64_t), int side, int threads, size_t shared, const Gemm& gemm,
-                         cudaStream_t stream) {
-  const int64_t tiles = tile_count(gemm.out, gemm.symmetric, side);
+/// Calls start(blocks, first_matrix) for a block on every tile of every matrix, as often as the largest grid makes
+/// necessary.
+template <int kRows, int kColumns, typename Start>
+void launch_tiles(const Gemm& gemm, Start start) {
+  const int64_t tiles =
+      gemm.symmetric ? tile_count<true, kRows, kColumns>(gemm.out) : tile_count<false, kRows, kColumns>(gemm.out);
   const int64_t most = std::numeric_limits<int32_t>::max() / tiles;
   for (int64_t first = 0; first < gemm.count; first += most) {
-    const dim3 grid(unsigned(std::min(most, gemm.count - first) * tiles));
-    launch("gemm", kernel, grid, dim3(unsigned(threads)), shared, stream, gemm, first);
+    start(unsigned(std::min(most, gemm.count - first) * tiles), first);
   }
 }
 

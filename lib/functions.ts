@@ -19,7 +19,7 @@ import {
 import { expected, RootError } from './errors.js';
 import { type Layout, matricesOf } from './parameter.js';
 import { checkThreshold } from './threshold.js';
-import { checkKeys, checkObject, checkShape, product } from './validate.js';
+import { boolean, checkKeys, checkObject, checkShape, product } from './validate.js';
 
 interface WhereOptions {
   /** Default `auto`. */
@@ -38,6 +38,8 @@ export interface OrthogonalizeOptions extends WhereOptions, Omit<Layout, 'layout
    * `bfloat16` where it is asked for and the processor has it.
    */
   precision?: Precision | undefined;
+  /** As for an optimizer, default true. */
+  compensated?: boolean | undefined;
   /**
    * The array for the result, of x's length. It may be `x` itself but not another part of its memory. Without it every
    * call allocates a new array, which can take nearly as long as the products.
@@ -77,9 +79,8 @@ export async function orthogonalize(
   shape: readonly number[],
   options: OrthogonalizeOptions = {},
 ): Promise<Float32Array> {
-  const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  const call = () => addon().orthogonalize(device, threads, precision, x, output, matrices, coefficients);
-  await guardAsync(call, explaining(x));
+  const { output, args } = prepareOrthogonalize(x, shape, options);
+  await guardAsync(() => addon().orthogonalize(...args), explaining(x));
   return output;
 }
 
@@ -89,9 +90,8 @@ export function orthogonalizeSync(
   shape: readonly number[],
   options: OrthogonalizeOptions = {},
 ): Float32Array {
-  const { device, threads, precision, output, matrices, coefficients } = prepareOrthogonalize(x, shape, options);
-  const call = () => addon().orthogonalizeSync(device, threads, precision, x, output, matrices, coefficients);
-  guard(call, explaining(x));
+  const { output, args } = prepareOrthogonalize(x, shape, options);
+  guard(() => addon().orthogonalizeSync(...args), explaining(x));
   return output;
 }
 
@@ -115,13 +115,15 @@ export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions
   return { base, outliers, threshold: guard(call, explaining(x)) };
 }
 
-function prepareOrthogonalize(x: unknown, shape: unknown, options: OrthogonalizeOptions) {
+/** Returns the array for the result and the arguments of the addon's call. */
+function prepareOrthogonalize(x: Float32Array, shape: unknown, options: OrthogonalizeOptions) {
   checkKeys(checkObject(options, 'the options'), [
     'coefficients',
     'steps',
     'device',
     'threads',
     'precision',
+    'compensated',
     'split',
     'stack',
     'out',
@@ -136,10 +138,13 @@ function prepareOrthogonalize(x: unknown, shape: unknown, options: Orthogonalize
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
   const place = where(options);
   const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
+  const compensated = boolean(options.compensated ?? true, 'compensated');
   const coefficients = matrices.map(({ rows, columns }) =>
     Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()),
   );
-  return { ...place, precision, output: out ?? allocate(size, 'the result'), matrices, coefficients };
+  const output = out ?? allocate(size, 'the result');
+  const args = [place.device, place.threads, precision, compensated, x, output, matrices, coefficients] as const;
+  return { output, args };
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

@@ -9,10 +9,14 @@ namespace root_optimizer {
 /// The precision of the operands of a product. Its sums are float32 in any case.
 enum class Precision { float16, bfloat16, float32 };
 
-/// The precisions in which a backend keeps operands.
+/// How a backend keeps operands.
 struct Arithmetic {
-  Precision matrix;       ///< X, and the squares of an iteration in the standard form
-  Precision gram_square;  ///< R, Q and the other squares of the Gram form
+  Precision matrix;          ///< the precision of X, and of the squares of a leg of one iteration
+  Precision gram_square;     ///< the precision of the squares of longer legs
+  bool compensated = false;  ///< whether X has two parts where one would let rounding errors grow too far; if false,
+                             ///< no operand has two, and no product has a γ
+
+  bool operator==(const Arithmetic&) const = default;
 };
 
 /// How a step clips a gradient before it accumulates it.
@@ -102,6 +106,7 @@ struct Operand {
   int64_t columns = 0;
   int64_t count = 0;
   Precision precision = Precision::float32;
+  bool two_parts = false;  ///< whether an element is a sum of two: its rounded value, and what the rounding took away
   void* storage = nullptr;
 
   bool is_wide() const { return rows < columns; }
@@ -109,12 +114,15 @@ struct Operand {
   int64_t short_side() const { return is_wide() ? rows : columns; }
 };
 
-/// out ← α·(a by b) + β·c. Each verb of queue.h says what "by" means.
+/// out ← α·(a by b) + β·c + γ·d. Each verb of queue.h says what "by" means. Only the first parts of a and b are
+/// multiplied; both parts of c are added, and the result is rounded to both parts of `out`.
 struct Product {
   Operand out, a, b;
   Operand c = {};  ///< not read if β is 0
+  Operand d = {};  ///< not read if γ is 0; of one part
   float alpha = 1;
   float beta = 0;
+  float gamma = 0;
   const Batch* update = nullptr;  ///< if not null, `out` is this batch's update direction and nothing else
 };
 
@@ -124,6 +132,7 @@ struct Footprint {
   int64_t short_side = 0;
   int64_t count = 1;
   int matrix_operands = 0;
+  int two_part_operands = 0;  ///< those of the matrix operands that have two parts
   int square_operands = 0;
   bool selects = false;     ///< whether it finds thresholds
   bool normalizes = false;  ///< whether it normalizes rows

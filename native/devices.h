@@ -28,7 +28,7 @@ struct CudaReport {
 
 CpuReport cpu_report();
 /// `threads` 0: the physical cores. Throws ERR_INVALID_ARGUMENT for a precision that the processor does not multiply.
-std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision);
+std::unique_ptr<Backend> make_cpu_backend(int threads, Arithmetic arithmetic);
 inline Arithmetic cpu_arithmetic(Precision precision) {
   return {.matrix = precision, .gram_square = Precision::float32};
 }
@@ -38,8 +38,12 @@ CudaReport cuda_report();
 /// Creates the process's context on the device, which takes memory itself.
 std::string cuda_obstacle(int index);
 /// Throws ERR_DEVICE_UNAVAILABLE with the reason.
-std::unique_ptr<Backend> make_cuda_backend(int index, Precision precision);
-inline Arithmetic cuda_arithmetic(Precision precision) { return {.matrix = precision, .gram_square = precision}; }
+std::unique_ptr<Backend> make_cuda_backend(int index, Arithmetic arithmetic);
+/// Only float16 is compensated. In bfloat16 X's first part alone is so far from X that iterations can diverge
+/// (docs/notes/2026-11-26-compensated.md).
+inline Arithmetic cuda_arithmetic(Precision precision, bool compensated) {
+  return {.matrix = precision, .gram_square = precision, .compensated = compensated && precision == Precision::float16};
+}
 
 /// Measures the FLOP/s of one core that multiplies and adds in registers alone, for benchmarks. Takes some tenths of a
 /// second. Throws ERR_INVALID_ARGUMENT as `make_cpu_backend` does.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -10,17 +9,24 @@ namespace root_optimizer {
 
 namespace {
 
-// One iteration is X ← aX + X(bG + cG²) with G = XᵀX (XXᵀ where X is wide), one product a line:
+using Iterations = std::span<const Coefficients>;
+
+// One iteration is X ← aX + X(bG + cG²) with G = XᵀX (XXᵀ where X is wide). Iterations come in legs. A leg takes the
+// Gram matrix of X, works on squares alone, and makes the next X:
 //
-//   standard form, each iteration    Gram form, each leg
-//   1  G ← XᵀX                       1  R ← XᵀX
-//   2  Z ← bG + cG²                  2  each iteration:  Z ← bR + cR²
-//   3  X ← aX + XZ                   3    Q ← aI + Z at first, then Q ← aQ + QZ
-//                                    4    S ← aR + RZ and R ← aS + ZS, except at the end of a leg
-//                                    5  X ← XQ
+//   1  R ← XᵀX
+//   2  each iteration:  Z ← bR + cR²
+//   3                   P ← Z and p ← a at first, then P ← PZ + aP + pZ and p ← ap
+//   4                   S ← aR + RZ and R ← aS + ZS, except at the end of the leg
+//   5  X ← pX + XP
 //
-// Q, R, S and Z are polynomials of one matrix. They commute and are symmetric, so half of each product will do. Where
-// c is 0, Z is bG or bR and needs no product of its own.
+// The standard form has legs of one iteration, the Gram form has longer ones. P, R, S and Z are polynomials of one
+// matrix. They commute and are symmetric, so half of each product will do. Where c is 0, Z is bR and needs no product
+// of its own.
+//
+// X in two parts is H + L: products multiply H, and L is what rounding took away. pX has both. Where X has one part, a
+// leg of several iterations begins with P ← aI + Z and p ← 0, so that XP alone makes the next X. That is more precise:
+// P is smaller by p, and so is what its rounding does.
 
 // A symmetric matrix times a number.
 struct Scaled {
@@ -28,182 +34,182 @@ struct Scaled {
   float factor = 1;
 };
 
-// Z of an iteration whose G or R is `gram`. `room` is where a product is put.
+// What a leg does to X: X ← pX + XP.
+struct Leg {
+  Scaled matrix;  // P
+  double p = 0;
+};
+
+// Where squares lie. The room of the next X serves too, but not for P, which is read while the next X is written.
+struct Squares {
+  Operand room;
+  Operand p, s;  // for legs of several iterations
+};
+
+// Z of an iteration whose R is `gram`. `room` is where a product is put.
 Scaled make_z(Queue& queue, const Coefficients& k, const Operand& gram, const Operand& room) {
   if (k.c == 0) return {.matrix = gram, .factor = float(k.b)};
   queue.gemm_symmetric({.out = room, .a = gram, .b = gram, .c = gram, .alpha = float(k.c), .beta = float(k.b)});
   return {.matrix = room};
 }
 
-// `next` and `z` are scratch.
-void iterate(Queue& queue, const Coefficients& k, Operand& x, Operand& next, const Operand& z, const Batch* update) {
+Leg leg_of_one(Queue& queue, const Coefficients& k, const Operand& x, const Operand& next, const Squares& squares) {
+  Operand z = squares.room;
+  z.precision = x.precision;
   Operand gram = z;
-  if (k.c != 0) gram.storage = next.storage;  // its last read comes before `next` is written
+  if (k.c != 0) gram.storage = next.storage;
   queue.gemm_symmetric({.out = gram, .a = x, .b = x});
-  const Scaled right = make_z(queue, k, gram, z);
-  queue.gemm(
-      {.out = next, .a = x, .b = right.matrix, .c = x, .alpha = right.factor, .beta = float(k.a), .update = update});
-  std::swap(x, next);
+  return {.matrix = make_z(queue, k, gram, z), .p = k.a};
 }
 
-Operand square(Queue& queue, const Operand& x, Precision precision) {
-  return queue.operand(x.short_side(), x.short_side(), x.count, precision);
-}
-
-void standard_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
-  Operand next = queue.operand(x.rows, x.columns, x.count, x.precision);
-  const Operand z = square(queue, x, x.precision);
-  const Coefficients& last = plan.iterations.back();
-  for (const Coefficients& k : plan.iterations) iterate(queue, k, x, next, z, &k == &last ? &batch : nullptr);
-}
-
-void gram_form(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
-  Operand next = queue.operand(x.rows, x.columns, x.count, x.precision);
-  const Operand room = square(queue, x, plan.square);
-  Operand q = square(queue, x, plan.square);
-  Operand s = square(queue, x, plan.square);
-  Operand standard_z = room;  // squares of the standard form have the matrices' precision
-  standard_z.precision = x.precision;
-
-  auto k = plan.iterations.begin();
-  for (const int leg : plan.legs) {
-    const auto end = k + leg;
-    const Batch* const update = end == plan.iterations.end() ? &batch : nullptr;
-    if (leg == 1) {
-      iterate(queue, *k++, x, next, standard_z, update);
-      continue;
+Leg leg_of_several(Queue& queue, Iterations iterations, const Operand& x, const Operand& next, const Squares& squares) {
+  auto [r, p, s] = squares;
+  Operand free = r;
+  free.storage = next.storage;
+  double factor_of_x = 0;
+  queue.gemm_symmetric({.out = r, .a = x, .b = x});
+  for (const Coefficients& k : iterations) {
+    const float a = float(k.a);
+    const bool first = &k == &iterations.front();
+    const bool z_is_p = first && x.two_parts && k.c != 0;
+    const auto [z, factor] = make_z(queue, k, r, z_is_p ? p : free);
+    if (first) {
+      if (!z_is_p) queue.add_identity(p, z, x.two_parts ? 0 : a, factor);
+      factor_of_x = x.two_parts ? k.a : 0;
+    } else {
+      queue.gemm_symmetric(
+          {.out = s, .a = p, .b = z, .c = p, .d = z, .alpha = factor, .beta = a, .gamma = float(factor_of_x * factor)});
+      std::swap(p, s);
+      factor_of_x *= k.a;
     }
-    Operand r = room;
-    Operand free = r;
-    free.storage = next.storage;  // its last read comes before `next` is written
-    queue.gemm_symmetric({.out = r, .a = x, .b = x});
-    for (bool first = true; k != end; first = false, ++k) {
-      const float a = float(k->a);
-      const auto [z, factor] = make_z(queue, *k, r, free);
-      if (first) {
-        queue.add_identity(q, z, a, factor);
-      } else {
-        queue.gemm_symmetric({.out = s, .a = q, .b = z, .c = q, .alpha = factor, .beta = a});
-        std::swap(q, s);
-      }
-      if (k + 1 == end) continue;
-      queue.gemm_symmetric({.out = s, .a = r, .b = z, .c = r, .alpha = factor, .beta = a});
-      const Operand& out = k->c == 0 ? free : r;  // where Z is R itself, the new R must not take its place
-      queue.gemm_symmetric({.out = out, .a = z, .b = s, .c = s, .alpha = factor, .beta = a});
-      if (k->c == 0) std::swap(r, free);
-    }
-    queue.gemm({.out = next, .a = x, .b = q, .update = update});
-    std::swap(x, next);
+    if (&k == &iterations.back()) break;
+    queue.gemm_symmetric({.out = s, .a = r, .b = z, .c = r, .alpha = factor, .beta = a});
+    const Operand& out = k.c == 0 ? free : r;  // where Z is R itself, the new R must not take its place
+    queue.gemm_symmetric({.out = out, .a = z, .b = s, .c = s, .alpha = factor, .beta = a});
+    if (k.c == 0) std::swap(r, free);
   }
+  return {.matrix = {.matrix = p}, .p = factor_of_x};
 }
 
-// The floating-point operations of both forms for n × m, n ≥ m. Symmetric results cost half.
+// Floating-point operations. Symmetric results cost half.
 struct Flops {
   double matrix = 0;       // in the precision of matrices
-  double gram_square = 0;  // in that of the Gram form's squares
+  double gram_square = 0;  // in that of the squares of longer legs
 
   double total() const { return matrix + gram_square; }
 };
-
-using Iterations = std::span<const Coefficients>;
 
 double products_of_z(Iterations iterations) {
   return double(std::count_if(iterations.begin(), iterations.end(), [](const Coefficients& k) { return k.c != 0; }));
 }
 
-Flops standard_flops(double n, double m, Iterations iterations) {
-  return {.matrix = 3 * m * m * n * double(iterations.size()) + m * m * m * products_of_z(iterations)};
-}
-
-Flops gram_flops(double n, double m, Iterations iterations, const std::vector<int>& legs) {
+Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
+  const double n = double(std::max(rows, columns));
+  const double m = double(std::min(rows, columns));
+  Iterations left = plan.iterations;
   Flops flops;
-  size_t done = 0;
-  for (const int leg : legs) {
-    const Iterations of_leg = iterations.subspan(done, size_t(leg));
-    done += size_t(leg);
-    flops.matrix += leg == 1 ? standard_flops(n, m, of_leg).matrix : 3 * m * m * n;
-    // Besides Z, a leg has no Q product in its first iteration and no R products in its last.
-    if (leg > 1) flops.gram_square += (3 * (leg - 1) + products_of_z(of_leg)) * m * m * m;
+  for (const int leg : plan.legs) {
+    // Besides Z, a leg has no product for P in its first iteration and none for R in its last.
+    const double squares = (3 * (leg - 1) + products_of_z(left.first(size_t(leg)))) * m * m * m;
+    flops.matrix += 3 * m * m * n;
+    (leg == 1 ? flops.matrix : flops.gram_square) += squares;
+    left = left.subspan(size_t(leg));
   }
   return flops;
 }
 
-Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
-  const double n = double(std::max(rows, columns));
-  const double m = double(std::min(rows, columns));
-  return plan.is_gram() ? gram_flops(n, m, plan.iterations, plan.legs) : standard_flops(n, m, plan.iterations);
-}
-
-// The Gram form sees a singular value σ only through R, as σ². R also holds the rounding error of the largest values,
-// about 2⁻²⁴ in float32. An iteration multiplies a small eigenvalue and its error by up to a². So a leg ends with an
-// error of about 2⁻²⁴·∏a², and ∏a² must stay below a limit.
-struct GrowthLimit {
-  double last = 0;                 // the limit of ∏a² in the last leg
-  bool others_are_single = false;  // the other legs have one iteration each; else the limit is theirs too
+// How far the rounding of an arithmetic lets singular values grow. The growth of iterations is log₂ of ∏a², where a
+// factor a below 1 counts as 1: they multiply a small singular value, and the error in it, by up to ∏a. The limits are
+// measured: by scripts/accuracy.ts, and for many more spectra and coefficients in a model of the roundings
+// (docs/notes/2026-11-26-compensated.md).
+struct Limits {
+  double leg;              // the growth of a leg. R holds small singular values as σ², beside errors of large ones
+  bool only_last = false;  // whether legs before the last have one iteration each
+  bool longest_first = false;  // whether legs are as long as possible from the first on, else as even as possible
+  double one_part;             // X has one part where the growth from there to the end is no more than this
 };
 
-std::optional<GrowthLimit> growth_limit(Arithmetic arithmetic) {
-  switch (arithmetic.gram_square) {
-    case Precision::float32:
-      // If X is bfloat16, Q is rounded to bfloat16 before X ← XQ. Q holds values up to ∏a. If X has few directions and
-      // they lie along few coordinates, a value near 1 on X is a sum of such values, and rounding moves it by up to
-      // 2⁻⁹·∏a. A later leg would have to pull that back, but coefficients can pull back only about 1 %.
-      return GrowthLimit{.last = 0x1p11, .others_are_single = arithmetic.matrix != Precision::float32};
+constexpr double kNoLeg = -1;
+
+Limits limits_of(Arithmetic arithmetic) {
+  switch (arithmetic.matrix) {
+    case Precision::float32: return {.leg = 11, .one_part = HUGE_VAL};
     case Precision::float16:
-      return GrowthLimit{.last = 0x1p8};  // the error of float16, 2⁻¹¹, spreads over many directions (docs/cuda.md)
-    case Precision::bfloat16: break;      // an error of 2⁻⁸ leaves no room for a leg
+      // The roundings of X hurt only until the rest of the growth is small. After the first leg, of two iterations,
+      // it is; from there on legs without a second part are the more precise ones.
+      if (arithmetic.compensated) return {.leg = 8.5, .longest_first = true, .one_part = 11.5};
+      return {.leg = 11.5, .one_part = HUGE_VAL};
+    case Precision::bfloat16:
+      // P is rounded to bfloat16 before X ← XP. It holds values up to ∏a. If X has few directions and they lie along
+      // few coordinates, a value near 1 on X is a sum of such values, and rounding moves it by up to 2⁻⁹·∏a. A later
+      // leg would have to pull that back, but coefficients can pull back only about 1 %.
+      return {
+          .leg = arithmetic.gram_square == Precision::bfloat16 ? kNoLeg : 11, .only_last = true, .one_part = HUGE_VAL};
   }
-  return std::nullopt;
+  return {};
 }
 
-double growth_of(const Coefficients& iteration) { return std::max(iteration.a * iteration.a, 1.0); }
+double growth_of(const Coefficients& iteration) { return 2 * std::log2(std::max(iteration.a, 1.0)); }
 
-// Legs as long as the limit allows. An iteration that exceeds the limit alone is a leg of its own.
-std::vector<int> greedy_legs(const std::vector<Coefficients>& iterations, double limit) {
+// Legs as long as the limit allows, from the first iteration on. An iteration that exceeds the limit is a leg by
+// itself.
+std::vector<int> longest_legs(Iterations iterations, double limit) {
   std::vector<int> legs;
   double growth = 0;
   for (const Coefficients& iteration : iterations) {
-    const double factor = growth_of(iteration);
-    if (legs.empty() || growth * factor > limit) {
+    growth += growth_of(iteration);
+    if (legs.empty() || growth > limit) {
       legs.push_back(0);
-      growth = 1;
+      growth = growth_of(iteration);
     }
-    growth *= factor;
     ++legs.back();
   }
   return legs;
 }
 
-// As few legs as the limit allows. They are divided by the lowest limit that gives the same number.
-std::vector<int> balanced_legs(const std::vector<Coefficients>& iterations, double limit) {
-  std::vector<int> legs = greedy_legs(iterations, limit);
+// As few legs as the limit allows, divided by the lowest limit that gives the same number. The later legs are the
+// longer ones, because X has less far to grow.
+std::vector<int> even_legs(Iterations iterations, double limit) {
+  const std::vector<Coefficients> reversed(iterations.rbegin(), iterations.rend());
+  std::vector<int> legs = longest_legs(reversed, limit);
   double too_low = 0;
-  double enough = std::log2(limit);
+  double enough = limit;
   while (enough - too_low > 0.01) {
     const double middle = (too_low + enough) / 2;
-    std::vector<int> balanced = greedy_legs(iterations, std::exp2(middle));
-    if (balanced.size() > legs.size()) {
+    std::vector<int> other = longest_legs(reversed, middle);
+    if (other.size() > legs.size()) {
       too_low = middle;
     } else {
       enough = middle;
-      legs = std::move(balanced);
+      legs = std::move(other);
     }
   }
+  std::reverse(legs.begin(), legs.end());
   return legs;
 }
 
-std::vector<int> gram_legs(const std::vector<Coefficients>& iterations, const GrowthLimit& limit) {
-  if (!limit.others_are_single) return balanced_legs(iterations, limit.last);
-  size_t last = 0;  // iterations of the last leg: as many as the limit allows, one at least
-  double growth = 1;
-  for (auto iteration = iterations.rbegin(); iteration != iterations.rend(); ++iteration) {
-    growth *= growth_of(*iteration);
-    if (last > 0 && growth > limit.last) break;
-    ++last;
-  }
-  std::vector<int> legs(iterations.size() - last, 1);
-  legs.push_back(int(last));
+std::vector<int> gram_legs(Iterations iterations, const Limits& limits) {
+  if (limits.longest_first) return longest_legs(iterations, limits.leg);
+  if (!limits.only_last) return even_legs(iterations, limits.leg);
+  const std::vector<Coefficients> reversed(iterations.rbegin(), iterations.rend());
+  const int last = longest_legs(reversed, limits.leg).front();
+  std::vector<int> legs(iterations.size() - size_t(last), 1);
+  legs.push_back(last);
   return legs;
+}
+
+// The legs whose X needs two parts. They come first, because the growth that is left becomes less.
+int split_legs(const ProductPlan& plan, const Limits& limits) {
+  double left = 0;
+  for (const Coefficients& iteration : plan.iterations) left += growth_of(iteration);
+  int split = 0;
+  auto iteration = plan.iterations.begin();
+  for (const int leg : plan.legs) {
+    if (left <= limits.one_part) break;
+    ++split;
+    for (int i = 0; i < leg; ++i) left -= growth_of(*iteration++);
+  }
+  return split;
 }
 
 // Whether singular values stay where later iterations pull them back, although every iteration rounds them up by 1e-5,
@@ -235,25 +241,49 @@ Footprint ProductPlan::footprint(int64_t rows, int64_t columns, int64_t count) c
           .short_side = std::min(rows, columns),
           .count = count,
           .matrix_operands = 2,
+          .two_part_operands = std::min(split_legs, 2),
           .square_operands = is_gram() ? 3 : 1};
 }
 
 ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic) {
-  ProductPlan standard{.iterations = std::move(iterations), .legs = {}, .square = arithmetic.matrix};
-  const std::optional<GrowthLimit> limit = growth_limit(arithmetic);
-  if (!limit) return standard;
+  const Limits limits = limits_of(arithmetic);
+  const std::vector<int> single(iterations.size(), 1);
+  ProductPlan standard{.iterations = std::move(iterations), .legs = single, .square = arithmetic.gram_square};
   ProductPlan gram = standard;
-  gram.legs = gram_legs(gram.iterations, *limit);
-  gram.square = arithmetic.gram_square;
+  gram.legs = gram_legs(gram.iterations, limits);
   const auto time = [&](const ProductPlan& plan) {
     const Flops flops = flops_of(plan, rows, columns);
     return time_of(arithmetic.matrix) * flops.matrix + time_of(arithmetic.gram_square) * flops.gram_square;
   };
-  return time(gram) < time(standard) && stays_bounded(gram.iterations) ? gram : standard;
+  ProductPlan& cheaper = time(gram) < time(standard) && stays_bounded(gram.iterations) ? gram : standard;
+  cheaper.split_legs = split_legs(cheaper, limits);
+  return std::move(cheaper);
 }
 
 void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
-  plan.is_gram() ? gram_form(queue, plan, batch, x) : standard_form(queue, plan, batch, x);
+  Operand next = queue.operand(x.rows, x.columns, x.count, x.precision, plan.split_legs > 1);
+  const auto square = [&] { return queue.operand(x.short_side(), x.short_side(), x.count, plan.square, false); };
+  Squares squares{.room = square(), .p = {}, .s = {}};
+  if (plan.is_gram()) {
+    squares.p = square();
+    squares.s = square();
+  }
+  Iterations left = plan.iterations;
+  for (size_t i = 0; i < plan.legs.size(); ++i) {
+    const Iterations iterations = left.first(size_t(plan.legs[i]));
+    left = left.subspan(iterations.size());
+    const Leg leg = iterations.size() == 1 ? leg_of_one(queue, iterations[0], x, next, squares)
+                                           : leg_of_several(queue, iterations, x, next, squares);
+    next.two_parts = int(i) + 1 < plan.split_legs;
+    queue.gemm({.out = next,
+                .a = x,
+                .b = leg.matrix.matrix,
+                .c = x,
+                .alpha = leg.matrix.factor,
+                .beta = float(leg.p),
+                .update = left.empty() ? &batch : nullptr});
+    std::swap(x, next);
+  }
 }
 
 }  // namespace root_optimizer

@@ -28,8 +28,8 @@ class TimedQueue final : public Queue {
   void soft_threshold(const Batch& batch, float* base, float* outliers) override {
     time(times_.proximal, [&] { queue_.soft_threshold(batch, base, outliers); });
   }
-  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) override {
-    return queue_.operand(rows, columns, count, precision);
+  Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) override {
+    return queue_.operand(rows, columns, count, precision, two_parts);
   }
   void gemm_symmetric(const Product& product) override {
     time(times_.products, [&] { queue_.gemm_symmetric(product); });

@@ -24,20 +24,21 @@ class Queue {
   /// M ← μM + G if there is a gradient, ε as by `threshold` if there is one, then X ← B / (‖B‖_F + 1e-7) with
   /// B = clamp(U, −ε, ε). B is U if there is no ε, or if ε is 0 as a float32: clipping would erase the gradient.
   /// Comes after `check_matrices` of the same matrices and numbers. If the last step's ε is above 0, a backend may
-  /// begin its search there. Makes `x`, an operand for each batch.
+  /// begin its search there. Makes `x`, an operand for each batch, in as many parts as it says.
   virtual void proximal(std::span<const Batch> batches, std::span<Operand> x) = 0;
   /// base ← clamp(U, −ε, ε) and outliers ← U − base of one matrix, such that they add up to U in float32: if U − ε
   /// needs one bit more than a float has, base gives way by that bit.
   virtual void soft_threshold(const Batch& batch, float* base, float* outliers) = 0;
 
   /// Uninitialised scratch that lives until the job ends.
-  virtual Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision) = 0;
+  virtual Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) = 0;
   /// a and b have one shape and precision, and the result is known to be symmetric: half of it is computed. The sums
-  /// run along the long side: aᵀb if a is tall, abᵀ if it is wide. `out` may have the precision of Gram squares.
+  /// run along the long side: aᵀb if a is tall, abᵀ if it is wide. `out` may have the precision of Gram squares; γ may
+  /// differ from 0 if all operands have it.
   virtual void gemm_symmetric(const Product& product) = 0;
-  /// The product is ab if a is tall and ba if it is wide, where b is symmetric. If a backend's arithmetic has two
-  /// precisions, b may have that of Gram squares. Then b is rounded to a's precision, except the mean of its diagonal,
-  /// and β has to be 0. A product that carries an update does what `update` would do with its result.
+  /// The product is ab if a is tall and ba if it is wide, where b is symmetric. c is a, and γ is 0. If a backend's
+  /// arithmetic has two precisions, b may have that of Gram squares. Then b is rounded to a's precision, except the
+  /// mean of its diagonal. A product that carries an update does what `update` would do with its result.
   virtual void gemm(const Product& product) = 0;
   /// out ← b·z + a·I.
   virtual void add_identity(const Operand& out, const Operand& z, float a, float b) = 0;

@@ -18,7 +18,7 @@ namespace root_optimizer {
 //   8  X ← X / √v                         scaled back to the norm that it had
 //   9  θ ← (1 − lr·λ)·θ − lr·s·X          update
 static void step_root(Queue& queue, const Batch& batch, const ProductPlan& products) {
-  Operand x;
+  Operand x{.two_parts = products.split_legs > 0};
   queue.proximal({&batch, 1}, {&x, 1});      // 1 to 5
   newton_schulz(queue, products, batch, x);  // 6 to 9
 }

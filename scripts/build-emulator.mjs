@@ -35,7 +35,7 @@ const common = [
   ...['-fvisibility=hidden', '-fvisibility-inlines-hidden'],
 ];
 // A kernel reads memory in any type that it likes, and nvcc lets it.
-const emulated = ['-fno-strict-aliasing', '-Wno-unknown-pragmas', `-I${include}`, ...instructionSets()];
+const emulated = ['-fno-strict-aliasing', '-Wno-unknown-pragmas', '-Wno-psabi', `-I${include}`, ...instructionSets()];
 const kernel = ['-O2', ...emulated];
 const emulator = ['-O3', ...emulated];
 

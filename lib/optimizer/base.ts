@@ -29,6 +29,8 @@ export abstract class Optimizer {
   readonly device: DeviceInfo;
   /** The precision of the products: the one asked for where the device has it, else `float32`. */
   readonly precision: Precision;
+  /** Whether products are compensated (see `MuonOptions`), which only those in `float16` are. */
+  readonly compensated: boolean;
   readonly #native: native.Optimizer;
   readonly #nonFinite: 'error' | 'skip';
   /** Whether steps work on the device's copies. Data then pass between host and device only on request. */
@@ -41,13 +43,17 @@ export abstract class Optimizer {
   #disposed = false;
 
   protected constructor(algorithm: Algorithm, params: readonly Parameter[] | readonly GroupOptions[], options: object) {
-    const { defaults, device, threads, nonFinite, hostSync, precision } = resolveOptions(algorithm, options);
+    const { defaults, device, threads, nonFinite, hostSync, precision, compensated } = resolveOptions(
+      algorithm,
+      options,
+    );
     this.paramGroups = resolveGroups(algorithm, params, defaults);
     this.#parameters = this.paramGroups.flatMap((group) => group.params);
     this.#nonFinite = nonFinite;
     this.#arrays = checkArrays(this.#parameters);
     this.device = resolveDevice(device);
     this.precision = precisionOn(this.device.name, precision);
+    this.compensated = compensated && this.precision === 'float16';
     this.#settings = this.paramGroups.map((group) => new StepSettings(group, this.precision));
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
       params.map(({ size, matrices, layout }) => ({
@@ -57,7 +63,7 @@ export abstract class Optimizer {
     );
     this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
     const { Optimizer: Native } = addon();
-    this.#native = guard(() => new Native(this.device.name, threads, this.precision, layouts));
+    this.#native = guard(() => new Native(this.device.name, threads, this.precision, this.compensated, layouts));
     this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
     if (!this.#manual) return;
     try {

@@ -30,14 +30,14 @@ static const Kernels& kernels_for(Precision precision) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, Precision precision)
-      : kernels_(kernels_for(precision)), precision_(precision), pool_(threads) {
+  CpuBackend(int threads, Arithmetic arithmetic)
+      : kernels_(kernels_for(arithmetic.matrix)), arithmetic_(arithmetic), pool_(threads) {
     queues_.reserve(size_t(threads));
     const int64_t cache = second_level_cache();
-    for (int i = 0; i < threads; ++i) queues_.emplace_back(kernels_, precision, cache, clips_);
+    for (int i = 0; i < threads; ++i) queues_.emplace_back(kernels_, arithmetic.matrix, cache, clips_);
   }
 
-  Arithmetic arithmetic() const override { return cpu_arithmetic(precision_); }
+  Arithmetic arithmetic() const override { return arithmetic_; }
   // One, so that a matrix stays in a core's caches from its momentum to its update.
   int64_t batch_limit(const Footprint&) const override { return 1; }
   size_t memory_bytes() const override {
@@ -107,7 +107,7 @@ class CpuBackend final : public Backend {
     size_t together = 0;
     for (size_t i = 0; i < order.size(); ++i) {
       size_t& most = i < divided ? together : alone;
-      most = std::max(most, CpuQueue::scratch_bytes(kernels_, precision_, order[i]->footprint));
+      most = std::max(most, CpuQueue::scratch_bytes(kernels_, arithmetic_.matrix, order[i]->footprint));
     }
     const size_t single = order.size() - divided;
     if (divided > 0 || single > 1) pool_.start();
@@ -117,7 +117,7 @@ class CpuBackend final : public Backend {
   }
 
   const Kernels& kernels_;
-  const Precision precision_;
+  const Arithmetic arithmetic_;
   ThreadPool pool_;
   std::vector<Clip> clips_;
   std::vector<CpuQueue> queues_;
@@ -125,8 +125,8 @@ class CpuBackend final : public Backend {
 
 }  // namespace cpu
 
-std::unique_ptr<Backend> make_cpu_backend(int threads, Precision precision) {
-  return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::physical_cores(), precision);
+std::unique_ptr<Backend> make_cpu_backend(int threads, Arithmetic arithmetic) {
+  return std::make_unique<cpu::CpuBackend>(threads > 0 ? threads : cpu::physical_cores(), arithmetic);
 }
 
 CpuReport cpu_report() {

@@ -117,9 +117,9 @@ void CpuQueue::gemm(const Product& p) {
 void CpuQueue::gemm_narrowed(const Product& p) {
   const size_t mark = arena_.mark();
   Product rounded = p;
-  rounded.beta = mean_of_diagonal(p.b);
-  rounded.b = narrowed(p.b, rounded.beta);
-  rounded.c = p.a;
+  const float diagonal = mean_of_diagonal(p.b);
+  rounded.beta += diagonal;
+  rounded.b = narrowed(p.b, diagonal);
   gemm(rounded);
   arena_.rewind(mark);
 }

@@ -6,7 +6,7 @@ namespace root_optimizer::cpu {
 
 void CpuQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
   for (size_t i = 0; i < batches.size(); ++i) {
-    x[i] = operand(batches[i].rows, batches[i].columns, 1, precision_);
+    x[i] = operand(batches[i].rows, batches[i].columns, 1, precision_, false);
     proximal(batches[i], x[i]);
   }
 }

@@ -85,7 +85,8 @@ PanelLayout CpuQueue::layout(const Operand& operand) const {
           .precision = operand.precision};
 }
 
-Operand CpuQueue::operand(int64_t rows, int64_t columns, int64_t count, Precision precision) {
+// Nothing is compensated on the CPU, so operands have one part.
+Operand CpuQueue::operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool) {
   Operand operand{.rows = rows, .columns = columns, .count = count, .precision = precision};
   operand.storage = arena_.take(layout(operand).bytes());
   return operand;

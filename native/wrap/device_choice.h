@@ -17,14 +17,13 @@ int cuda_index(const std::string& device);
 struct DeviceChoice {
   int cuda = -1;  ///< −1: the CPU
   int threads = 0;
-  Precision precision = Precision::float32;
+  Arithmetic arithmetic = {};
 
-  DeviceChoice(const Napi::Value& device, const Napi::Value& threads, Precision precision);
+  DeviceChoice(const Napi::Value& device, const Napi::Value& threads, Precision precision, bool compensated);
 
   bool is_cpu() const { return cuda < 0; }
-  Arithmetic arithmetic() const { return is_cpu() ? cpu_arithmetic(precision) : cuda_arithmetic(precision); }
   std::unique_ptr<Backend> make() const {
-    return is_cpu() ? make_cpu_backend(threads, precision) : make_cuda_backend(cuda, precision);
+    return is_cpu() ? make_cpu_backend(threads, arithmetic) : make_cuda_backend(cuda, arithmetic);
   }
 };
 

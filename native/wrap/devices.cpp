@@ -11,14 +11,15 @@ int cuda_index(const std::string& device) {
   return named ? std::stoi(device.substr(5)) : -1;
 }
 
-DeviceChoice::DeviceChoice(const Napi::Value& device, const Napi::Value& threads_value, Precision asked)
-    : precision(asked) {
+DeviceChoice::DeviceChoice(const Napi::Value& device, const Napi::Value& threads_value, Precision precision,
+                           bool compensated) {
   const std::string name = text(device, "device");
   const int64_t count = integer(threads_value, "threads", 0);
   if (count > 1024) reject("threads", "at most 1024");
   threads = int(count);
   cuda = cuda_index(name);
   if (cuda < 0 && name != "cpu") reject("device", "'cpu' or 'cuda:N'");
+  arithmetic = is_cpu() ? cpu_arithmetic(precision) : cuda_arithmetic(precision, compensated);
 }
 
 static Napi::Value text_or_null(Napi::Env env, const std::string& text) {

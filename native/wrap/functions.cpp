@@ -21,8 +21,8 @@ struct Place {
   DeviceChoice choice;
   Spare spare;
 
-  Place(const Napi::CallbackInfo& info, Precision precision)
-      : choice(info[0], info[1], precision), spare(*info.Env().GetInstanceData<Spare>()) {}
+  Place(const Napi::CallbackInfo& info, Precision precision, bool compensated)
+      : choice(info[0], info[1], precision, compensated), spare(*info.Env().GetInstanceData<Spare>()) {}
 
   template <typename Body>
   auto run(Body&& body) const {
@@ -36,15 +36,16 @@ struct OrthogonalizeCall {
   std::vector<MatrixLayout> matrices;
   std::vector<std::vector<Coefficients>> coefficients;
 
-  explicit OrthogonalizeCall(const Napi::CallbackInfo& info) : place(info, precision_of(info[2])) {
-    const size_t size = floats(info[3], "input").size;
-    matrices = matrix_layouts(info[5], int64_t(size));
-    const Napi::Array array = list(info[6], "coefficients");
+  explicit OrthogonalizeCall(const Napi::CallbackInfo& info)
+      : place(info, precision_of(info[2]), boolean(info[3], "compensated")) {
+    const size_t size = floats(info[4], "input").size;
+    matrices = matrix_layouts(info[6], int64_t(size));
+    const Napi::Array array = list(info[7], "coefficients");
     if (matrices.empty() || array.Length() != matrices.size()) reject("coefficients", "one for each matrix");
     for (uint32_t i = 0; i < array.Length(); ++i) coefficients.push_back(coefficient_list(array[i]));
     // Read last, when no getter can run any more.
-    input = floats(info[3], "input", size);
-    output = floats(info[4], "output", size);
+    input = floats(info[4], "input", size);
+    output = floats(info[5], "output", size);
     // Each matrix is read whole before it is written, so both arrays may be one; but neither may begin in the other.
     const std::less<const float*> before;
     if (output.data != input.data && before(output.data, input.data + size) && before(input.data, output.data + size)) {
@@ -66,7 +67,7 @@ struct SoftThresholdCall {
   Threshold threshold;
 
   explicit SoftThresholdCall(const Napi::CallbackInfo& info)
-      : place(info, Precision::float32),
+      : place(info, Precision::float32, false),
         input(floats(info[2], "input")),
         base(floats(info[3], "base", input.size)),
         outliers(floats(info[4], "outliers", input.size)),
@@ -97,7 +98,7 @@ Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info) {
 Napi::Value orthogonalize(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const OrthogonalizeCall call{info};
-    return Task::start(info.Env(), {info[3], info[4]}, call,
+    return Task::start(info.Env(), {info[4], info[5]}, call,
                        [spans = std::vector{call.input, call.output}](Napi::Env env, const Napi::Array& kept) {
                          require_attached(kept, spans);
                          return env.Undefined();

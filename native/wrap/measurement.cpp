@@ -9,16 +9,18 @@ namespace root_optimizer::wrap {
 Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    const DeviceChoice choice(info[0], Napi::Number::New(env, 0), precision_of(info[1]));
-    const int64_t rows = integer(info[2], "rows", 1);
-    const int64_t columns = integer(info[3], "columns", 1);
-    const ProductPlan products = plan_products(rows, columns, coefficient_list(info[4]), choice.arithmetic());
+    const bool compensated = boolean(info[2], "compensated");
+    const DeviceChoice choice(info[0], Napi::Number::New(env, 0), precision_of(info[1]), compensated);
+    const int64_t rows = integer(info[3], "rows", 1);
+    const int64_t columns = integer(info[4], "columns", 1);
+    const ProductPlan products = plan_products(rows, columns, coefficient_list(info[5]), choice.arithmetic);
     Napi::Array legs = Napi::Array::New(env, products.legs.size());
     for (uint32_t i = 0; i < products.legs.size(); ++i) legs.Set(i, Napi::Number::New(env, products.legs[i]));
-    const bool mixes = products.square == Precision::float32 && choice.precision != Precision::float32;
+    const bool mixes = products.square == Precision::float32 && choice.arithmetic.matrix != Precision::float32;
     const Napi::Object plan = Napi::Object::New(env);
     plan.Set("form", products.is_gram() ? "gram" : "standard");
     plan.Set("legs", legs);
+    plan.Set("splitLegs", products.split_legs);
     plan.Set("flops", products.flops(rows, columns));
     plan.Set("float32Flops", mixes ? products.gram_square_flops(rows, columns) : 0);
     return plan;

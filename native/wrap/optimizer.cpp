@@ -54,8 +54,8 @@ Napi::Function OptimizerWrap::define(Napi::Env env) {
 
 OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
   session_ = guard(info.Env(), [&] {
-    const DeviceChoice choice(info[0], info[1], precision_of(info[2]));
-    std::vector<ParameterLayout> layouts = parameter_layouts(info[3]);
+    const DeviceChoice choice(info[0], info[1], precision_of(info[2]), boolean(info[3], "compensated"));
+    std::vector<ParameterLayout> layouts = parameter_layouts(info[4]);
     return std::shared_ptr<Session>(new Session{.optimizer = {choice.make(), std::move(layouts)}});
   });
   info.This().As<Napi::Object>().TypeTag(&kTypeTag);

@@ -29,7 +29,7 @@ class SpareBackend {
   std::unique_ptr<Backend> take(const DeviceChoice& choice) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (backend_ != nullptr && choice.threads == threads_ && choice.precision == precision_) {
+      if (backend_ != nullptr && choice.threads == threads_ && choice.arithmetic == arithmetic_) {
         return std::move(backend_);
       }
     }
@@ -40,13 +40,13 @@ class SpareBackend {
     const std::lock_guard<std::mutex> lock(mutex_);
     backend_.swap(backend);  // the old backend is destroyed after the lock is released
     threads_ = choice.threads;
-    precision_ = choice.precision;
+    arithmetic_ = choice.arithmetic;
   }
 
   std::mutex mutex_;
   std::unique_ptr<Backend> backend_;
   int threads_ = 0;  // as the caller asked, 0 included
-  Precision precision_ = Precision::float32;
+  Arithmetic arithmetic_ = {};
 };
 
 }  // namespace root_optimizer::wrap

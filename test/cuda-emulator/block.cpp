@@ -97,8 +97,15 @@ bool Block::run() {
     make_ready(warp, kFullMask);
   }
   shared_.reset(launch_->shared);
+  phases_.clear();
+  boxes_.clear();
+  for (std::vector<int>& threads : named_) threads.clear();
+  for (Warpgroup& group : warpgroups_) group = {};
 
-  while (!ready_warps_.empty()) {
+  while (!ready_warps_.empty() || land_box()) {
+    if (!ready_warps_.empty() && !boxes_.empty() && (random_->next() & 3) == 0) land_box();
+    if (error != cudaSuccess) return false;
+    if (ready_warps_.empty()) continue;
     std::swap(ready_warps_[random_->below(ready_warps_.size())], ready_warps_.back());
     Warp& warp = *ready_warps_.back();
     ready_warps_.pop_back();
@@ -146,6 +153,12 @@ void Block::make_ready(Warp& warp, unsigned lanes) {
   for (const uint8_t lane : permutations_[random_->below(permutations_.size())]) {
     if (lane < warp.lanes && lanes >> lane & 1) warp.ready[warp.ready_count++] = lane;
   }
+  list(warp);
+}
+
+void Block::make_ready(int thread) {
+  Warp& warp = warps_[thread / warpSize];
+  warp.ready[warp.ready_count++] = uint8_t(thread % warpSize);
   list(warp);
 }
 
@@ -212,6 +225,18 @@ std::string Block::deadlock() const {
       snprintf(masks, sizeof masks, "lanes 0x%08x of 0x%08x", meeting.arrived, meeting.mask);
       return "warp " + std::to_string(i) + ": only " + masks + " have come to " + meeting.operation.name + " at " +
              at(meeting.site);
+    }
+  }
+  for (const auto& [address, barrier] : phases_) {
+    if (!barrier.waiters.empty()) {
+      return std::to_string(barrier.waiters.size()) + " threads wait at an mbarrier for " +
+             std::to_string(barrier.missing) + " threads and " + std::to_string(barrier.bytes) + " bytes";
+    }
+  }
+  for (size_t number = 0; number < named_.size(); ++number) {
+    if (!named_[number].empty()) {
+      return "only " + std::to_string(named_[number].size()) + " threads have come to named barrier " +
+             std::to_string(number);
     }
   }
   const auto absent = std::find_if(threads_.begin(), threads_.end(), [](const Thread& t) { return !t.at_barrier; });

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cuda.h>
+
 #include <array>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -40,6 +43,24 @@ struct Warp {
   void* operands[warpSize];
 };
 
+constexpr int kGroupThreads = 128;
+
+/// A product of a warpgroup that has been asked for and not been done.
+struct GroupProduct {
+  uint64_t a, b;
+  bool transposes_a, transposes_b, bfloat16;
+  int group;
+  std::array<float*, kGroupThreads> sums;
+};
+
+struct Warpgroup {
+  std::vector<GroupProduct> products;
+  std::array<size_t, kGroupThreads> issued;  ///< of `products`, by each thread
+  std::array<int, kGroupThreads> committed;  ///< groups of products, by each thread
+  int waiting;
+  std::vector<int> waiters;
+};
+
 /// Runs one block after another. Only barriers and collectives restrict the order in which a block's threads run.
 class Block {
  public:
@@ -49,6 +70,14 @@ class Block {
 
   int barrier(Vote vote, int predicate, const Site& site);
   void collective(unsigned mask, const Collective& operation, void* operand, const Site& site);
+  void named_barrier(int number, int threads);
+  void init_phase(uint64_t* barrier, int count);
+  void arrive(uint64_t* barrier, int bytes);
+  void wait_phase(uint64_t* barrier, int parity);
+  void copy_box(void* to, const CUtensorMap& map, int column, int row, int matrix, uint64_t* barrier);
+  void multiply_group(float* sums, const GroupProduct& product);
+  void commit_group();
+  void wait_group(int pending);
   [[noreturn]] void fail(const std::string& message);
   void* shared_array(const void* key, const char* name, size_t bytes, size_t alignment);
   const SharedMemory& shared() const { return shared_; }
@@ -60,11 +89,33 @@ class Block {
   cudaError_t error = cudaSuccess;
 
  private:
+  /// A barrier in shared memory.
+  struct PhaseBarrier {
+    int count, missing;
+    int bytes = 0;   // that are expected and have not been copied
+    int number = 0;  // of the phase that has not ended
+    std::vector<int> waiters;
+  };
+
+  /// A box that has been asked for and has not landed.
+  struct Box {
+    char* to;
+    CUtensorMap map;
+    int column, row, matrix;
+    uint64_t* barrier;
+  };
+
   static void enter();
   bool continue_with_next();
   void resume(Thread& thread);
   void make_ready(Warp& warp, unsigned lanes);
+  void make_ready(int thread);
   void list(Warp& warp);
+  PhaseBarrier& phase(uint64_t* barrier);
+  void advance(PhaseBarrier& barrier);
+  /// Lets one of the boxes land; false if there are none.
+  bool land_box();
+  Warpgroup& warpgroup() { return warpgroups_[size_t(current_->id / kGroupThreads)]; }
   std::string deadlock() const;
 
   Fibers fibers_;
@@ -82,6 +133,11 @@ class Block {
   int waiting_ = 0;  // threads at the barrier
   int votes_ = 0, result_ = 0;
   Site barrier_site_{};
+
+  std::array<std::vector<int>, 16> named_;  // the threads at each named barrier
+  std::map<uint64_t*, PhaseBarrier> phases_;
+  std::vector<Box> boxes_;
+  std::array<Warpgroup, Fibers::kCount / kGroupThreads> warpgroups_;
 
   SharedMemory shared_;
 };

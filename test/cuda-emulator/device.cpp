@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <cuda.h>
+
 #include <emulated_device.h>
 
 #include <algorithm>
@@ -229,9 +231,10 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, 
                                              cudaDriverEntryPointQueryResult* found) {
   const auto body = [=] {
     const std::string wanted = name;
-    *function = wanted == "cuCtxGetCurrent"   ? reinterpret_cast<void*>(cuCtxGetCurrent)
-                : wanted == "cuCtxSetCurrent" ? reinterpret_cast<void*>(cuCtxSetCurrent)
-                                              : nullptr;
+    *function = wanted == "cuCtxGetCurrent"          ? reinterpret_cast<void*>(cuCtxGetCurrent)
+                : wanted == "cuCtxSetCurrent"        ? reinterpret_cast<void*>(cuCtxSetCurrent)
+                : wanted == "cuTensorMapEncodeTiled" ? reinterpret_cast<void*>(cuTensorMapEncodeTiled)
+                                                     : nullptr;
     if (found) *found = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;
   };

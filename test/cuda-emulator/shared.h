@@ -32,7 +32,7 @@ class SharedMemory {
 
   uint8_t* place(const void* key, const char* name, size_t bytes, size_t alignment);
 
-  static constexpr size_t kAlignment = 128;
+  static constexpr size_t kAlignment = 1024;
   std::vector<uint8_t> arena_ = std::vector<uint8_t>(kMaxShared + (64 << 10));
   uint8_t* const begin_ = arena_.data() + (-reinterpret_cast<uintptr_t>(arena_.data()) & (kAlignment - 1));
   size_t used_ = 0;

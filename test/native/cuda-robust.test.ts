@@ -76,7 +76,7 @@ class Model {
     precision: Precision = 'float32',
   ) {
     this.data = layouts.map(({ size }, i) => gaussian(size, i + 1));
-    this.optimizer = new (addon().Optimizer)(where, 1, precision, layouts) as unknown as Optimizer;
+    this.optimizer = new (addon().Optimizer)(where, 1, precision, true, layouts) as unknown as Optimizer;
   }
 
   step(gradients: Float32Array[], options: Options): number[] {

@@ -12,14 +12,14 @@ const program = `
     const results = shapes.map(({ rows, columns, input }) => {
       const output = new Float32Array(input.length);
       const [x, triples] = [Float32Array.from(input), Float64Array.from(coefficients)];
-      native.orthogonalizeSync('cpu', 2, 'float32', x, output, [{ offset: 0, rows, columns }], [triples]);
+      native.orthogonalizeSync('cpu', 2, 'float32', false, x, output, [{ offset: 0, rows, columns }], [triples]);
       return Array.from(output);
     });
     // Momentum, threshold, clip and update go through the sets' own transposes as well.
     const steps = shapes.map(({ rows, columns, input }, i) => {
       const [data, gradient] = [Float32Array.from(input).reverse(), Float32Array.from(input)];
       const layout = { size: data.length, matrices: [{ offset: 0, rows, columns }] };
-      const optimizer = new native.Optimizer('cpu', 2, 'float32', [layout]);
+      const optimizer = new native.Optimizer('cpu', 2, 'float32', false, [layout]);
       const matrices = [{ updateScale: 1, coefficients: Float64Array.from(coefficients) }];
       const threshold = { quantile: 0.9, scale: 1 };
       const clip = { quantile: 0.8, scale: 1, growth: 2 };

@@ -10,21 +10,24 @@ function plan(
   preset: Preset,
   steps: number,
   precision: Precision = 'float32',
-  device = precision === 'float32' ? 'cpu' : 'cuda:0',
+  compensated = true,
 ) {
+  const device = precision === 'float32' ? 'cpu' : 'cuda:0';
   const triples = newtonSchulzCoefficients([rows, columns], preset, steps);
-  return { triples, ...addon().newtonSchulzPlan(device, precision, rows, columns, Float64Array.from(triples.flat())) };
+  const list = Float64Array.from(triples.flat());
+  return { triples, ...addon().newtonSchulzPlan(device, precision, compensated, rows, columns, list) };
 }
 
 const limits = [
-  ['float32', 2 ** 11],
-  ['float16', 2 ** 8],
+  ['float32', true, 2 ** 11],
+  ['float16', true, 2 ** 8.5],
+  ['float16', false, 2 ** 11.5],
 ] as const;
-test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset, precision, limit] as const)))(
-  'the legs of %s in %s cover all iterations, and none lets rounding errors grow beyond %i',
-  (preset, precision, limit) => {
+test.each(presets.flatMap((preset) => limits.map((limit) => [preset, ...limit] as const)))(
+  'the legs of %s in %s (compensated: %s) cover all iterations, and none lets rounding errors grow beyond %f',
+  (preset, precision, compensated, limit) => {
     for (const steps of [2, 3, 4, 5, 6, 7, 10, 30, 100]) {
-      const { form, legs, triples } = plan(64, 1024, preset, steps, precision);
+      const { form, legs, triples } = plan(64, 1024, preset, steps, precision, compensated);
       // Where each of two or three iterations is a leg, they are no cheaper than the standard form.
       if (precision === 'float16' && steps <= 3 && form === 'standard') continue;
       expect({ steps, form }).toEqual({ steps, form: 'gram' });
@@ -40,13 +43,25 @@ test.each(presets.flatMap((preset) => limits.map(([precision, limit]) => [preset
 
 test('legs are balanced: two of polar-express are 2 + 3, whose growth is a fifteenth of that of 3 + 2', () => {
   expect(plan(64, 1024, 'polar-express', 5).legs).toEqual([2, 3]);
-  expect(plan(64, 1024, 'polar-express', 5, 'float16').legs).toEqual([1, 2, 2]);
-  expect(plan(64, 1024, 'muon', 5, 'float16').legs).toEqual([2, 2, 1]);
+  expect(plan(64, 1024, 'polar-express', 5, 'float16', false).legs).toEqual([2, 3]);
+});
+
+test('compensated legs of float16 are long from the first on, and X has two parts in the first of them', () => {
+  expect(plan(64, 1024, 'adaptive', 5, 'float16')).toMatchObject({ legs: [2, 2, 1], splitLegs: 1 });
+  expect(plan(64, 1024, 'muon', 5, 'float16')).toMatchObject({ legs: [2, 2, 1], splitLegs: 1 });
+  expect(plan(64, 1024, 'polar-express', 5, 'float16')).toMatchObject({ legs: [1, 2, 2], splitLegs: 2 });
+});
+
+test('X has two parts only where products are compensated, in float16', () => {
+  expect(plan(64, 1024, 'muon', 5, 'float16', false).splitLegs).toBe(0);
+  for (const precision of ['bfloat16', 'float32'] as const) {
+    expect(plan(64, 1024, 'muon', 5, precision, true).splitLegs).toBe(0);
+  }
 });
 
 test('bfloat16 takes the standard form, which errs less', () => {
   for (const preset of presets) {
-    expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [] });
+    expect(plan(64, 4096, preset, 5, 'bfloat16')).toMatchObject({ form: 'standard', legs: [1, 1, 1, 1, 1] });
   }
 });
 
@@ -54,7 +69,7 @@ test('square matrices take the standard form, and coefficients that rounding can
   expect(plan(512, 512, 'muon', 5).form).toBe('standard');
   const [published] = newtonSchulzCoefficients([2048, 2048], 'paper', 1);
   const five = Float64Array.from(Array.from({ length: 5 }, () => published!).flat());
-  expect(addon().newtonSchulzPlan('cpu', 'float32', 256, 4096, five).form).toBe('standard');
+  expect(addon().newtonSchulzPlan('cpu', 'float32', false, 256, 4096, five).form).toBe('standard');
 });
 
 test('the count of operations is that of the form: symmetric products by halves', () => {

@@ -29,7 +29,7 @@ const adamw = {
 const none = { checks: 0, proximal: 0, products: 0, updates: 0 };
 
 function make() {
-  return new (addon().Optimizer)('cpu', 1, 'float32', [
+  return new (addon().Optimizer)('cpu', 1, 'float32', false, [
     { size, matrices },
     { size, matrices: [] },
   ]);

@@ -102,7 +102,7 @@ function measureShape(
 
   const [m, n] = [Math.min(...shape), Math.max(...shape)];
   const coefficients = Float64Array.from(newtonSchulzCoefficients(shape).flat());
-  const plan = addon().newtonSchulzPlan('cpu', precision, m, n, coefficients);
+  const plan = addon().newtonSchulzPlan('cpu', precision, true, m, n, coefficients);
   const leastMs = ((plan.flops - plan.float32Flops) / peaks[precision]! + plan.float32Flops / peaks.float32!) / 1e6;
   const { physicalCores } = devices().cpu;
   type Turn = (typeof turns)[number][number];

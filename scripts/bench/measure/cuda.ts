@@ -68,7 +68,7 @@ function flopsOf(shapes: Case['shapes'], precision: Precision): Pick<Figures, 'p
   for (const [rows, columns] of shapes) {
     const coefficients = Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat());
     plain += plainFlops(rows, columns);
-    executed += addon().newtonSchulzPlan('cuda:0', precision, rows, columns, coefficients).flops;
+    executed += addon().newtonSchulzPlan('cuda:0', precision, true, rows, columns, coefficients).flops;
   }
   return { plainFlops: plain, executedFlops: executed };
 }

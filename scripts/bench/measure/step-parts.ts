@@ -15,7 +15,7 @@ export function timedStep(shape: readonly [number, number], threads: number, pre
   const [rows, columns] = shape;
   const size = rows * columns;
   const layout = { size, matrices: [{ offset: 0, rows, columns }] };
-  const optimizer = new (addon().Optimizer)('cpu', threads, precision, [layout]);
+  const optimizer = new (addon().Optimizer)('cpu', threads, precision, true, [layout]);
   addon().profile(optimizer);
   const [data, grad] = [gaussian(size), gaussian(size)];
   const settings = {

@@ -174,7 +174,7 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 extern "C" int cuCtxGetCurrent(void** context);
 extern "C" int cuCtxSetCurrent(void* context);
-/// Finds only the two functions above.
+/// Finds only the two functions above and cuTensorMapEncodeTiled.
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned version,
                                              unsigned long long flags,
                                              cudaDriverEntryPointQueryResult* found = nullptr);

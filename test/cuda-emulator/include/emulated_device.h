@@ -2,6 +2,7 @@
 
 // The emulator's side of cuda/launch.cuh: launches, shared arrays and the wrappers of PTX instructions.
 
+#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -39,9 +40,21 @@ void wait_copies(int pending);
 void load_matrix(uint32_t (&r)[4], const void* row, bool transposed, Site site);
 void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bool bfloat16, Site site);
 
+void named_barrier(int number, int threads);
+void init_barrier(uint64_t* barrier, int count);
+void arrive_at_barrier(uint64_t* barrier, int bytes);
+void wait_barrier(uint64_t* barrier, int parity);
+void copy_box(void* to, const CUtensorMap& map, int column, int row, int matrix, uint64_t* barrier);
+uint64_t describe_swizzled(const void* shared, int leading_bytes, int stride_bytes);
+void multiply_warpgroup(float* sums, uint64_t a, uint64_t b, bool transposes_a, bool transposes_b, bool bfloat16);
+void commit_products();
+void wait_products(int pending);
+
 }  // namespace emulator
 
 namespace root_optimizer::cuda {
+
+#define ROOT_OPTIMIZER_HAS_WGMMA
 
 void require(cudaError_t status, const char* call);
 
@@ -69,6 +82,7 @@ T* dynamic_shared() {
   return static_cast<T*>(emulator::dynamic_shared());
 }
 
+inline void prefetch_line(const void*) {}
 inline void copy_async_16(void* shared, const void* global, bool valid) { emulator::copy_async(shared, global, valid); }
 inline void commit_copies() { emulator::commit_copies(); }
 template <int kPending>
@@ -90,5 +104,36 @@ inline void multiply_accumulate(float (&d)[4], const uint32_t (&a)[4], const uin
                                 EMULATOR_SITE) {
   emulator::multiply_accumulate(d, a, b, true, site);
 }
+
+template <int kThreads>
+void named_barrier(int number) {
+  emulator::named_barrier(number, kThreads);
+}
+inline void init_barrier(uint64_t* barrier, int count) { emulator::init_barrier(barrier, count); }
+inline void publish_barriers() {}
+inline void arrive_at_barrier(uint64_t* barrier) { emulator::arrive_at_barrier(barrier, 0); }
+inline void expect_bytes(uint64_t* barrier, int bytes) { emulator::arrive_at_barrier(barrier, bytes); }
+inline void wait_barrier(uint64_t* barrier, int parity) { emulator::wait_barrier(barrier, parity); }
+inline void copy_box(void* shared, const CUtensorMap& map, int column, int row, int matrix, uint64_t* barrier) {
+  emulator::copy_box(shared, map, column, row, matrix, barrier);
+}
+inline uint64_t describe_swizzled(const void* shared, int leading_bytes, int stride_bytes) {
+  return emulator::describe_swizzled(shared, leading_bytes, stride_bytes);
+}
+template <bool kTransposeA, bool kTransposeB>
+void multiply_warpgroup(float (&d)[64], uint64_t a, uint64_t b, __half) {
+  emulator::multiply_warpgroup(d, a, b, kTransposeA, kTransposeB, false);
+}
+template <bool kTransposeA, bool kTransposeB>
+void multiply_warpgroup(float (&d)[64], uint64_t a, uint64_t b, __nv_bfloat16) {
+  emulator::multiply_warpgroup(d, a, b, kTransposeA, kTransposeB, true);
+}
+inline void begin_products() {}
+inline void commit_products() { emulator::commit_products(); }
+template <int kPending>
+void wait_products() {
+  emulator::wait_products(kPending);
+}
+inline void settle_sums(float (&)[64]) {}
 
 }  // namespace root_optimizer::cuda

@@ -3,7 +3,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace root_optimizer::cpu {
+namespace root_optimizer {
 
 template <typename Signature>
 class FunctionRef;
@@ -26,4 +26,4 @@ class FunctionRef<Result(Arguments...)> {
   Result (*call_)(const void*, Arguments...);
 };
 
-}  // namespace root_optimizer::cpu
+}  // namespace root_optimizer

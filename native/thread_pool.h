@@ -9,7 +9,7 @@
 
 #include "function_ref.h"
 
-namespace root_optimizer::cpu {
+namespace root_optimizer {
 
 /// The order in which threads take the tasks of [0, count).
 enum class Order {
@@ -61,4 +61,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace root_optimizer::cpu
+}  // namespace root_optimizer

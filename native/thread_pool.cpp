@@ -4,7 +4,7 @@
 #include <chrono>
 #include <system_error>
 
-namespace root_optimizer::cpu {
+namespace root_optimizer {
 
 namespace {
 
@@ -108,4 +108,4 @@ void ThreadPool::take_tasks(size_t thread, std::unique_lock<std::mutex>& lock) {
   }
 }
 
-}  // namespace root_optimizer::cpu
+}  // namespace root_optimizer
