@@ -6,12 +6,12 @@
 namespace root_optimizer::cuda {
 
 __global__ void __launch_bounds__(kPassThreads, 5)
-    adamw_kernel(const __grid_constant__ Table<Moments> list, const GradientNote* notes, const uint32_t* gate) {
+    adamw_kernel(const __grid_constant__ Table<Moments> list, const CheckNote* notes, const uint32_t* gate) {
   if (*gate != 0) return;
   const Moments& p = list.entries[blockIdx.y];
   const AdamWScalars s = *p.scalars;
   const bool clips = p.thresholds != nullptr;
-  const GradientClip clip = clip_of(clips ? notes : nullptr, p.index);
+  const GradientClip clip = clips ? notes[p.index].gradient : GradientClip{};
   if (clips && blockIdx.x == 0 && threadIdx.x == 0) remember(*p.thresholds, notes[p.index]);
   const bool whole_words = aligned(p.data) && aligned(p.gradient) && aligned(p.exp_avg) && aligned(p.exp_avg_sq);
   for_each_quad(p.size, [&](int64_t i, int count) {

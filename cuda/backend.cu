@@ -70,7 +70,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     return std::clamp<int64_t>(int64_t(kBatchBytes / bytes), 1, kTableEntries);
   }
   size_t memory_bytes() const override {
-    return arena_.capacity() + note_count_ * sizeof(GradientNote) + (link_ ? link_->bytes() : 0);
+    return arena_.capacity() + note_count_ * sizeof(CheckNote) + (link_ ? link_->bytes() : 0);
   }
 
   void* allocate(size_t bytes) override {
@@ -234,8 +234,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     captured_ = {};
     note_count_ = 0;
     if (notes_ != nullptr) require(cudaFreeAsync(std::exchange(notes_, nullptr), stream_.get()), "cudaFreeAsync");
-    notes_ =
-        static_cast<GradientNote*>(allocate_from(pool_.get(), count * sizeof(GradientNote), "a step", stream_.get()));
+    notes_ = static_cast<CheckNote*>(allocate_from(pool_.get(), count * sizeof(CheckNote), "a step", stream_.get()));
     note_count_ = count;
   }
 
@@ -273,7 +272,7 @@ class CudaBackend final : public Backend, private ParameterStore {
   uint32_t* gate_ = nullptr;
   void* scratch_ = nullptr;
   Arena arena_;
-  GradientNote* notes_ = nullptr;
+  CheckNote* notes_ = nullptr;
   size_t note_count_ = 0;
   std::optional<HostLink> link_;
   Pinned flags_;

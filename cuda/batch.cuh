@@ -35,22 +35,18 @@ inline Table<Matrix> table_of(const Batch& batch) { return table_of(std::span(ba
 /// How the kernels of a batch form U and B.
 struct Forming {
   bool nesterov;
-  bool clips;                 ///< whether B is U clipped at ε
-  const GradientNote* notes;  ///< by Matrix::index; null: G is taken as it stands
+  bool clips;              ///< whether B is U clipped at ε
+  bool clips_gradient;     ///< whether G is clipped as the notes say
+  const CheckNote* notes;  ///< by Matrix::index
 };
 
-inline Forming forming(const Batch& batch, const GradientNote* notes) {
-  return {.nesterov = batch.nesterov, .clips = batch.clips, .notes = batch.clips_gradient ? notes : nullptr};
-}
-
-/// The clip of a gradient. Without notes it leaves every value as it is.
-__device__ inline GradientClip clip_of(const GradientNote* notes, uint32_t index) {
-  return notes == nullptr ? GradientClip{} : notes[index].clip;
+inline Forming forming(const Batch& batch, const CheckNote* notes) {
+  return {.nesterov = batch.nesterov, .clips = batch.clips, .clips_gradient = batch.clips_gradient, .notes = notes};
 }
 
 /// Records the thresholds that a step has used.
-__device__ inline void remember(Thresholds& thresholds, const GradientNote& note) {
-  thresholds.gradient_threshold = note.clip.threshold;
+__device__ inline void remember(Thresholds& thresholds, const CheckNote& note) {
+  thresholds.gradient_threshold = note.gradient.threshold;
   thresholds.gradient_scale = note.next_scale;
 }
 
@@ -106,40 +102,47 @@ __device__ void for_each_quad(int64_t size, Body body) {
   }
 }
 
-/// U of one matrix after its M has become μM + G.
+/// U of one matrix, formed from the M that the step has not updated yet.
 struct LookAhead {
   const float* momentum;
   const float* gradient;  ///< null: U is M
   float mu;
+  bool nesterov;
   GradientClip clip;
   bool whole_words;
 
   /// Quads begin at multiples of `row_length` and of 4.
   __device__ LookAhead(const Matrix& matrix, const Forming& forming, int64_t row_length = 4)
-      : momentum(matrix.momentum),
-        gradient(forming.nesterov ? matrix.gradient : nullptr),
-        mu(gradient == nullptr ? 0 : matrix.scalars->mu),
-        clip(gradient == nullptr ? GradientClip{} : clip_of(forming.notes, matrix.index)),
-        whole_words(row_length % 4 == 0 && aligned(momentum) && aligned(gradient)) {}
-  __device__ LookAhead(const float* momentum, const float* gradient, float mu, const GradientClip& clip)
+      : LookAhead(matrix.momentum, matrix.gradient, matrix.gradient == nullptr ? 0 : matrix.scalars->mu,
+                  forming.nesterov, forming.clips_gradient ? forming.notes[matrix.index].gradient : GradientClip{}) {
+    whole_words = whole_words && row_length % 4 == 0;
+  }
+  __device__ LookAhead(const float* momentum, const float* gradient, float mu, bool nesterov, const GradientClip& clip)
       : momentum(momentum),
         gradient(gradient),
         mu(mu),
+        nesterov(nesterov),
         clip(clip),
         whole_words(aligned(momentum) && aligned(gradient)) {}
 
-  __device__ Quad quad(int64_t i, int count) const {
-    Quad u = load_quad(momentum, i, count, whole_words);
-    if (gradient == nullptr) return u;
+  /// Elements [i, i + count) of U. Sets `next` to those of the M that the step will store.
+  __device__ Quad quad(int64_t i, int count, Quad& next) const {
+    next = load_quad(momentum, i, count, whole_words);
+    if (gradient == nullptr) return next;
     const Quad g = load_quad(gradient, i, count, whole_words);
-    for (int e = 0; e < 4; ++e) u.v[e] = look_ahead(u.v[e], clipped(g.v[e], clip), mu);
+    Quad u;
+    for (int e = 0; e < 4; ++e) {
+      const float kept = clipped(g.v[e], clip);
+      next.v[e] = next_momentum(next.v[e], kept, mu);
+      u.v[e] = nesterov ? look_ahead(next.v[e], kept, mu) : next.v[e];
+    }
     return u;
   }
+  __device__ Quad quad(int64_t i, int count) const {
+    Quad next;
+    return quad(i, count, next);
+  }
 };
-
-__device__ inline float clip_limit_of(const Matrix& matrix, const Forming& forming) {
-  return clip_limit(forming.clips ? matrix.thresholds->threshold : 0);
-}
 
 __device__ inline float clamp(float u, float limit) { return min(max(u, -limit), limit); }
 

@@ -55,14 +55,10 @@ size_t CudaQueue::scratch_bytes(Precision precision, const Footprint& f) {
   const auto matrix_bytes = [&](bool two_parts) {
     return std::max(bytes(f.long_side, f.short_side, two_parts), bytes(f.short_side, f.long_side, two_parts));
   };
-  size_t total = 0;
-  if (f.matrix_operands > 0) {
-    total += size_t(f.two_part_operands) * matrix_bytes(true) +
-             size_t(f.matrix_operands - f.two_part_operands) * matrix_bytes(false) +
-             norm_bytes(f.long_side * f.short_side, f.count);
-  }
-  total += size_t(f.square_operands) * bytes(f.short_side, f.short_side, false);
-  if (f.selects) total += selection_bytes(f.count);
+  if (f.matrix_operands == 0) return check_bytes(f.long_side * f.short_side, f.count, f.selects, f.near_last);
+  size_t total = size_t(f.two_part_operands) * matrix_bytes(true) +
+                 size_t(f.matrix_operands - f.two_part_operands) * matrix_bytes(false) +
+                 size_t(f.square_operands) * bytes(f.short_side, f.short_side, false);
   if (f.normalizes) total += row_bytes(f.long_side, f.short_side, f.count);
   return total;
 }

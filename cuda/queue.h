@@ -34,21 +34,23 @@ class Arena {
   size_t used_ = 0;
 };
 
-/// What the check of a gradient finds out for the update.
-struct GradientNote {
-  GradientClip clip;
-  double next_scale;  ///< e after the step
+/// What the check of a matrix or of moments finds out for the update.
+struct CheckNote {
+  GradientClip gradient;  ///< how G is clipped
+  double next_scale;      ///< e after the step
+  double threshold;       ///< ε; 0: U is not clipped
+  double factor;          ///< 1 / (‖B‖_F + 1e-7); negative: not known yet
 };
 
 struct Search;
-struct Selection;
+struct Workspace;
 
 /// The verbs are launches on one stream, each for all matrices of a batch.
 class CudaQueue final : public Queue {
  public:
   /// If `closed` points to anything but 0, no verb writes what outlives the job. `notes` has one for each
   /// Matrix::index and Moments::index.
-  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed, GradientNote* notes)
+  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed, CheckNote* notes)
       : precision_(precision), stream_(stream), arena_(arena), gate_(closed), notes_(notes) {}
 
   static size_t scratch_bytes(Precision precision, const Footprint& footprint);
@@ -69,11 +71,12 @@ class CudaQueue final : public Queue {
 
  private:
   // Parts of verbs, each in the file of its verb.
-  /// X ← B / (‖B‖_F + 1e-7) with the current M and ε.
-  void write_normalized(const Batch& batch, const Operand& x);
-  const Selection* select(const std::vector<Search>& searches);
+  /// Finds the quantiles of one list, in scratch that the caller gives back.
+  Workspace select(const std::vector<Search>& searches, bool nesterov, bool near_last);
   void find_gradient_clips(const Batch& batch);
   void find_gradient_clips(std::span<const Moments> moments);
+  /// Notes ε and ‖B‖, and raises flags.
+  void find_clips(const Batch& batch);
   /// Brings v up to date. Returns the factors of the rows, in scratch that the caller gives back.
   float* row_factors(const Batch& batch, const Operand& x);
 
@@ -86,7 +89,7 @@ class CudaQueue final : public Queue {
   const cudaStream_t stream_;
   Arena& arena_;
   const uint32_t* const gate_;
-  GradientNote* const notes_;
+  CheckNote* const notes_;
 };
 
 /// An operand as it lies in memory: row-major like its batch, rows at multiples of 16 bytes and padded with zeros.
@@ -95,9 +98,9 @@ StoredMatrices stored(const Operand& operand);
 /// A launch's grid for parameters of different sizes.
 dim3 moments_grid(std::span<const Moments> moments);
 
-/// The workspace of a search for thresholds, of `proximal`, and of an `update` that normalizes rows.
-size_t selection_bytes(int64_t count);
-size_t norm_bytes(int64_t size, int64_t count);
+/// The workspace of the checks of `count` matrices or moments of `size` elements, and of an `update` that normalizes
+/// rows.
+size_t check_bytes(int64_t size, int64_t count, bool selects, bool near_last);
 size_t row_bytes(int64_t long_side, int64_t short_side, int64_t count);
 
 }  // namespace root_optimizer::cuda

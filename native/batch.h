@@ -135,6 +135,7 @@ struct Footprint {
   int two_part_operands = 0;  ///< those of the matrix operands that have two parts
   int square_operands = 0;
   bool selects = false;     ///< whether it finds thresholds
+  bool near_last = false;   ///< whether it may look for them near the last ones, which takes room for candidates
   bool normalizes = false;  ///< whether it normalizes rows
 };
 

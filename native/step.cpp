@@ -42,6 +42,7 @@ static Footprint footprint_of(const MatrixGroup& group) {
   const Batch& batch = group.batch;
   Footprint footprint = group.products.footprint(batch.rows, batch.columns, batch.count());
   footprint.selects = batch.clips || batch.clips_gradient;
+  footprint.near_last = footprint.selects;
   footprint.normalizes = batch.normalized;
   return footprint;
 }
