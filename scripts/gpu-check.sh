@@ -1,53 +1,85 @@
 #!/usr/bin/env bash
-# Runs the checks that need a machine with an NVIDIA GPU: the whole suite, compute-sanitizer on the tests of the CUDA
-# backend, and the benchmark. Prints one table, and the benchmark's own. Logs go to the given folder, by default
-# runs/gpu-check. Fails where any of them fails.
+# Checks and measures a machine with an NVIDIA GPU, in eight minutes at most. Prints the result of each stage as it ends,
+# and leaves its log in the given folder, by default runs/gpu-check. Fails where a stage fails.
+#
+#   scripts/gpu-check.sh [FOLDER [STAGE…]]
+#
+# The stages, all of them by default:
+#   smoke       every kernel against the CPU
+#   benchmark   npm run bench:cuda, beside PyTorch where python3 has it
+#   tests       the tests of the CUDA backend
+#   sanitizers  compute-sanitizer on the smoke test, also with every tile of the products forced
+#   accuracy    the errors of 2048 × 8192 matrices
+#
+# It needs no network and no toolkit: ROOT_OPTIMIZER_ADDON may name an addon that was built elsewhere.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 logs=${1:-runs/gpu-check}
+stages=${*:2}
+stages=${stages:-smoke benchmark tests sanitizers accuracy}
 mkdir -p "$logs"
-export REQUIRE_CUDA=1 ROOT_OPTIMIZER_AUTO_CUDA=1
-
-export PATH=$PATH:/usr/local/cuda/bin
-rows=()
+export REQUIRE_CUDA=1 PATH=$PATH:/usr/local/cuda/bin:/opt/nvidia/nsight-compute
 failed=0
-# stage NAME COMMAND… runs a command and adds a row with the last line of figures in its output
-stage() {
-  local name=$1 log=$logs/$1.log start=$SECONDS result
-  shift
-  if "$@" >"$log" 2>&1; then result=passed; else result="FAILED ($?)" failed=1; fi
-  local figures
-  figures=$(grep -E '^Tests:|ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1 | sed 's/^=* *//')
-  rows+=("| $name | $result | $((SECONDS - start)) s | $figures |")
-}
 
-# These tests launch every kernel, at sizes that a checker can follow.
-sanitized='train alike|split alike|is replayed|data that are written|orthogonalise alike: [a-zA-Z-]*, (1 × 33|65 × 200|200 × 65|129 × 257)$'
-sanitize() {
-  compute-sanitizer --tool "$1" --target-processes all --error-exitcode 9 \
-    node node_modules/jest/bin/jest.js --runInBand --selectProjects addon --testPathPatterns 'test/native/cuda(-memory)?.test' --testNamePattern "$sanitized" --testTimeout 3600000
-}
-
-# Without a toolkit on this machine, an addon that was built elsewhere must not be replaced by one for the CPU alone.
+# An addon that was built elsewhere must not be replaced by one for the CPU alone.
 built=$PWD/build/Release/root_optimizer.node
-if [ -z "${CUDACXX:-}" ] && ! command -v nvcc >/dev/null && [ -f "$built" ]; then
-  export ROOT_OPTIMIZER_ADDON=${ROOT_OPTIMIZER_ADDON:-$built}
-fi
+if ! command -v nvcc >/dev/null && [ -f "$built" ]; then export ROOT_OPTIMIZER_ADDON=${ROOT_OPTIMIZER_ADDON:-$built}; fi
 node scripts/setup.mjs || exit 1
-# The files of tests run one at a time, because they share the GPU's memory.
-stage suite npx jest --selectProjects addon --runInBand
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck initcheck synccheck; do stage "$tool" sanitize "$tool"; done
-else
-  rows+=('| compute-sanitizer | NOT INSTALLED | | |')
-  failed=1
-fi
-stage benchmark npx tsx scripts/bench/cuda.ts --precision float16,bfloat16
 
-echo
+# run SECONDS NAME COMMAND… prints a row for a command that may take so long.
+run() {
+  local limit=$1 name=$2 start=$SECONDS result figures
+  shift 2
+  if timeout "$limit" "$@" >"$logs/$name.log" 2>&1; then result=passed; else result="FAILED ($?)" failed=1; fi
+  figures=$(grep -aE '^Tests:|ERROR SUMMARY|RACECHECK SUMMARY' "$logs/$name.log" | tail -n 1 | sed 's/^=* *//')
+  echo "| $name | $result | $((SECONDS - start)) s | $figures |"
+  return 0
+}
+
+sanitizer() {
+  local tile=$1 tool=$2
+  ROOT_OPTIMIZER_GEMM=$tile run 100 "$tool-$tile" compute-sanitizer --tool "$tool" --target-processes all \
+    --error-exitcode 9 node --import tsx scripts/gpu-smoke.ts
+  # `failed` is of this process, which may run beside others.
+  exit $failed
+}
+
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 git log -1 --format='commit %h, %cs' 2>/dev/null
-printf '%s\n' '| stage | result | time | figures |' '|---|---|---|---|' "${rows[@]}"
-echo
-cat "$logs/benchmark.log"
+printf '%s\n' '| stage | result | time | figures |' '|---|---|---|---|'
+for stage in $stages; do
+  case $stage in
+    smoke) run 30 smoke node --import tsx scripts/gpu-smoke.ts ;;
+    benchmark) run 150 benchmark node --import tsx scripts/bench/cuda.ts --compensated on,off --rounds 20 ;;
+    tests)
+      run 200 tests node node_modules/jest/bin/jest.js --selectProjects addon --maxWorkers 6 \
+        --testPathPatterns 'test/(devices|functions|checkpoint/.*|native/(accuracy|cuda.*)|optimizer/.*).test.ts'
+      ;;
+    sanitizers)
+      if command -v compute-sanitizer >/dev/null; then
+        jobs=()
+        for job in any:memcheck any:racecheck any:initcheck any:synccheck w256x128x64:memcheck w128x128x64:memcheck \
+          128x128x32:memcheck 64x64x32:memcheck 128x128x32:racecheck; do
+          (sanitizer "${job%:*}" "${job#*:}") &
+          jobs+=($!)
+        done
+        for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+      else
+        echo '| compute-sanitizer | NOT INSTALLED | | |'
+        failed=1
+      fi
+      ;;
+    accuracy)
+      run 60 accuracy node --import tsx scripts/accuracy.ts --device cuda --shapes 2048x8192 \
+        --presets adaptive,muon,polar-express
+      ;;
+    *)
+      echo "There is no stage $stage" >&2
+      exit 2
+      ;;
+  esac
+done
+for log in smoke benchmark accuracy; do
+  case " $stages " in *" $log "*) printf '\n%s\n' "$log" && cat "$logs/$log.log" ;; esac
+done
 exit $failed
