@@ -11,7 +11,8 @@ import {
   writeFigures,
 } from '../common/command.js';
 import { formatRow } from '../common/tables.js';
-import { compare, type Figure, Peer, type Task } from './measure/peers.js';
+import { Peer } from './measure/peer.js';
+import { compare, type Figure, type Request, type Task } from './measure/peers.js';
 
 const HELP = `Usage: npm run bench:peers -- [options]
 
@@ -66,7 +67,7 @@ runMain(async () => {
 });
 
 /** Starts the peers. Says which are left out, and why. */
-async function startPeers(python: string): Promise<Peer[]> {
+async function startPeers(python: string): Promise<Peer<Request>[]> {
   if (python.includes('/') && !existsSync(python)) throw new Error(`There is no ${python}`);
   const file = (name: string) => path.join(__dirname, '..', 'peers', name);
   const programs = [
@@ -74,9 +75,9 @@ async function startPeers(python: string): Promise<Peer[]> {
     ['optax', python, [file('optax_muon.py')]],
     ['ml-matrix', process.execPath, [...process.execArgv, file('ml-matrix.ts')]],
   ] as const;
-  const peers: Peer[] = [];
+  const peers: Peer<Request>[] = [];
   for (const [label, command, args] of programs) {
-    const peer = await Peer.start(command, [...args]);
+    const peer = await Peer.start<Request>(command, [...args]);
     if (typeof peer === 'string') console.log(`${label}: left out (${peer})`);
     else peers.push(peer);
   }

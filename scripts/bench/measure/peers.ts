@@ -1,9 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { Muon, orthogonalizeSync, Parameter, Root } from '../../../lib/index.js';
 import { median } from '../../common/numbers.js';
 import { gaussian } from '../../common/random.js';
 import { milliseconds } from '../../common/time.js';
+import type { Peer } from './peer.js';
 
 export type Task = 'orthogonalize' | 'root' | 'muon' | 'muon-bfloat16';
 
@@ -15,17 +14,6 @@ export interface Request {
   repeats: number;
 }
 
-/**
- * A peer's introduction of itself. `threads` are the numbers of threads that it can be told to use, all if absent. On
- * more than `mostElements` elements it takes minutes.
- */
-interface Introduction {
-  name: string;
-  tasks: Task[];
-  threads?: number[];
-  mostElements?: number;
-}
-
 /** Median milliseconds of this package and of each peer, by the peer's name. */
 export interface Figure {
   task: Task;
@@ -35,47 +23,9 @@ export interface Figure {
   peers: Record<string, number>;
 }
 
-/**
- * Makes a peer keep the large blocks that it frees. glibc would give them back to the system. To fetch the pages of the
- * next result anew can take longer than its product, on a virtual machine at least.
- */
-const KEEP_MEMORY = { MALLOC_MMAP_THRESHOLD_: String(2 ** 25), MALLOC_TRIM_THRESHOLD_: String(2 ** 32) };
-
-/** A process that answers each line of request with the milliseconds of each repeat. */
-export class Peer {
-  private constructor(
-    readonly introduction: Introduction,
-    private readonly child: ChildProcess,
-    private readonly lines: AsyncIterator<string>,
-  ) {}
-
-  /** Starts a peer, or returns the reason why there is none. */
-  static async start(command: string, args: string[]): Promise<Peer | string> {
-    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...KEEP_MEMORY } });
-    let complaint = '';
-    child.on('error', (error) => (complaint = error.message));
-    child.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
-    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    const first = await lines.next();
-    if (first.done !== true) return new Peer(JSON.parse(first.value) as Introduction, child, lines);
-    return complaint.trim().split('\n').at(-1) ?? 'it ended at once';
-  }
-
-  takes({ task, rows, columns, threads }: Request): boolean {
-    const { tasks, threads: possible, mostElements = Infinity } = this.introduction;
-    return tasks.includes(task) && (possible?.includes(threads) ?? true) && rows * columns <= mostElements;
-  }
-
-  async measure(request: Request): Promise<number[]> {
-    this.child.stdin!.write(`${JSON.stringify(request)}\n`);
-    const line = await this.lines.next();
-    if (line.done === true) throw new Error(`${this.introduction.name} ended during ${JSON.stringify(request)}`);
-    return JSON.parse(line.value) as number[];
-  }
-
-  stop(): void {
-    this.child.stdin!.end();
-  }
+function takes({ introduction }: Peer<Request>, { task, rows, columns, threads }: Request): boolean {
+  const { tasks, threads: possible, mostElements = Infinity } = introduction;
+  return tasks.includes(task) && (possible?.includes(threads) ?? true) && rows * columns <= mostElements;
 }
 
 /** Prepares this package's side of a request: the same task, set up once. */
@@ -97,11 +47,11 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
 }
 
 /** Compares this package with the peers that take the request, in `rounds` turns each. */
-export async function compare(request: Request, peers: readonly Peer[], rounds: number): Promise<Figure> {
+export async function compare(request: Request, peers: readonly Peer<Request>[], rounds: number): Promise<Figure> {
   const { run, dispose } = prepare(request);
   run();
   const ours: number[] = [];
-  const theirs = new Map(peers.filter((peer) => peer.takes(request)).map((peer) => [peer, [] as number[]]));
+  const theirs = new Map(peers.filter((peer) => takes(peer, request)).map((peer) => [peer, [] as number[]]));
   for (let round = 0; round < rounds; round++) {
     for (let i = 0; i < request.repeats; i++) ours.push(milliseconds(run));
     for (const [peer, samples] of theirs) samples.push(...(await peer.measure(request)));
