@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "batch.cuh"
 #include "gemm_float32.cuh"
 #include "gemm_hopper.cuh"
 #include "gemm_tensor.cuh"
@@ -34,7 +35,6 @@ Device current_device() {
 struct TileChoice {
   const char* name;  ///< rows, columns and depth; "w" is for wgmma
   bool hopper;       ///< only on compute capability 9.0
-  bool general_only;
   int rows, columns;
   int blocks;   ///< that share a multiprocessor
   double rate;  ///< how fast a busy multiprocessor works, relative to the fastest tile
@@ -42,9 +42,10 @@ struct TileChoice {
 
 // The fastest first.
 constexpr TileChoice kTiles[] = {
-    {"w256x128x64", true, false, 256, 128, 1, 1.0}, {"w128x128x64", true, false, 128, 128, 2, 0.85},
-    {"128x256x32", false, true, 128, 256, 1, 0.65}, {"128x128x32", false, false, 128, 128, 2, 0.6},
-    {"64x64x32", false, false, 64, 64, 4, 0.4},
+    {"w256x128x64", true, 256, 128, 1, 1.0},
+    {"w128x128x64", true, 128, 128, 2, 0.92},
+    {"128x128x32", false, 128, 128, 2, 0.6},
+    {"64x64x32", false, 64, 64, 4, 0.4},
 };
 
 /// The time that the busiest multiprocessor takes, in arbitrary units. Small tiles spread the work more evenly and
@@ -58,8 +59,8 @@ double time_of(const TileChoice& tile, const Gemm& gemm, const Device& device) {
   return double(most) * tile.rows * tile.columns / tile.rate;
 }
 
-bool is_possible(const TileChoice& tile, const Gemm& gemm, const Device& device) {
-  return !(tile.hopper && !(device.major == 9 && device.minor == 0)) && !(tile.general_only && gemm.symmetric);
+bool is_possible(const TileChoice& tile, const Device& device) {
+  return !tile.hopper || (device.major == 9 && device.minor == 0);
 }
 
 /// The tile of least time, or the one that ROOT_OPTIMIZER_GEMM names, where it is possible.
@@ -68,7 +69,7 @@ size_t choose_tile(const Gemm& gemm) {
   const char* const forced = std::getenv("ROOT_OPTIMIZER_GEMM");
   size_t best = std::size(kTiles) - 1;
   for (size_t i = std::size(kTiles); i-- > 0;) {
-    if (!is_possible(kTiles[i], gemm, device)) continue;
+    if (!is_possible(kTiles[i], device)) continue;
     if (forced != nullptr && std::string(forced) == kTiles[i].name) return i;
     if (time_of(kTiles[i], gemm, device) <= time_of(kTiles[best], gemm, device)) best = i;
   }
@@ -80,12 +81,8 @@ void launch_on_tensor_cores(const Gemm& gemm, cudaStream_t stream) {
   switch (choose_tile(gemm)) {
     case 0: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<256, 4>>(gemm, stream);
     case 1: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<128, 3>>(gemm, stream);
-    case 2:
-      if constexpr (!kSymmetric)
-        return launch_gemm_tensor<Element, kContraction, false, TensorTile<128, 256, 32, 4>>(gemm, stream);
-      break;
-    case 3: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<128, 128, 32, 4>>(gemm, stream);
-    case 4: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<64, 64, 32, 4>>(gemm, stream);
+    case 2: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<128, 32, 4>>(gemm, stream);
+    case 3: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<64, 32, 4>>(gemm, stream);
   }
   throw std::logic_error("There is no such tile");
 }
@@ -110,6 +107,31 @@ void set_addends(Gemm& gemm, const Product& p) {
   if (p.gamma != 0) gemm.addends[1] = {stored(p.d), p.gamma};
 }
 
+/// out ← α · the sum of the parts, in their order, on both sides of the diagonal.
+template <typename T>
+__global__ void add_parts(const __grid_constant__ Gemm gemm, unsigned parts) {
+  constexpr int kSize = Chunk<T>::kSize;
+  const StoredMatrices& out = gemm.out;
+  const int64_t matrix = blockIdx.y;
+  const int64_t chunks_of_a_row = out.pitch / kSize;
+  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < out.rows * chunks_of_a_row; i += threads) {
+    const int64_t row = i / chunks_of_a_row;
+    const int64_t first = i % chunks_of_a_row * kSize;
+    Chunk<T> chunk;
+    for (int e = 0; e < kSize; ++e) {
+      const int64_t column = first + e;
+      float sum = 0;
+      if (column < out.columns) {
+        const float* const at = gemm.parts + matrix * out.stride + max(row, column) * out.pitch + min(row, column);
+        for (unsigned part = 0; part < parts; ++part) sum += at[int64_t(part) * gemm.count * out.stride];
+      }
+      chunk.elements[e] = from_float<T>(gemm.alpha * sum);
+    }
+    store_chunk(static_cast<T*>(out.data) + matrix * out.stride + row * out.pitch + first, chunk);
+  }
+}
+
 }  // namespace
 
 void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
@@ -126,6 +148,19 @@ void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
   throw std::logic_error("There is no such product");
 }
 
+// One float32 sum over a greater depth would lose too much: tensor cores cut off what does not fit, always downwards.
+// What is split depends on the shape alone, so that a matrix has the same bits in every batch.
+constexpr int64_t kMostDepth = 1 << 14;
+
+static size_t part_bytes(int64_t depth, int64_t side, int64_t count) {
+  return size_t((depth + kMostDepth - 1) / kMostDepth * count * side * ((side + 7) / 8 * 8)) * sizeof(float);
+}
+
+size_t split_bytes(Precision precision, int64_t long_side, int64_t short_side, int64_t count) {
+  if (precision == Precision::float32 || long_side <= kMostDepth) return 0;
+  return Arena::padded(part_bytes(long_side, short_side, count));
+}
+
 void CudaQueue::gemm_symmetric(const Product& p) {
   Gemm gemm{.contraction = p.a.is_wide() ? Contraction::rows_by_rows : Contraction::columns_by_columns,
             .symmetric = true,
@@ -136,7 +171,20 @@ void CudaQueue::gemm_symmetric(const Product& p) {
             .addends = {},
             .count = p.out.count};
   set_addends(gemm, p);
+  const int64_t depth = p.a.long_side();
+  if (depth <= kMostDepth || precision_ == Precision::float32 || p.beta != 0) {
+    launch_gemm(precision_, gemm, stream_);
+    return;
+  }
+  const size_t mark = arena_.mark();
+  gemm.parts = take<float>(part_bytes(depth, p.out.rows, p.out.count) / sizeof(float));
+  gemm.part_depth = kMostDepth;
   launch_gemm(precision_, gemm, stream_);
+  with_element(precision_, [&](auto element) {
+    launch("add_parts", add_parts<decltype(element)>, pass_grid(gemm.out.stride, gemm.count), kPassThreads, 0, stream_,
+           gemm, part_count(gemm));
+  });
+  arena_.rewind(mark);
 }
 
 // b is symmetric, so its rows serve as its columns if a is tall.

@@ -45,6 +45,9 @@ struct Gemm {
   StoredMatrices out, a, b;
   Addend addends[2];
   int64_t count;
+  float* parts = nullptr;  ///< not null: a symmetric product without addends is split along its depth. The sums of each
+                           ///< part go here, part by part and matrix by matrix as `out` lies, and α is not applied
+  int64_t part_depth = 0;  ///< a multiple of every tile's depth
 };
 
 /// Sums are float32. Every element is rounded once, after the addends have been added. It is summed in the order of the

@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   __syncthreads();
 
   const Tile at = tile_of_block<kSymmetric, T::kRows, T::kColumns>(gemm.out, first_matrix);
-  const int slices = tiles_along(kDepthAlongA ? gemm.a.columns : gemm.a.rows, T::kDepth);
+  const SliceRange depth = slices_of_part<T::kDepth>(gemm, kDepthAlongA ? gemm.a.columns : gemm.a.rows);
+  const int slices = depth.count;
 
   if (threadIdx.x >= T::kMultipliers) {
     if (threadIdx.x > T::kMultipliers) return;
@@ -94,8 +95,8 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
       char* a = shared + stage * T::kStageBytes;
       if (slice >= T::kStages) wait_barrier(&empty[stage], (slice / T::kStages - 1) % 2);
       expect_bytes(&full[stage], T::kStageBytes);
-      OperandA::copy(a, map_a, at.row, slice * T::kDepth, at.matrix, &full[stage]);
-      OperandB::copy(a + kBytesOfA, map_b, at.column, slice * T::kDepth, at.matrix, &full[stage]);
+      OperandA::copy(a, map_a, at.row, (depth.first + slice) * T::kDepth, at.matrix, &full[stage]);
+      OperandB::copy(a + kBytesOfA, map_b, at.column, (depth.first + slice) * T::kDepth, at.matrix, &full[stage]);
     }
     return;
   }
@@ -132,9 +133,8 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
 #pragma unroll
   for (int i = 0; i < T::kDown; ++i) settle_sums(sum[i]);
 
-  named_barrier<T::kMultipliers>(1);  // both warpgroups have read the stages, which make room for the result
   const int first_row = (T::kDown == 1 ? group * 64 : 0) + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  result.template finish<kSymmetric>(gemm, [&](auto use) {
+  const auto sums = [&](auto use) {
 #pragma unroll
     for (int i = 0; i < T::kDown; ++i) {
 #pragma unroll
@@ -146,7 +146,12 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
         }
       }
     }
-  });
+  };
+  if constexpr (kSymmetric) {
+    if (gemm.parts != nullptr) return result.store_part(gemm, int(blockIdx.y), sums);
+  }
+  named_barrier<T::kMultipliers>(1);  // both warpgroups have read the stages, which make room for the result
+  result.template finish<kSymmetric>(gemm, sums);
 #endif
 }
 
@@ -158,7 +163,8 @@ void launch_gemm_hopper(const Gemm& gemm, cudaStream_t stream) {
   const TensorMap map_a = tensor_map(gemm.a, gemm.count);
   const TensorMap map_b = tensor_map(gemm.b, gemm.count);
   launch_tiles<T::kRows, T::kColumns>(gemm, [&](unsigned blocks, int64_t first_matrix) {
-    launch("gemm", kernel, blocks, T::kThreads, T::kSharedBytes, stream, gemm, map_a, map_b, first_matrix);
+    launch("gemm", kernel, dim3(blocks, part_count(gemm)), T::kThreads, T::kSharedBytes, stream, gemm, map_a, map_b,
+           first_matrix);
   });
 }
 

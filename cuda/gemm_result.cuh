@@ -96,6 +96,17 @@ class ResultSquare {
     }
   }
 
+  /// Stores the sums of a part of the depth, on and below the diagonal.
+  template <typename Sums>
+  __device__ void store_part(const Gemm& gemm, int part, Sums sums) const {
+    if (row_ < column_) return;
+    float* out = gemm.parts + (int64_t(part) * gemm.count + matrix_) * gemm.out.stride;
+    sums([&](int row, int column, float x, float y) {
+      if (row_ + row >= gemm.out.rows || column_ + column >= gemm.out.pitch) return;
+      *reinterpret_cast<float2*>(out + (row_ + row) * gemm.out.pitch + column_ + column) = make_float2(x, y);
+    });
+  }
+
  private:
   /// `mirrored` takes what is above the diagonal from below.
   enum class Reading { straight, transposed, mirrored };

@@ -2,35 +2,28 @@
 
 // Products on tensor cores by mma.sync: elements of 16 bits, sums in float32, on any device since sm_80.
 //
-// A block computes a tile, each of its warps 64 × 64 elements of it or, in the smallest tile, 32 × 32. The depth comes
-// in slices. The operands' slices pass through a ring of stages in shared memory: while one stage is multiplied, copies
-// fill the others. A slice keeps the order in which its matrix lies in memory, whichever dimension is the depth;
-// ldmatrix transposes it on the way into registers.
+// A block computes a tile, each of its warps a quarter of it. The depth comes in slices. The operands' slices pass
+// through a ring of stages in shared memory: while one stage is multiplied, copies fill the others. A slice keeps the
+// order in which its matrix lies in memory, whichever dimension is the depth; ldmatrix transposes it on the way into
+// registers.
 
 #include "gemm_result.cuh"
 #include "tile.cuh"
 
 namespace root_optimizer::cuda {
 
-/// A tile of a product, the depth of its slices and the number of its stages.
-template <int kRows_, int kColumns_, int kDepth_, int kStages_>
+/// A square tile of a product, the depth of its slices and the number of its stages. Four warps compute it.
+template <int kSide_, int kDepth_, int kStages_>
 struct TensorTile {
-  static constexpr int kRows = kRows_;
-  static constexpr int kColumns = kColumns_;
+  static constexpr int kSide = kSide_;
   static constexpr int kDepth = kDepth_;
   static constexpr int kStages = kStages_;
-  /// The side of what a warp computes.
-  static constexpr int kWarp = kRows == 64 ? 32 : 64;
-  static constexpr int kThreads = kRows / kWarp * (kColumns / kWarp) * 32;
-  /// The tile is one square of the result or several, side by side, each of four warps.
-  static constexpr int kSquareThreads = 128;
-  static constexpr int kStageChunks = (kRows + kColumns) * kDepth / 8;
-  /// The stages, which later make room for two squares of every square's size.
-  static constexpr int kSharedBytes = 16 * std::max(kStages * kStageChunks, 2 * kRows * kColumns / 8);
-  /// The blocks that fit into a multiprocessor's registers.
-  static constexpr int kBlocks = kRows == 64 ? 4 : kColumns == 128 ? 2 : 1;
-
-  static_assert(kColumns % kRows == 0 && kThreads == kColumns / kRows * kSquareThreads);
+  static constexpr int kThreads = 128;
+  static constexpr int kWarp = kSide / 2;  // the side of what a warp computes
+  static constexpr int kStageChunks = 2 * kSide * kDepth / 8;
+  /// The stages, which later make room for two squares of the tile's size.
+  static constexpr int kSharedBytes = 16 * std::max(kStages * kStageChunks, 2 * kSide * kSide / 8);
+  static constexpr int kBlocks = kSide == 64 ? 4 : 2;  // that fit into a multiprocessor's registers
 };
 
 /// A thread's share in copying an operand's slices, one after another. The outer dimension is the one that is not the
@@ -39,17 +32,19 @@ struct TensorTile {
 template <typename Element, int kOuter, int kDepth, int kThreads, bool kDepthAlongRows>
 class OperandCopy {
  public:
-  __device__ OperandCopy(const StoredMatrices& matrices, int64_t matrix, int64_t outer) {
+  /// Begins with the slice of number `first`.
+  __device__ OperandCopy(const StoredMatrices& matrices, int64_t matrix, int64_t outer, int64_t first) {
     const int row = threadIdx.x / kChunks;
     const int chunk = threadIdx.x % kChunks;
     const Element* data = static_cast<const Element*>(matrices.data) + matrix * matrices.stride;
+    stride_ = kDepthAlongRows ? kDepth : kDepth * matrices.pitch;
+    data += first * stride_;
     for (int pass = 0; pass < kPasses; ++pass) {
       const int tile_row = row + pass * kRowsAtOnce;
       from_[pass] =
           data + (kDepthAlongRows ? min(outer + tile_row, matrices.rows - 1) * matrices.pitch + chunk * 8
                                   : tile_row * matrices.pitch + min(outer + chunk * 8, matrices.columns - 1) / 8 * 8);
     }
-    stride_ = kDepthAlongRows ? kDepth : kDepth * matrices.pitch;
     slot_ = swizzled<kChunks>(row, chunk);
     depth_ = kDepthAlongRows ? chunk * 8 : row;
   }
@@ -96,35 +91,33 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   constexpr bool kDepthAlongB = kContraction == Contraction::rows_by_rows;
   constexpr int kDown = T::kWarp / 16;  // down and across: the warp's blocks of 16 × 8 elements
   constexpr int kAcross = T::kWarp / 8;
-  using Square = ResultSquare<Element, T::kRows, T::kSquareThreads>;
+  using Square = ResultSquare<Element, T::kSide, T::kThreads>;
 
-  const Tile at = tile_of_block<kSymmetric, T::kRows, T::kColumns>(gemm.out, first_matrix);
-  const int square = threadIdx.x / T::kSquareThreads;
-  const int warp = threadIdx.x % T::kSquareThreads / 32;
+  const Tile at = tile_of_block<kSymmetric, T::kSide, T::kSide>(gemm.out, first_matrix);
+  const int warp = threadIdx.x / 32;
   const int warp_row = warp / 2 * T::kWarp;
-  const int column_in_square = warp % 2 * T::kWarp;
-  const int warp_column = square * T::kRows + column_in_square;
+  const int warp_column = warp % 2 * T::kWarp;
   const int lane = threadIdx.x % 32;
   Chunk<Element>* shared = dynamic_shared<Chunk<Element>>();
 
   const int64_t depth = kDepthAlongA ? gemm.a.columns : gemm.a.rows;
-  const int slices = tiles_along(depth, T::kDepth);
-  const int last_depth = int(depth - int64_t(slices - 1) * T::kDepth);
-  OperandCopy<Element, T::kRows, T::kDepth, T::kThreads, kDepthAlongA> copy_a(gemm.a, at.matrix, at.row);
-  OperandCopy<Element, T::kColumns, T::kDepth, T::kThreads, kDepthAlongB> copy_b(gemm.b, at.matrix, at.column);
+  const SliceRange own = slices_of_part<T::kDepth>(gemm, depth);
+  const int slices = own.count;
+  const int last_depth = int(min(depth - int64_t(own.first + slices - 1) * T::kDepth, int64_t(T::kDepth)));
+  OperandCopy<Element, T::kSide, T::kDepth, T::kThreads, kDepthAlongA> copy_a(gemm.a, at.matrix, at.row, own.first);
+  OperandCopy<Element, T::kSide, T::kDepth, T::kThreads, kDepthAlongB> copy_b(gemm.b, at.matrix, at.column, own.first);
   const auto fetch = [&](int slice) {
     if (slice < slices) {
       Chunk<Element>* stage = shared + slice % T::kStages * T::kStageChunks;
       const int present = slice == slices - 1 ? last_depth : T::kDepth;
       copy_a.next(stage, present);
-      copy_b.next(stage + T::kRows * T::kDepth / 8, present);
+      copy_b.next(stage + T::kSide * T::kDepth / 8, present);
     }
     commit_copies();  // an empty group counts as well
   };
   for (int slice = 0; slice < T::kStages - 1; ++slice) fetch(slice);
 
-  const Square result(at.matrix, at.row, at.column + square * T::kRows, threadIdx.x % T::kSquareThreads, 1 + square,
-                      shared + square * Square::kSharedChunks);
+  const Square result(at.matrix, at.row, at.column, threadIdx.x, 1, shared);
   result.template prefetch<kSymmetric>(gemm);
   float sum[kDown][kAcross][4] = {};
 #pragma unroll 1  // unrolled twice, the loop would need more registers than there are
@@ -136,17 +129,17 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     fetch(slice + T::kStages - 1);
 
     const Chunk<Element>* a = shared + slice % T::kStages * T::kStageChunks;
-    const Chunk<Element>* b = a + T::kRows * T::kDepth / 8;
+    const Chunk<Element>* b = a + T::kSide * T::kDepth / 8;
     // mma takes a's quarters outer first, then depth. It takes b's quarters depth first, then outer, two at a time.
     const int first = lane / 8 % 2 * 8;
     const int second = lane / 16 * 8;
     for (int k = 0; k < T::kDepth; k += 16) {
       uint32_t columns[kAcross / 2][4];
       for (int j = 0; j < kAcross / 2; ++j)
-        load_fragment<T::kColumns, T::kDepth, kDepthAlongB>(columns[j], b, warp_column + j * 16 + second, k + first);
+        load_fragment<T::kSide, T::kDepth, kDepthAlongB>(columns[j], b, warp_column + j * 16 + second, k + first);
       for (int i = 0; i < kDown; ++i) {
         uint32_t rows[4];
-        load_fragment<T::kRows, T::kDepth, kDepthAlongA>(rows, a, warp_row + i * 16 + first, k + second);
+        load_fragment<T::kSide, T::kDepth, kDepthAlongA>(rows, a, warp_row + i * 16 + first, k + second);
         for (int j = 0; j < kAcross; ++j) {
           const uint32_t(&pair)[4] = columns[j / 2];
           multiply_accumulate(sum[i][j], rows, {pair[j % 2 * 2], pair[j % 2 * 2 + 1]}, Element());
@@ -155,20 +148,24 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     }
   }
 
-  __syncthreads();  // the stages make room for the result
-  result.template finish<kSymmetric>(gemm, [&](auto use) {
+  const auto sums = [&](auto use) {
 #pragma unroll
     for (int i = 0; i < kDown; ++i) {
 #pragma unroll
       for (int j = 0; j < kAcross; ++j) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          use(warp_row + i * 16 + half * 8 + lane / 4, column_in_square + j * 8 + lane % 4 * 2, sum[i][j][half * 2],
+          use(warp_row + i * 16 + half * 8 + lane / 4, warp_column + j * 8 + lane % 4 * 2, sum[i][j][half * 2],
               sum[i][j][half * 2 + 1]);
         }
       }
     }
-  });
+  };
+  if constexpr (kSymmetric) {
+    if (gemm.parts != nullptr) return result.store_part(gemm, int(blockIdx.y), sums);
+  }
+  __syncthreads();  // the stages make room for the result
+  result.template finish<kSymmetric>(gemm, sums);
 }
 
 template <typename Element, Contraction kContraction, bool kSymmetric, typename T>
@@ -177,8 +174,8 @@ void launch_gemm_tensor(const Gemm& gemm, cudaStream_t stream) {
   // The attribute belongs to the current device, so it cannot be set once and for all.
   require(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes),
           "cudaFuncSetAttribute");
-  launch_tiles<T::kRows, T::kColumns>(gemm, [&](unsigned blocks, int64_t first_matrix) {
-    launch("gemm", kernel, blocks, T::kThreads, T::kSharedBytes, stream, gemm, first_matrix);
+  launch_tiles<T::kSide, T::kSide>(gemm, [&](unsigned blocks, int64_t first_matrix) {
+    launch("gemm", kernel, dim3(blocks, part_count(gemm)), T::kThreads, T::kSharedBytes, stream, gemm, first_matrix);
   });
 }
 

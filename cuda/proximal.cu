@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kPassThreads, 4)
     const int64_t first = i % chunks_of_a_row * kSize;
     Chunk<T> chunk;
     Chunk<T> second;
+#pragma unroll
     for (int part = 0; part < kSize; part += 4) {
       const int64_t column = first + part;
       const int count = int(min(max(columns - column, int64_t(0)), int64_t(4)));

@@ -58,7 +58,8 @@ size_t CudaQueue::scratch_bytes(Precision precision, const Footprint& f) {
   if (f.matrix_operands == 0) return check_bytes(f.long_side * f.short_side, f.count, f.selects, f.near_last);
   size_t total = size_t(f.two_part_operands) * matrix_bytes(true) +
                  size_t(f.matrix_operands - f.two_part_operands) * matrix_bytes(false) +
-                 size_t(f.square_operands) * bytes(f.short_side, f.short_side, false);
+                 size_t(f.square_operands) * bytes(f.short_side, f.short_side, false) +
+                 split_bytes(precision, f.long_side, f.short_side, f.count);
   if (f.normalizes) total += row_bytes(f.long_side, f.short_side, f.count);
   return total;
 }

@@ -98,6 +98,9 @@ StoredMatrices stored(const Operand& operand);
 /// A launch's grid for parameters of different sizes.
 dim3 moments_grid(std::span<const Moments> moments);
 
+/// The workspace of a product that sums over the long side.
+size_t split_bytes(Precision precision, int64_t long_side, int64_t short_side, int64_t count);
+
 /// The workspace of the checks of `count` matrices or moments of `size` elements, and of an `update` that normalizes
 /// rows.
 size_t check_bytes(int64_t size, int64_t count, bool selects, bool near_last);

@@ -77,6 +77,28 @@ __device__ Tile tile_of_block(const StoredMatrices& out, int64_t first_matrix) {
       .matrix = first_matrix + blockIdx.x / count, .row = int64_t(row) * kRows, .column = int64_t(column) * kColumns};
 }
 
+/// SliceRange of the depth.
+struct SliceRange {
+  int first;
+  int count;
+};
+
+/// The slices that this block multiplies.
+template <int kDepth>
+__device__ SliceRange slices_of_part(const Gemm& gemm, int64_t depth) {
+  const int all = int(tiles_along(depth, kDepth));
+  if (gemm.parts == nullptr) return {0, all};
+  const int most = int(gemm.part_depth / kDepth);
+  const int first = int(blockIdx.y) * most;
+  return {first, min(most, all - first)};
+}
+
+inline unsigned part_count(const Gemm& gemm) {
+  if (gemm.parts == nullptr) return 1;
+  const bool along_rows = gemm.contraction != Contraction::columns_by_columns;
+  return unsigned(((along_rows ? gemm.a.columns : gemm.a.rows) + gemm.part_depth - 1) / gemm.part_depth);
+}
+
 /// Calls start(blocks, first_matrix) for a block on every tile of every matrix, as often as the largest grid makes
 /// necessary.
 template <int kRows, int kColumns, typename Start>
