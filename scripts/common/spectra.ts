@@ -9,13 +9,19 @@ export const spectra: Readonly<Record<string, (length: number, aspect: number) =
   Gaussian: marchenkoPastur,
   'heavy-tailed': (length, aspect) =>
     marchenkoPastur(length, aspect).map((value, i) => value + 30 * Math.exp((-40 * i) / length)),
-  'low rank + noise': (length, aspect) =>
-    marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0.1 * value)),
-  'rank-deficient': (length, aspect) =>
-    marchenkoPastur(length, aspect).map((value, i) => (i < Math.ceil(length / 8) ? value : 0)),
+  'low rank + noise': (length, aspect) => lowRank(length, aspect, length / 8, 0.1),
+  'rank 8 + noise': (length, aspect) => lowRank(length, aspect, 8, 0.001),
+  'rank m/4': (length, aspect) => lowRank(length, aspect, length / 4, 0),
+  'rank m/8': (length, aspect) => lowRank(length, aspect, length / 8, 0),
   'i^-0.8': (length) => Array.from({ length }, (_, i) => (i + 1) ** -0.8),
+  'i^-1.2': (length) => Array.from({ length }, (_, i) => (i + 1) ** -1.2),
   'condition 1e6': (length) => Array.from({ length }, (_, i) => 10 ** ((-6 * i) / Math.max(1, length - 1))),
 };
+
+/** Those of a Gaussian matrix, of which all but the `rank` largest are multiplied by `noise`. */
+function lowRank(length: number, aspect: number, rank: number, noise: number): number[] {
+  return marchenkoPastur(length, aspect).map((value, i) => (i < rank ? value : noise * value));
+}
 
 /**
  * The singular values of a Gaussian matrix, by the law that they follow as it grows, times a factor that the division

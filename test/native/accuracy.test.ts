@@ -1,3 +1,4 @@
+import { addon } from '../../lib/binding.js';
 import {
   devices,
   newtonSchulzCoefficients,
@@ -33,23 +34,48 @@ test.each([
   }
 });
 
+/** What decides how precisely a matrix can be orthogonalised. */
+type Kind = 'full' | 'steep' | 'few';
+
+/** Matrices whose singular values are similar, ones whose singular values fall steeply, and ones of few directions. */
+function kindOf(spectrum: string): Kind {
+  return spectrum.startsWith("rank") ? 'few' : /condition|-1\.2/.test(spectrum) ? 'steep' : 'full';
+}
+
 /**
- * The largest error of a result, relative in the Frobenius norm: with the default coefficients, and with any preset.
+ * The largest error of a result, relative in the Frobenius norm. `wide` is for coefficients that take singular values
+ * to 2 on the way, which are polar-express and cans.
+ *
+ * In float16, which is compensated, it shall be 2 %, and 0.5 % where singular values are similar. Limits below that are
+ * at most twice what was measured. Any rounding of a matrix of few directions puts something into every other
+ * direction, and the iteration raises it a few hundred times: this is what bfloat16 suffers from.
  */
-const limits: Record<Precision, { usual: number; preset: number }> = {
-  float32: { usual: 1e-5, preset: 1e-4 },
-  float16: { usual: 5e-3, preset: 2e-2 },
-  bfloat16: { usual: 3e-2, preset: 0.1 },
+const limits: Record<Precision, Record<Kind, { usual: number; wide: number }>> = {
+  float32: {
+    full: { usual: 1.5e-5, wide: 1e-4 },
+    steep: { usual: 5e-5, wide: 1e-3 },
+    few: { usual: 1.3e-4, wide: 1e-3 },
+  },
+  float16: {
+    full: { usual: 5e-3, wide: 2e-2 },
+    steep: { usual: 1e-2, wide: 2e-2 },
+    // The second leg of polar-express begins with values of 2. It exceeds 2 % where eight directions are equally large.
+    few: { usual: 2e-2, wide: 7e-2 },
+  },
+  bfloat16: {
+    full: { usual: 4e-2, wide: 4e-2 },
+    steep: { usual: 0.3, wide: 0.45 },
+    few: { usual: 0.8, wide: 0.9 },
+  },
 };
-/**
- * The same for matrices whose rank is lower than their size, or nearly so. Any rounding of the matrix itself puts
- * something into every direction, and the iteration raises it a few hundred times.
- */
-const deficient: typeof limits = {
-  float32: { usual: 1e-4, preset: 1e-3 },
-  float16: { usual: 0.1, preset: 0.2 },
-  bfloat16: { usual: 0.5, preset: 0.7 },
-};
+
+function limitOf(precision: Precision, preset: Preset, spectrum: string, shape: readonly number[]): number {
+  const kind = kindOf(spectrum);
+  const limit = limits[precision][kind][preset === 'polar-express' || preset === 'cans' ? 'wide' : 'usual'];
+  // Errors average out over more directions than such a matrix has.
+  return kind === 'few' && Math.min(...shape) < 64 ? 1.5 * limit : limit;
+}
+
 const presets: Preset[] = ['adaptive', 'muon', 'polar-express', 'cans', 'quintic'];
 
 describe.each(devicesUnderTest())('on %s', (device) => {
@@ -86,13 +112,37 @@ describe.each(devicesUnderTest())('on %s', (device) => {
             orthogonalizeSync(x, [rows, columns], { coefficients, device, precision }),
             expected,
           );
-          const { usual, preset } = (/deficient|condition/.test(name) ? deficient : limits)[precision];
-          expect({
+          const limit = limitOf(precision, coefficients, name, [rows, columns]);
+          expect({ coefficients, precision, error: error < limit ? 'small' : error }).toEqual({
             coefficients,
             precision,
-            error: error < (coefficients === 'adaptive' ? usual : preset) ? 'small' : error,
-          }).toEqual({ coefficients, precision, error: 'small' });
+            error: 'small',
+          });
         }
+      }
+    },
+  );
+
+  // torch rounds what we round in bfloat16, where we take its form: X, the Gram matrix A, bA + cA² and the next X.
+  (precisions.includes('float16') ? test : test.skip).each(
+    shapes.flatMap(([rows, columns]) => Object.keys(spectra).map((name) => [name, rows, columns] as const)),
+  )(
+    "without compensation float16 errs less than three quarters of torch's form: %s, %i × %i",
+    (name, rows, columns) => {
+      const values = spectra[name]!(Math.min(rows, columns), Math.max(rows, columns) / Math.min(rows, columns));
+      const x = Float32Array.from(matrixOf(values, rows, columns));
+      for (const coefficients of ['adaptive', 'muon', 'polar-express', 'quintic'] as const) {
+        const triples = newtonSchulzCoefficients([rows, columns], coefficients);
+        const expected = matrixOf(iterated(values, triples), rows, columns);
+        const errorIn = (precision: Precision) =>
+          relativeError(
+            orthogonalizeSync(x, [rows, columns], { coefficients, device, precision, compensated: false }),
+            expected,
+          );
+        const list = Float64Array.from(triples.flat());
+        expect(addon().newtonSchulzPlan(device, 'bfloat16', false, rows, columns, list).form).toBe('standard');
+        const share = errorIn('float16') / errorIn('bfloat16');
+        expect({ coefficients, share: share < 0.75 ? 'small' : share }).toEqual({ coefficients, share: 'small' });
       }
     },
   );
@@ -126,14 +176,13 @@ describe.each(devicesUnderTest())('on %s', (device) => {
 
   (isEmulated(device) ? test.skip : test)('2048 × 2048 and 2048 × 4096', () => {
     for (const columns of [2048, 4096]) {
-      for (const name of ['Gaussian', 'rank-deficient']) {
+      for (const name of ['Gaussian', 'rank m/4']) {
         const values = spectra[name]!(2048, columns / 2048);
         const x = Float32Array.from(matrixOf(values, 2048, columns));
         const expected = matrixOf(iterated(values, newtonSchulzCoefficients([2048, columns])), 2048, columns);
         for (const precision of precisions) {
-          const { usual } = (name === 'Gaussian' ? limits : deficient)[precision];
           expect(relativeError(orthogonalizeSync(x, [2048, columns], { device, precision }), expected)).toBeLessThan(
-            usual,
+            limitOf(precision, 'adaptive', name, [2048, columns]),
           );
         }
       }
