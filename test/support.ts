@@ -52,6 +52,25 @@ export function gaussian(size: number, seed = 1): Float32Array {
   return values;
 }
 
+/**
+ * A matrix of `count` directions. Each lies along one coordinate of the longer side and `along` coordinates of the
+ * shorter one, which no other direction has. Its elements are ± its size, in random signs. Directions are equally large
+ * where `spread` is 0, and else between e^-spread and 1.
+ */
+export function alongFewCoordinates(
+  [rows, columns]: readonly [number, number],
+  { count, along, spread, next }: { count: number; along: number; spread: number; next: () => number },
+): Float32Array {
+  const x = new Float32Array(rows * columns);
+  for (let i = 0; i < count; i++) {
+    const value = spread === 0 ? 1 : Math.exp(-spread * next());
+    for (let q = i * along; q < (i + 1) * along; q++) {
+      x[rows < columns ? q * columns + i : i * columns + q] = next() < 0.5 ? value : -value;
+    }
+  }
+  return x;
+}
+
 /** A digest of an array's bits. Unlike numbers, bits tell −0 from 0. */
 export function bits(array: Float32Array): string {
   return createHash('sha1')

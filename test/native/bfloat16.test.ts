@@ -10,7 +10,7 @@ import {
 } from '../../lib/index.js';
 import { iterated, matrixOf } from '../../scripts/common/spectra.js';
 import * as reference from '../reference.js';
-import { bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
+import { alongFewCoordinates, bits, fillGradients, gaussian, parameters, random, relativeError } from '../support.js';
 
 /** These tests are for the CPU. test/native/cuda.test.ts and test/native/accuracy.test.ts test CUDA as well. */
 const device = 'cpu' as const;
@@ -275,13 +275,7 @@ whereAvailable('products in bfloat16', () => {
         for (const steps of [5, 6, 8, 20]) {
           for (let count = 1; count <= Math.min(8, 64 / along); count++) {
             for (let trial = 0; trial < 4; trial++) {
-              const x = new Float32Array(rows * columns);
-              for (let i = 0; i < count; i++) {
-                const value = trial === 0 ? 1 : Math.exp(-trial * next());
-                for (let q = i * along; q < (i + 1) * along; q++) {
-                  x[rows < columns ? q * columns + i : i * columns + q] = next() < 0.5 ? value : -value;
-                }
-              }
+              const x = alongFewCoordinates([rows, columns], { count, along, spread: trial, next });
               const norm =
                 Math.hypot(
                   ...orthogonalizeSync(x, [rows, columns], { coefficients, steps, device, precision: 'bfloat16' }),

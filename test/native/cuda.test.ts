@@ -12,12 +12,14 @@ import {
   softThresholdSync,
 } from '../../lib/index.js';
 import {
+  alongFewCoordinates,
   bits,
   devicesUnderTest,
   fillGradients,
   gaussian,
   isEmulated,
   parameters,
+  random,
   relativeError,
   snapshot,
 } from '../support.js';
@@ -161,6 +163,70 @@ onCuda('the CUDA backend and the CPU', () => {
     there.forEach((one, i) => {
       expect(relativeError(one.data, here[i]!.data)).toBeLessThan(limit);
     });
+  });
+});
+
+/** Matrices of few directions that lie along few coordinates, and their ranks. Equal elements round equally. */
+function concentrated([rows, columns]: readonly [number, number]): [name: string, rank: number, x: Float32Array][] {
+  const next = random(rows + columns);
+  const matrices: [string, number, Float32Array][] = [];
+  for (const along of [1, 16]) {
+    for (const count of [1, 4]) {
+      for (const spread of [0, 2]) {
+        const x = alongFewCoordinates([rows, columns], { count, along, spread, next });
+        matrices.push([`${count} directions along ${along} coordinates, spread ${spread}`, count, x]);
+      }
+    }
+  }
+  const ones = (height: number, width: number) =>
+    Float32Array.from({ length: rows * columns }, (_, i) =>
+      Math.floor(i / columns) < height && i % columns < width ? 1 : 0,
+    );
+  for (const [height, width] of [
+    [2, 2],
+    [7, 5],
+    [1, columns],
+    [rows, 1],
+  ] as const) {
+    matrices.push([`a block of ${height} × ${width} ones`, 1, ones(height, width)]);
+  }
+  const row = new Float32Array(rows * columns);
+  row.set(gaussian(columns, 11), 3 * columns);
+  matrices.push(['one row', 1, row]);
+  const faint = ones(1, 1);
+  for (let i = 1; i < 8; i++) faint[i * columns + i] = 1e-3;
+  matrices.push(['an entry and seven small ones', 8, faint]);
+  return matrices;
+}
+
+onCuda('directions along few coordinates stay bounded', () => {
+  const modes: [Precision, boolean][] = [
+    ['float16', true],
+    ['float16', false],
+    ['bfloat16', true],
+  ];
+  test.each(
+    modes.flatMap((mode) =>
+      [
+        [64, 72],
+        [72, 64],
+        [65, 200],
+      ].map(([rows = 0, columns = 0]) => [...mode, rows, columns] as const),
+    ),
+  )('in %s, compensated: %s, %i × %i', (precision, compensated, rows, columns) => {
+    for (const [name, rank, x] of concentrated([rows, columns])) {
+      for (const coefficients of ['adaptive', 'muon', 'polar-express'] as const) {
+        const result = orthogonalizeSync(x, [rows, columns], { coefficients, device, precision, compensated });
+        const norm = Math.hypot(...result) / Math.sqrt(rank);
+        const largest = result.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        expect({
+          name,
+          coefficients,
+          norm: norm <= 1.35 ? 'bounded' : norm,
+          largest: largest <= 1.35 ? 'bounded' : largest,
+        }).toEqual({ name, coefficients, norm: 'bounded', largest: 'bounded' });
+      }
+    }
   });
 });
 
