@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -27,6 +28,24 @@ export function isEmulated(device: Device): boolean {
   return devices().cuda.devices.some(
     ({ name, description }) => name === device && description.startsWith('Emulated GPU'),
   );
+}
+
+/**
+ * Runs a script with the library's names in a process of its own, so that it starts with other environment variables.
+ * Returns what it printed as JSON.
+ */
+export function runScript<T>(script: string, env: Record<string, string>): T {
+  const lib = JSON.stringify(path.join(__dirname, '..', 'lib', 'index.ts'));
+  const names = 'AdamW, Muon, Parameter, Root, devices, orthogonalizeSync';
+  const code = `require('tsx/cjs'); const { ${names} } = require(${lib}); (async () => {${script}})()`;
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {
+    encoding: 'utf8',
+    cwd: path.join(__dirname, '..'),
+    env: { ...process.env, ...env },
+    maxBuffer: 1 << 28,
+  });
+  if (status !== 0) throw new Error(`exit status ${status}: ${stderr}`);
+  return JSON.parse(stdout) as T;
 }
 
 export function golden<T>(name: string): { cases: T[] } {

@@ -1,23 +1,7 @@
-import { spawnSync } from 'node:child_process';
-import path from 'node:path';
-import { devicesUnderTest, isEmulated } from '../support.js';
+import { devicesUnderTest, isEmulated, runScript } from '../support.js';
 
 const emulated = devicesUnderTest().some(isEmulated);
 const onEmulator = emulated ? describe : describe.skip;
-const lib = JSON.stringify(path.join(__dirname, '../../lib/index.ts'));
-
-/** Runs a script on an emulator of its own and returns what it printed as JSON. */
-function run<T>(script: string, env: Record<string, string>): T {
-  const names = 'AdamW, Muon, Parameter, Root, devices, orthogonalizeSync';
-  const code = `require('tsx/cjs'); const { ${names} } = require(${lib}); (async () => {${script}})()`;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {
-    encoding: 'utf8',
-    cwd: path.join(__dirname, '..', '..'),
-    env: { ...process.env, ...env },
-  });
-  if (status !== 0) throw new Error(`exit status ${status}: ${stderr}`);
-  return JSON.parse(stdout) as T;
-}
 
 onEmulator('what there is instead of a device', () => {
   const look = `
@@ -52,7 +36,7 @@ onEmulator('what there is instead of a device', () => {
       'cuda:0: its memory is taken: cudaMemGetInfo failed: cudaErrorMemoryAllocation',
     ],
   ])('%j', (env, found, reason) => {
-    const result = run<{ found: number; reason: string | null; auto: string; cuda: string }>(look, env);
+    const result = runScript<{ found: number; reason: string | null; auto: string; cuda: string }>(look, env);
     expect(result).toMatchObject({ found, reason: found === 0 ? reason : null });
     expect(result.auto).toContain(`cpu: ${reason}`);
     expect(result.cuda).toContain(`ERR_DEVICE_UNAVAILABLE: Expected device "cuda" to be available: ${reason}`);
@@ -88,7 +72,7 @@ onEmulator('a call that fails', () => {
   let expected: string;
   beforeAll(() => {
     expected = JSON.stringify(
-      run(
+      runScript(
         `${trial}
       const model = make();
       const optimizer = new Root(model, { device: 'cuda:0' });
@@ -131,7 +115,7 @@ onEmulator('a call that fails', () => {
     const error = /Malloc|Pool/.test(call) ? 'cudaErrorMemoryAllocation' : 'cudaErrorUnknown';
     // The failures are further and further apart, and so each hits another place of a trial.
     const failures = Array.from({ length: 120 }, (_, i) => `${call}:${(i * (i + 3)) / 2 + 1}=${error}`).join();
-    const outcome = run<Outcome>(
+    const outcome = runScript<Outcome>(
       `${trial}
       const expected = ${expected};
       const outcome = { errors: [], wrong: [], lost: 0, finished: 0 };
@@ -191,7 +175,7 @@ onEmulator('a call that fails', () => {
   test('between two parts of the updates loses the optimizer, and every call says so', () => {
     // The data are more than AdamW updates at once, and more than 32 MB. Two graphs of updates follow the graph of the
     // checks.
-    const outcome = run<{ errors: [string, string][]; disposed: string }>(
+    const outcome = runScript<{ errors: [string, string][]; disposed: string }>(
       `
       const ones = () => new Float32Array(176000).fill(1);
       const parameter = (i) => new Parameter({ name: 'w' + i, shape: [176000], data: ones(), grad: ones() });

@@ -1,0 +1,59 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { devicesUnderTest, isEmulated, runScript } from '../support.js';
+
+/** The tiles of cuda/gemm.cu. A machine chooses among them by its size, so that small products see only one of them. */
+const tiles = ['w256x128x64', 'w128x128x64', '128x128x32', '64x64x32'];
+const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
+const onCuda = devicesUnderTest().includes(device) ? describe : describe.skip;
+
+const capability = isEmulated(device) ? '9.0' : 'its own';
+const cases = tiles.map((tile) => [tile, capability]);
+// The tiles for wgmma are impossible here, and another one is taken.
+if (isEmulated(device)) cases.push([tiles[0]!, '8.0']);
+
+// Shapes are wide and tall, no multiples of a tile's sides, and larger than one tile.
+const script = `
+  const { gaussian, parameters, fillGradients, relativeError } = require('./test/support.ts');
+  const device = ${JSON.stringify(device)};
+  const errors = {};
+  for (const precision of ['float16', 'bfloat16']) {
+    for (const [rows, columns] of [[65, 200], [200, 65], [129, 257], [300, 300]]) {
+      const x = gaussian(rows * columns, rows);
+      const options = { steps: rows === 300 ? 1 : 3, compensated: true };
+      const expected = orthogonalizeSync(x, [rows, columns], { ...options, device: 'cpu', precision: 'float32' });
+      const result = orthogonalizeSync(x, [rows, columns], { ...options, device, precision });
+      errors[rows + ' × ' + columns + ' in ' + precision] = relativeError(result, expected);
+    }
+    const [there, here] = [0, 1].map(() => parameters('w', [[70, 150], [70, 150], [70, 150]]));
+    fillGradients(1, there, here);
+    for (const [model, settings] of [[there, { device, precision }], [here, { device: 'cpu' }]]) {
+      const optimizer = new Root(model, { ...settings, compensated: true, lr: 0.5, weightDecay: 1 });
+      optimizer.stepSync();
+      optimizer.dispose();
+    }
+    there.forEach((one, i) => {
+      errors['matrix ' + i + ' of a batch in ' + precision] = relativeError(one.data, here[i].data);
+    });
+  }
+  console.log(JSON.stringify(errors));
+`;
+
+onCuda('products in tiles of every size', () => {
+  // A name that does not exist would force nothing.
+  test('exist by these names', () => {
+    const source = readFileSync(path.join(__dirname, '..', '..', 'cuda', 'gemm.cu'), 'utf8');
+    for (const tile of tiles) expect(source).toContain(`{"${tile}",`);
+  });
+
+  test.each(cases)('%s agrees with the CPU on compute capability %s', (tile, version) => {
+    const emulated = { EMULATOR_CAPABILITY: version, EMULATOR_DEVICES: '1' };
+    const errors = runScript<Record<string, number>>(script, {
+      ROOT_OPTIMIZER_GEMM: tile,
+      ...(isEmulated(device) ? emulated : {}),
+    });
+    expect(Object.keys(errors)).toHaveLength(14);
+    const far = Object.entries(errors).filter(([name, error]) => !(error < (name.includes('bfloat16') ? 3e-2 : 5e-3)));
+    expect(far).toEqual([]);
+  });
+});
