@@ -239,6 +239,9 @@ std::string Block::deadlock() const {
              std::to_string(number);
     }
   }
+  for (const Warpgroup& group : warpgroups_) {
+    if (group.waiting > 0) return "only " + std::to_string(group.waiting) + " threads of a warpgroup wait for products";
+  }
   const auto absent = std::find_if(threads_.begin(), threads_.end(), [](const Thread& t) { return !t.at_barrier; });
   return "divergent barrier: " + std::to_string(waiting_) + " of " + std::to_string(thread_count_) +
          " threads wait at " + at(barrier_site_) + ", but thread " +
