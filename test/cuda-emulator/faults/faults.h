@@ -12,7 +12,8 @@ struct Case {
   bool (*is_right)(bool broken);  ///< whether the program came to the right result; throws what the runtime reports
 };
 
-extern const std::vector<Case> block_cases, memory_cases, copy_cases, stream_cases, arithmetic_cases, runtime_cases;
+extern const std::vector<Case> block_cases, memory_cases, copy_cases, hopper_cases, stream_cases, arithmetic_cases,
+    runtime_cases;
 
 /// Device memory with `size` elements. It lasts until the emulator is reset.
 template <typename T>

@@ -57,7 +57,7 @@ void report(const Case& test, bool broken) {
 
 int main(int count, char** names) {
   for (const auto* cases :
-       {&block_cases, &memory_cases, &copy_cases, &stream_cases, &arithmetic_cases, &runtime_cases}) {
+       {&block_cases, &memory_cases, &copy_cases, &hopper_cases, &stream_cases, &arithmetic_cases, &runtime_cases}) {
     for (const Case& test : *cases) {
       if (count > 1 && std::find(names + 1, names + count, std::string(test.name)) == names + count) continue;
       report(test, false);
