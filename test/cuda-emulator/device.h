@@ -45,6 +45,7 @@ struct Settings {
   int major, minor;
   size_t memory;
   int driver;
+  bool rounded_sums;
   std::vector<Failure> failures;
 
   Settings();

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "block.h"
+#include "tensor_core.h"
 
 namespace emulator {
 
@@ -14,7 +15,7 @@ namespace {
 // The copy engine and wgmma swizzle by 128 bytes alike: bits 4 to 6 of an address are combined with bits 7 to 9.
 size_t swizzled(size_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 
-constexpr int kRows = 64, kColumns = 128, kDepth = 16;
+constexpr int kRows = 64, kColumns = 128, kDepth = kProductDepth;
 
 /// One operand of a product, as its descriptor says where it lies.
 struct Described {
@@ -53,9 +54,7 @@ void run(const GroupProduct& p) {
   for (int row = 0; row < kRows; ++row) {
     const int first = row / 16 * 32 + row % 8 * 4, half = row % 16 / 8;
     for (int j = 0; j < kColumns; ++j) d[j] = p.sums[first + j % 8 / 2][j / 8 * 4 + half * 2 + j % 2];
-    for (int k = 0; k < kDepth; ++k) {
-      for (int j = 0; j < kColumns; ++j) d[j] += a[row][k] * b[k][j];
-    }
+    accumulate_row<kColumns>(d, a[row], b[0]);
     for (int j = 0; j < kColumns; ++j) p.sums[first + j % 8 / 2][j / 8 * 4 + half * 2 + j % 2] = d[j];
   }
 }

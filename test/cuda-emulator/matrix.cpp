@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernel.h"
+#include "tensor_core.h"
 
 namespace emulator {
 
@@ -51,26 +52,17 @@ struct Product {
     }
     float values[warpSize * 8 + 128];
     for (int i = 0; i < warpSize * 8 + 128; ++i) values[i] = kValue(bits[i]);
-    for (int row = 0; row < 16; ++row) multiply(&values[row % 8 * 32 + row / 8 * 2], &values[warpSize * 8], d[row]);
+    for (int row = 0; row < 16; ++row) {
+      // A row's four lanes hold its elements in pairs, those of the second half of the depth further on.
+      float a[kProductDepth];
+      for (int k = 0; k < kProductDepth; ++k)
+        a[k] = values[row % 8 * 32 + row / 8 * 2 + k % 8 / 2 * 8 + k / 8 * 4 + k % 2];
+      accumulate_row<8>(d[row], a, &values[warpSize * 8]);
+    }
     for (int lane = 0; lane < warpSize; ++lane) {
       float* result = static_cast<Product*>(operands[lane])->d;
       for (int half = 0; half < 2; ++half) memcpy(&result[2 * half], &d[lane / 4 + 8 * half][lane % 4 * 2], 8);
     }
-  }
-
- private:
-  // Computes a row of d += a · b, an element's terms one after another. `a` points to the row's elements as its four
-  // lanes hold them.
-  static void multiply(const float* a, const float* b, float* d) {
-    using Row = float __attribute__((vector_size(32)));  // left to itself, the compiler would make vectors of factors
-    Row sums, terms;
-    memcpy(&sums, d, sizeof sums);
-#pragma GCC unroll 16
-    for (int k = 0; k < 16; ++k) {
-      memcpy(&terms, &b[k * 8], sizeof terms);
-      sums += a[k % 8 / 2 * 8 + k / 8 * 4 + k % 2] * terms;
-    }
-    memcpy(d, &sums, sizeof sums);
   }
 };
 

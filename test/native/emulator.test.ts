@@ -76,6 +76,16 @@ platforms('the CUDA emulator, which is for Linux', () => {
     expect(all.find((report) => report.case === name && report.broken)?.how).toMatch(message);
   });
 
+  // Cards before Hopper keep one bit less, and add half as many products at once.
+  test.each([{}, { EMULATOR_CAPABILITY: '8.0' }])(
+    'cuts sums as tensor cores do, and rounds them if asked: %j',
+    (env) => {
+      const name = ['what tensor cores cut off'];
+      expect(reports(name, env)[0]).toMatchObject({ caught: 0 });
+      expect(reports(name, { ...env, EMULATOR_SUMS: 'rounded' })[0]).toMatchObject({ how: 'wrong result' });
+    },
+  );
+
   test('a fault goes to stderr with the seed that shows it again', () => {
     const { stderr } = spawnSync(faults, ['all lanes in a shuffle'], { encoding: 'utf8' });
     expect(stderr).toContain('emulator: device 0, kernel sum, block (0, 0, 0): warp 0: only lanes');

@@ -85,6 +85,28 @@ bool multiplies(bool broken) {
   return true;
 }
 
+// Sixteen equal products that are added to 1, of which tensor cores keep 23 bits after the point and a few more: what
+// lies below is cut off from each of them, towards 0.
+bool cuts(bool) {
+  int major;
+  require(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "cudaDeviceGetAttribute");
+  const int extra_bits = major >= 9 ? 2 : 1;
+  for (const float sign : {1.0f, -1.0f}) {
+    for (const int bits : {22, 23, 24, 25, 26}) {
+      std::vector<__half> a(256, 0.0f), b(128, 0.0f);
+      for (size_t k = 0; k < 16; ++k) {
+        a[k] = sign * std::ldexp(1.0f, -12);
+        b[k * 8] = std::ldexp(1.0f, 12 - bits);
+      }
+      float* d = device_array<float>(128);
+      launch("product", product<__half, true, false>, 1, warpSize, 0, nullptr, device_copy(a), device_copy(b), d);
+      const double expected = bits <= 23 + extra_bits ? 1 + sign * std::ldexp(16.0, -bits) : 1;
+      if (host_copy(d, 128)[0] != float(expected)) return false;
+    }
+  }
+  return true;
+}
+
 __global__ void warp_functions(int* results) {
   const int lane = int(threadIdx.x);
   const unsigned half = lane < 16 ? 0xffff : 0xffff0000;
@@ -115,5 +137,6 @@ const std::vector<Case> arithmetic_cases = {
     {"a product of float16 by rows", true, multiplies<__half, true>},
     {"a product of bfloat16", true, multiplies<__nv_bfloat16, false>},
     {"a product of bfloat16 by rows", true, multiplies<__nv_bfloat16, true>},
+    {"what tensor cores cut off", false, cuts},
     {"shuffles and votes", false, agrees_in_warps},
 };
