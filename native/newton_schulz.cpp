@@ -125,8 +125,10 @@ Flops flops_of(const ProductPlan& plan, int64_t rows, int64_t columns) {
 struct Limits {
   double leg;              // the growth of a leg. R holds small singular values as σ², beside errors of large ones
   bool only_last = false;  // whether legs before the last have one iteration each
-  bool longest_first = false;  // whether legs are as long as possible from the first on, else as even as possible
-  double one_part;             // X has one part where the growth from there to the end is no more than this
+  // Whether legs are as long as possible from the first on, else as even as possible. The growth of such a leg counts
+  // from the largest singular value that it begins with: polar-express takes some to 2 in its first iteration.
+  bool longest_first = false;
+  double one_part;  // X has one part where the growth from there to the end is no more than this
 };
 
 constexpr double kNoLeg = -1;
@@ -152,31 +154,54 @@ Limits limits_of(Arithmetic arithmetic) {
 double growth_of(const Coefficients& iteration) { return 2 * std::log2(std::max(iteration.a, 1.0)); }
 
 // Legs as long as the limit allows, from the first iteration on. An iteration that exceeds the limit is a leg by
-// itself.
-std::vector<int> longest_legs(Iterations iterations, double limit) {
+// itself. `begins` has the growth that a leg begins with which starts at an iteration.
+std::vector<int> longest_legs(Iterations iterations, double limit, const std::vector<double>& begins) {
   std::vector<int> legs;
   double growth = 0;
-  for (const Coefficients& iteration : iterations) {
-    growth += growth_of(iteration);
+  for (size_t i = 0; i < iterations.size(); ++i) {
+    growth += growth_of(iterations[i]);
     if (legs.empty() || growth > limit) {
       legs.push_back(0);
-      growth = growth_of(iteration);
+      growth = begins[i] + growth_of(iterations[i]);
     }
     ++legs.back();
   }
   return legs;
 }
 
+// Calls body(x, i) for values x in [0, 1] and what iterations make of them; i counts the iterations so far.
+template <typename Body>
+void follow_values(Iterations iterations, Body body) {
+  constexpr int kPoints = 256;
+  for (int point = 1; point <= kPoints; ++point) {
+    double x = double(point) / kPoints;
+    for (size_t i = 0; i < iterations.size(); ++i) {
+      const auto& [a, b, c] = iterations[i];
+      // Every iteration rounds upwards by 1e-5, a hundred times what float32 does.
+      x *= 1.00001 * (a + x * x * (b + c * x * x));
+      body(std::fabs(x), i + 1);
+    }
+  }
+}
+
+// Before each iteration log₂ of the largest singular value's square; 0 if no value exceeds 1.
+std::vector<double> growth_before(Iterations iterations) {
+  std::vector<double> growth(iterations.size() + 1, 0);
+  follow_values(iterations, [&](double x, size_t i) { growth[i] = std::max(growth[i], 2 * std::log2(x)); });
+  return growth;
+}
+
 // As few legs as the limit allows, divided by the lowest limit that gives the same number. The later legs are the
 // longer ones, because X has less far to grow.
 std::vector<int> even_legs(Iterations iterations, double limit) {
   const std::vector<Coefficients> reversed(iterations.rbegin(), iterations.rend());
-  std::vector<int> legs = longest_legs(reversed, limit);
+  const std::vector<double> begins(iterations.size(), 0);
+  std::vector<int> legs = longest_legs(reversed, limit, begins);
   double too_low = 0;
   double enough = limit;
   while (enough - too_low > 0.01) {
     const double middle = (too_low + enough) / 2;
-    std::vector<int> other = longest_legs(reversed, middle);
+    std::vector<int> other = longest_legs(reversed, middle, begins);
     if (other.size() > legs.size()) {
       too_low = middle;
     } else {
@@ -189,10 +214,10 @@ std::vector<int> even_legs(Iterations iterations, double limit) {
 }
 
 std::vector<int> gram_legs(Iterations iterations, const Limits& limits) {
-  if (limits.longest_first) return longest_legs(iterations, limits.leg);
+  if (limits.longest_first) return longest_legs(iterations, limits.leg, growth_before(iterations));
   if (!limits.only_last) return even_legs(iterations, limits.leg);
   const std::vector<Coefficients> reversed(iterations.rbegin(), iterations.rend());
-  const int last = longest_legs(reversed, limits.leg).front();
+  const int last = longest_legs(reversed, limits.leg, std::vector<double>(iterations.size(), 0)).front();
   std::vector<int> legs(iterations.size() - size_t(last), 1);
   legs.push_back(last);
   return legs;
@@ -212,17 +237,13 @@ int split_legs(const ProductPlan& plan, const Limits& limits) {
   return split;
 }
 
-// Whether singular values stay where later iterations pull them back, although every iteration rounds them up by 1e-5,
-// a hundred times what float32 does. ROOT's coefficients for 2048 × 2048 fail this test. They diverge sooner in the
-// Gram form, where R carries the values squared. Between iterations polar-express and cans reach 2.
+// Whether singular values stay where later iterations pull them back, although every iteration rounds them upwards.
+// ROOT's coefficients for 2048 × 2048 fail this test. They diverge sooner in the Gram form, where R carries the values
+// squared. Between iterations polar-express and cans reach 2.
 bool stays_bounded(const std::vector<Coefficients>& iterations) {
-  constexpr int kPoints = 256;
-  for (int i = 1; i <= kPoints; ++i) {
-    double x = double(i) / kPoints;
-    for (const auto& [a, b, c] : iterations) x *= 1.00001 * (a + x * x * (b + c * x * x));
-    if (!(std::fabs(x) < 2.5)) return false;
-  }
-  return true;
+  bool bounded = true;
+  follow_values(iterations, [&](double x, size_t) { bounded = bounded && x < 2.5; });
+  return bounded;
 }
 
 // The time of a floating-point operation, relative to one in float32.
