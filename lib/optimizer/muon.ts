@@ -4,8 +4,8 @@ import type { GroupOptions } from './groups.js';
 import type { MuonOptions } from './options.js';
 
 /**
- * Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping. The momentum buffer
- * accumulates: M ← μM + G.
+ * Muon (https://kellerjordan.github.io/posts/muon): the step of `Root` without clipping, unless `gradientThreshold` is
+ * given. The momentum buffer accumulates: M ← μM + G.
  */
 export class Muon extends Optimizer {
   /**

@@ -28,8 +28,8 @@ export type WeightDecayKind = 'decoupled' | 'cautious';
 /** Settings that groups of every algorithm have. */
 interface CommonSettings {
   /**
-   * The clip of a gradient before it is accumulated; default null, no clip. ROOT and Muon clip each matrix by itself,
-   * AdamW the whole parameter.
+   * The clip of a gradient before it is accumulated. ROOT and Muon clip each matrix by itself, AdamW the whole
+   * parameter. `null`: no clip. Default: quantile 0.99, scale 1 and growth 2 for ROOT, null for Muon and AdamW.
    */
   gradientThreshold: GradientThreshold | null;
   /** Default `decoupled`. */
@@ -199,7 +199,8 @@ const commonDefaults = { gradientThreshold: null, weightDecayKind: 'decoupled' }
 
 const adamwDefaults = { betas: [0.9, 0.95], eps: 1e-8, ...commonDefaults };
 
-const rootDefaults = {
+/** What ROOT and Muon have in common. */
+const matrixDefaults = {
   lr: 2e-2,
   momentum: 0.95,
   nesterov: true,
@@ -211,6 +212,9 @@ const rootDefaults = {
   beta2: 0.95,
   ...commonDefaults,
 };
+
+/** The settings whose defaults docs/experiments.md chose for ROOT alone. */
+const rootDefaults = { gradientThreshold: { quantile: 0.99, scale: 1, growth: 2 } };
 
 /**
  * The values that apply where a group gives none of its own. `steps` may be absent, since it depends on the group's
@@ -237,12 +241,17 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
       ? deviceRules
       : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision, compensated: boolean };
   const checked = checkAll(given, { ...own, ...further });
-  const matrices = { ...rootDefaults, ...pick(checked, own) };
-  const { weightDecay, weightDecayKind } = matrices;
+  const settings = pick(checked, own);
+  const muon = { ...matrixDefaults, ...settings };
+  const { weightDecay, weightDecayKind } = muon;
   const ofAdamW = algorithm === 'adamw' ? { lr: 1e-3, weightDecay: 0.1 } : { lr: 3e-3, weightDecay, weightDecayKind };
-  const vectors = algorithm === 'adamw' ? pick(checked, own) : (checked['adamw'] as object | undefined);
+  const vectors = algorithm === 'adamw' ? settings : (checked['adamw'] as object | undefined);
   return {
-    defaults: { root: matrices, muon: matrices, adamw: { ...adamwDefaults, ...ofAdamW, ...vectors } },
+    defaults: {
+      root: { ...matrixDefaults, ...rootDefaults, ...settings },
+      muon,
+      adamw: { ...adamwDefaults, ...ofAdamW, ...vectors },
+    },
     device: (checked['device'] ?? 'auto') as Device,
     threads: (checked['threads'] ?? 0) as number,
     nonFinite: (checked['nonFinite'] ?? 'error') as 'error' | 'skip',

@@ -7,8 +7,9 @@ import type { RootOptions } from './options.js';
  * ROOT (arXiv 2511.20626): Muon whose momentum matrices are clipped at a quantile of their absolute values before they
  * are orthogonalised. For a matrix θ of m × n with gradient G:
  *
- * - M ← μM + G
- * - U = G + μM, or M without `nesterov`
+ * - G̃ = G, clipped and limited by `gradientThreshold`, which is not of the paper; with null G̃ is G
+ * - M ← μM + G̃
+ * - U = G̃ + μM, or M without `nesterov`
  * - ε = scale · quantile of |U|
  * - B = clamp(U, −ε, ε), or U where ε is 0
  * - X = Newton-Schulz of B

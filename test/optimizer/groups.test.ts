@@ -29,11 +29,11 @@ const root = {
   lrScale: 'rms',
   normalize: null,
   beta2: 0.95,
-  gradientThreshold: null,
+  gradientThreshold: { quantile: 0.99, scale: 1, growth: 2 },
   weightDecayKind: 'decoupled',
 };
 const { threshold: _, ...withoutThreshold } = root;
-const muon = { ...withoutThreshold, algorithm: 'muon' };
+const muon = { ...withoutThreshold, algorithm: 'muon', gradientThreshold: null };
 const adamw = {
   algorithm: 'adamw',
   lr: 3e-3,
@@ -144,8 +144,47 @@ describe('routing and defaults', () => {
       ],
     ],
     [
+      'the method of the paper',
+      () => new Root([w, bias], { gradientThreshold: null, normalize: null }),
+      [
+        { ...root, gradientThreshold: null, params: 'p0' },
+        { ...adamw, params: 'p1' },
+      ],
+    ],
+    [
+      'a gradient threshold for the matrices of all groups',
+      () =>
+        new Root([{ params: [w] }, { params: [conv], algorithm: 'muon' }, { params: [bias] }], {
+          gradientThreshold: { growth: null },
+        }),
+      [
+        { ...root, gradientThreshold: { quantile: 0.99, scale: 1, growth: null }, params: 'p0' },
+        { ...muon, gradientThreshold: { quantile: 0.99, scale: 1, growth: null }, params: 'p2' },
+        { ...adamw, params: 'p1' },
+      ],
+    ],
+    [
+      'a gradient threshold of one group',
+      () => new Root([{ params: [w], gradientThreshold: null }, { params: [conv] }]),
+      [
+        { ...root, gradientThreshold: null, params: 'p0' },
+        { ...root, params: 'p2' },
+      ],
+    ],
+    [
+      'a gradient threshold of AdamW in Root',
+      () => new Root([w, bias], { adamw: { gradientThreshold: 'robust' } }),
+      [
+        { ...root, params: 'p0' },
+        { ...adamw, gradientThreshold: { quantile: 0.5, scale: 3.5 / 0.6745, growth: 2 }, params: 'p1' },
+      ],
+    ],
+    [
       'undefined is absent',
-      () => new Root([{ params: [w], lr: undefined, threshold: undefined }], { lr: 1, momentum: undefined }),
+      () =>
+        new Root([{ params: [w], lr: undefined, threshold: undefined, gradientThreshold: undefined }], {
+          ...{ lr: 1, momentum: undefined, gradientThreshold: undefined },
+        }),
       [{ ...root, lr: 1, params: 'p0' }],
     ],
     [

@@ -279,7 +279,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       expect(run(6, second!, 3)).toEqual(expected);
 
       // A file of before names neither the settings nor the state.
-      const plain = orthogonal([33, 70], { device }, { split: 3 });
+      const plain = orthogonal([33, 70], { gradientThreshold: null, device }, { split: 3 });
       run(2, plain);
       await plain.optimizer.save(file);
       edit(file, ({ layout: _layout, gradientThresholds: _t, gradientScales: _s, normalized: _n, ...one }) => {
@@ -291,7 +291,14 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       await later.optimizer.load(file);
       expect(later.state()).toMatchObject({ step: 2, gradientScale: null, rowSecondMoment: null });
       expect(bits(later.state().momentumBuffer)).toBe(bits(plain.state().momentumBuffer));
-      for (const { optimizer } of [through!, first!, second!, plain, later]) optimizer.dispose();
+      // The default of ROOT, which such a file could not name, is no difference either.
+      const usual = orthogonal([33, 70], { device }, { split: 3 });
+      await usual.optimizer.load(file);
+      expect(usual.state()).toMatchObject({ step: 2, gradientScale: null });
+      usual.w.grad.set(gaussian(usual.w.size, 2));
+      usual.optimizer.stepSync();
+      expect(usual.state().gradientScale).toBe(usual.state().gradientThreshold);
+      for (const { optimizer } of [through!, first!, second!, plain, later, usual]) optimizer.dispose();
     } finally {
       rmSync(folder, { recursive: true });
     }

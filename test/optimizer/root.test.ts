@@ -13,6 +13,9 @@ import {
 import * as reference from '../reference.js';
 import { bits, devicesUnderTest, expectError, gaussian, golden, random, relativeError } from '../support.js';
 
+/** ROOT as its paper has it takes gradients as they are. test/optimizer/robust.test.ts has gradient thresholds. */
+const paper = { gradientThreshold: null };
+
 /** The precision of results that are compared with float64 here. test/native has the tests of the half precisions. */
 const precision = 'float32' as const;
 
@@ -40,7 +43,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       const w = new Parameter({ name: 'w', shape, data: Float32Array.from(initial) });
       const options = { coefficients, lr, momentum, nesterov, weightDecay, lrScale, device, precision };
       using optimizer =
-        quantile === null ? new Muon([w], options) : new Root([w], { ...options, threshold: { quantile } });
+        quantile === null ? new Muon([w], options) : new Root([w], { ...options, ...paper, threshold: { quantile } });
       for (const { grad, threshold, param } of steps) {
         w.grad.set(grad);
         await optimizer.step();
@@ -79,7 +82,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         const coefficients = newtonSchulzCoefficients([rows, columns], 'quintic');
         const w = new Parameter({ name: 'w', shape: [rows, columns], data: gaussian(rows * columns, 1) });
         const [data, buffer] = [Float64Array.from(w.data), new Float64Array(w.size)];
-        using optimizer = new Root([w], { ...settings, coefficients: 'quintic', device, precision });
+        using optimizer = new Root([w], { ...settings, ...paper, coefficients: 'quintic', device, precision });
         for (let step = 1; step <= 3; step++) {
           w.grad.set(gaussian(w.size, step + 10).map((value) => value ** 3));
           optimizer.stepSync();
@@ -223,7 +226,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         coefficients: 'quintic',
         steps: 1,
       } as const;
-      using optimizer = new Root([w], { ...settings, threshold, device, precision });
+      using optimizer = new Root([w], { ...settings, ...paper, threshold, device, precision });
       const { quantile, scale } = (optimizer.paramGroups[0] as RootGroup).threshold!;
       for (const [name, change] of gradients.flatMap((one) => [one, one, one])) {
         w.grad.set(gaussian(size, 1).map((value, i) => change(i, value)));
@@ -289,7 +292,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
 
       function make(one: Parameter): Muon | Root {
         const options = { lr: 0.1, nesterov, device, precision, momentum: 0.99 };
-        return threshold === null ? new Muon([one], options) : new Root([one], { ...options, threshold });
+        return threshold === null ? new Muon([one], options) : new Root([one], { ...options, ...paper, threshold });
       }
     },
   );
@@ -305,7 +308,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         }),
     );
     const before = params.map((one) => bits(one.data));
-    using optimizer = new Root(params, { lr: 0, weightDecay: 0, adamw: { lr: 0 }, device, precision });
+    using optimizer = new Root(params, { ...paper, lr: 0, weightDecay: 0, adamw: { lr: 0 }, device, precision });
     optimizer.stepSync();
     expect(params.map((one) => bits(one.data))).toEqual(before);
     expect(optimizer.stateOf(params[0]!)).toMatchObject({ momentumBuffer: params[0]!.grad });
@@ -317,7 +320,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
       Parameter,
       Parameter,
     ];
-    using root = new Root([clipped], { device, precision });
+    using root = new Root([clipped], { ...paper, device, precision });
     using muon = new Muon([free], { device, precision });
     root.stepSync();
     muon.stepSync();
