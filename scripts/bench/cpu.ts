@@ -35,12 +35,12 @@ that shape. The tasks of a shape, on all numbers of threads, take turns in round
   executed   GFLOP/s by the operations that are done, in the form that the addon chose; symmetric products count half
   peak       executed over what that many cores reach in registers alone, which is measured first; for bfloat16's Gram
              form, which multiplies squares in float32: the time of each part at its own peak, over the time taken
-  step       time of a ROOT step
+  step       time of a step of ROOT as its paper has it: without the gradient's threshold, without normalised rows
   products   time of the products of a ROOT step, timed one by one within it; "over" is the time of the step over
              theirs, the median of all steps
   speedup    speed of the step over that on the number of threads named first; median of the ratios of all rounds
   quantile   share of a step that the threshold takes (against Muon's step); median of all rounds
-  gradient   what the threshold of the gradient adds to a step; median of all rounds
+  gradient   what the threshold of the gradient, ROOT's default, adds to a step; median of all rounds
   rows       what the normalisation of rows adds to a step; median of all rounds
   memory     state and scratch memory after a step, in matrices of that shape`;
 

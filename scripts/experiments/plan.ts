@@ -1,3 +1,4 @@
+import { paper as paperSettings } from '../common/paper.js';
 import type { NoiseKind } from '../train/noise.js';
 import type { OptimizerName, StepOptions } from '../train/optimizers.js';
 
@@ -11,8 +12,8 @@ export interface Method extends StepOptions {
   readonly nesterov?: boolean;
 }
 
-/** The setting that `root` is compared by: the paper's method, whatever the package's defaults are. */
-const paper = { optimizer: 'root', gradientThreshold: null, normalize: null } as const;
+/** The method that `root` names: the paper's, whatever the package's defaults are. */
+const paper = { optimizer: 'root', ...paperSettings } as const;
 
 export const methods = {
   adamw: { label: 'AdamW', optimizer: 'adamw' },

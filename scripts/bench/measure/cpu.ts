@@ -10,6 +10,7 @@ import {
   Root,
 } from '../../../lib/index.js';
 import { median, plainFlops } from '../../common/numbers.js';
+import { paper } from '../../common/paper.js';
 import { gaussian } from '../../common/random.js';
 import { timedStep } from './step-parts.js';
 import { inTurns } from './turns.js';
@@ -134,10 +135,10 @@ function measureShape(
 
 function contestant(shape: Shape, threads: number, precision: Precision) {
   const size = shape[0] * shape[1];
-  const options = { lr: 1e-3, threads, precision, device: 'cpu' } as const;
+  const options = { ...paper, lr: 1e-3, threads, precision, device: 'cpu' } as const;
   const parameter = () => new Parameter({ name: 'w', shape, data: gaussian(size), grad: gaussian(size) });
   const [root, muon] = [new Root([parameter()], options), new Muon([parameter()], options)];
-  const gradient = new Root([parameter()], { ...options, gradientThreshold: {} });
+  const gradient = new Root([parameter()], { ...options, gradientThreshold: { quantile: 0.99, scale: 1, growth: 2 } });
   const rows = new Root([parameter()], { ...options, normalize: 'rows' });
   const timed = timedStep(shape, threads, precision);
   const x = gaussian(size);
@@ -159,7 +160,7 @@ function measureManySmall(threads: number, precision: Precision, time: number): 
     { length: 128 },
     (_, i) => new Parameter({ name: `w${i}`, shape, grad: gaussian(128 * 128) }),
   );
-  const options = { threads, precision, device: 'cpu' } as const;
+  const options = { ...paper, threads, precision, device: 'cpu' } as const;
   const together = new Root(parameters.slice(0, 64), options);
   const apart = parameters.slice(64).map((one) => new Root([one], options));
   const tasks = { one: () => together.stepSync(), many: () => apart.forEach((optimizer) => optimizer.stepSync()) };

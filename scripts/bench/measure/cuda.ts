@@ -7,10 +7,10 @@ import {
   Parameter,
   type Precision,
   Root,
-  type RootOptions,
 } from '../../../lib/index.js';
 import { deviceMemory } from '../../common/device-memory.js';
 import { median, plainFlops } from '../../common/numbers.js';
+import { paper } from '../../common/paper.js';
 import { gaussian } from '../../common/random.js';
 import { milliseconds } from '../../common/time.js';
 import type { Peer } from './peer.js';
@@ -55,8 +55,6 @@ export interface Figures {
   readonly executedFlops: number;
   readonly memoryBytes: number;
 }
-
-const paper: RootOptions = { gradientThreshold: null, normalize: null };
 
 /** Measures steps on the device's own copies, and those of the peer in turns with them. */
 export async function measureCase(

@@ -1,5 +1,6 @@
 import { devices, orthogonalizeSync, Parameter, Root } from '../../../lib/index.js';
 import { median, plainFlops } from '../../common/numbers.js';
+import { paper } from '../../common/paper.js';
 import { gaussian } from '../../common/random.js';
 import { inTurns } from './turns.js';
 
@@ -73,6 +74,6 @@ function manyMatrices(count: number, threads: number) {
   const parameters = Array.from({ length: count }, (_, i) => {
     return new Parameter({ name: `w${i}`, shape: [256, 256], grad: gaussian(256 * 256) });
   });
-  const optimizer = new Root(parameters, { threads, device: 'cpu' });
+  const optimizer = new Root(parameters, { ...paper, threads, device: 'cpu' });
   return { count, threads, run: () => optimizer.stepSync() };
 }

@@ -1,5 +1,6 @@
 import { Muon, orthogonalizeSync, Parameter, Root } from '../../../lib/index.js';
 import { median } from '../../common/numbers.js';
+import { paper } from '../../common/paper.js';
 import { gaussian } from '../../common/random.js';
 import { milliseconds } from '../../common/time.js';
 import type { Peer } from './peer.js';
@@ -42,7 +43,8 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
   const parameter = new Parameter({ name: 'w', shape, data: gaussian(rows * columns), grad: gaussian(rows * columns) });
   const Optimizer = task === 'root' ? Root : Muon;
   const precision = task === 'muon-bfloat16' ? 'bfloat16' : 'float32';
-  const optimizer = new Optimizer([parameter], { lr: 1e-3, coefficients: 'muon', threads, precision, device: 'cpu' });
+  const options = { ...paper, lr: 1e-3, coefficients: 'muon', threads, precision, device: 'cpu' } as const;
+  const optimizer = new Optimizer([parameter], options);
   return { run: () => optimizer.stepSync(), dispose: () => optimizer.dispose() };
 }
 

@@ -1,9 +1,10 @@
 import { addon } from '../../../lib/binding.js';
 import { newtonSchulzCoefficients, type Precision } from '../../../lib/index.js';
+import { paper } from '../../common/paper.js';
 import { gaussian } from '../../common/random.js';
 import { milliseconds } from '../../common/time.js';
 
-/** A ROOT step on the CPU whose parts the addon times. */
+/** A step of ROOT's paper on the CPU, whose parts the addon times. */
 export interface TimedStep {
   readonly run: () => void;
   /** Milliseconds of every run: the whole step, and the products within it. */
@@ -19,16 +20,9 @@ export function timedStep(shape: readonly [number, number], threads: number, pre
   addon().profile(optimizer);
   const [data, grad] = [gaussian(size), gaussian(size)];
   const settings = {
-    ...{
-      lr: 1e-3,
-      momentum: 0.95,
-      nesterov: true,
-      weightDecay: 0,
-      cautious: false,
-      gradientThreshold: null,
-      normalize: null,
-      threshold: { quantile: 0.9, scale: 1 },
-    },
+    ...paper,
+    ...{ lr: 1e-3, momentum: 0.95, nesterov: true, weightDecay: 0, cautious: false },
+    threshold: { quantile: 0.9, scale: 1 },
     matrices: [{ updateScale: 1, coefficients: Float64Array.from(newtonSchulzCoefficients(shape).flat()) }],
   };
   const samples: { stepMs: number; productsMs: number }[] = [];
