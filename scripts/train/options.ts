@@ -20,11 +20,10 @@ checkpoints and a report with loss curves to runs/<time>/.
   --threshold <what>     the threshold at which root clips: a quantile, robust or none (default 0.9)
   --gradient-threshold <what>
                          the threshold at which the gradient is clipped before the momentum: a quantile, robust,
-                         on (the quantile 0.99) or off (default each optimizer's own)
+                         on (the quantile 0.99) or off (default on for root, off for muon and adamw)
   --growth <n>           the limit on a gradient's growth, in multiples of the usual threshold, or off; needs
-                         --gradient-threshold (default the optimizer's own)
-  --normalize <what>     rows: gives the rows of root's and muon's updates the same size; off (default each
-                         optimizer's own)
+                         --gradient-threshold (default 2)
+  --normalize <what>     rows: gives the rows of root's and muon's updates the same size; off (the default)
   --noise <kind>         noise in training (default none):
                            spikes: 0.1 % of the entries of hidden gradients gain 100 standard deviations
                            burst: at one step of 50, hidden gradients are replaced by noise 100 times as large
@@ -37,7 +36,8 @@ checkpoints and a report with loss curves to runs/<time>/.
   --precision <what>     precision of the products of root and muon: float16, bfloat16 or float32 (default float16);
                          float32 where the device lacks the given one
   --threads <n>          number of CPU threads of the optimizers (default 0, the physical cores)
-  --repeat <file>        take the options of an earlier run from its config.json; those given beside it come first
+  --repeat <file>        take the options of an earlier run from its config.json; those given beside it come first,
+                         those that are in neither have the defaults of this version
   --out <folder>         the folder to write to instead of runs/<time>
   --help                 print this`;
 
