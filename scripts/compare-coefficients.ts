@@ -1,5 +1,5 @@
-// `npx tsx scripts/compare-coefficients.ts` prints the error of every preset on Gaussian and decaying spectra, as a
-// table in Markdown.
+// `npx tsx scripts/compare-coefficients.ts [iterations …]` prints the error of every preset on Gaussian and decaying
+// spectra, as a table in Markdown.
 import { compose } from '../lib/coefficients/bounds.js';
 import { newtonSchulzCoefficients } from '../lib/coefficients/option.js';
 import type { Preset } from '../lib/coefficients/presets.js';
@@ -9,7 +9,9 @@ import { markdownHead, markdownRow } from './common/tables.js';
 const shapes = [64, 128, 256, 512, 768, 1024, 2048, 4096, 8192, 16384].flatMap((m) =>
   [1, 2, 4, 16].filter((ratio) => m * ratio <= 16384).map((ratio): [number, number] => [m, m * ratio]),
 );
-const presets: readonly Preset[] = ['adaptive', 'muon', 'paper', 'polar-express', 'cans', 'quintic'];
+const presets: readonly Preset[] = ['adaptive', 'muon', 'paper', 'polar-express', 'cans', 'quintic', 'cubic5'];
+/** It is made for ten iterations, which its column has in every table. */
+const long: Preset = 'deepseek-v4';
 
 interface Errors {
   readonly gaussian: number;
@@ -53,13 +55,15 @@ function cells(values: readonly number[]): string[] {
 
 for (const steps of process.argv.length > 2 ? process.argv.slice(2).map(Number) : [4, 5, 6]) {
   console.log(`\n### ${steps} iterations\n`);
-  console.log(markdownHead(['shape', ...presets, 'Gaussian: adaptive', 'muon', 'decaying: adaptive', 'muon']));
+  const heads = [...presets, `${long}, 10 iterations`, 'Gaussian: adaptive', 'muon', 'decaying: adaptive', 'muon'];
+  console.log(markdownHead(['shape', ...heads]));
   for (const shape of shapes) {
     const errors = presets.map((preset) => errorsOf(shape, newtonSchulzCoefficients(shape, preset, steps)));
     const [adaptive, muon] = errors as [Errors, Errors];
     const mixtures = cells(errors.map(({ mixture }) => mixture));
     const gaussian = cells([adaptive.gaussian, muon.gaussian]);
     const decaying = cells([adaptive.decaying, muon.decaying]);
-    console.log(markdownRow([shape.join('×'), ...mixtures, ...gaussian, ...decaying]));
+    const ofLong = digits(errorsOf(shape, newtonSchulzCoefficients(shape, long)).mixture);
+    console.log(markdownRow([shape.join('×'), ...mixtures, ofLong, ...gaussian, ...decaying]));
   }
 }
