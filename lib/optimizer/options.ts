@@ -213,7 +213,7 @@ const matrixDefaults = {
   ...commonDefaults,
 };
 
-/** The settings whose defaults docs/experiments.md chose for ROOT alone. */
+/** What ROOT alone has by default. docs/experiments.md says why. With null it takes the steps of its paper. */
 const rootDefaults = { gradientThreshold: { quantile: 0.99, scale: 1, growth: 2 } };
 
 /**
