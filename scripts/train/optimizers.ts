@@ -4,8 +4,8 @@ export const optimizerNames = ['root', 'muon', 'adamw'] as const;
 export type OptimizerName = (typeof optimizerNames)[number];
 
 /**
- * The best learning rates of the sweeps in docs/experiments.md. Embeddings, head and norms are trained with AdamW's
- * rate everywhere.
+ * The best learning rates of an early sweep; see docs/experiments.md. Embeddings, head and norms are trained with
+ * AdamW's rate everywhere.
  */
 export const learningRates: Readonly<Record<OptimizerName, number>> = {
   root: 1.4e-2,
