@@ -119,6 +119,7 @@ __global__ void add_parts(const __grid_constant__ Gemm gemm, unsigned parts) {
     const int64_t row = i / chunks_of_a_row;
     const int64_t first = i % chunks_of_a_row * kSize;
     Chunk<T> chunk;
+#pragma unroll
     for (int e = 0; e < kSize; ++e) {
       const int64_t column = first + e;
       float sum = 0;

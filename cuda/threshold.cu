@@ -147,6 +147,7 @@ __device__ Chosen choose_digit(const unsigned long long* counts, int digits, int
   const int warp = int(threadIdx.x) / 32;
   int64_t own[kEach];
   long long up_to = 0;
+#pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int digit = int(threadIdx.x) * kEach + i;
     own[i] = digit < digits ? int64_t(counts[digit]) : 0;
@@ -164,8 +165,17 @@ __device__ Chosen choose_digit(const unsigned long long* counts, int digits, int
   int64_t left = rank - (up_to - sum);
   if (left >= 0 && left < sum) {
     int i = 0;
-    while (left >= own[i]) left -= own[i++];
-    *chosen = {uint32_t(int(threadIdx.x) * kEach + i), left, own[i]};
+    int64_t count = own[0];
+#pragma unroll
+    for (int next = 1; next < kEach; ++next) {
+      // All counts before have been passed if the one just before has.
+      if (i == next - 1 && left >= own[next - 1]) {
+        left -= own[next - 1];
+        i = next;
+        count = own[next];
+      }
+    }
+    *chosen = {uint32_t(int(threadIdx.x) * kEach + i), left, count};
   }
   __syncthreads();
   const Chosen result = *chosen;
