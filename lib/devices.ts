@@ -9,7 +9,7 @@ export type { DeviceReport, Precision };
  * The device to compute on.
  *
  * - `cuda`: the first CUDA device; an error where there is none.
- * - `auto`: the CPU, until the CUDA backend has been run on a GPU (see docs/cuda.md). With ROOT_OPTIMIZER_AUTO_CUDA=1
+ * - `auto`: the CPU, until all tests of CUDA have run on a GPU (see docs/cuda.md). With ROOT_OPTIMIZER_AUTO_CUDA=1
  *   in the environment: the first CUDA device that can be used, else the CPU.
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
@@ -45,7 +45,7 @@ export function resolveDevice(device: Device): DeviceInfo {
   if (device === 'cpu') return onCpu('asked for');
   if (device === 'auto' && cuda.devices[0] !== undefined && process.env['ROOT_OPTIMIZER_AUTO_CUDA'] !== '1') {
     return onCpu(
-      `the CUDA backend has not been run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for ` +
+      `not all tests of CUDA have run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for ` +
         'or ROOT_OPTIMIZER_AUTO_CUDA is 1',
     );
   }
