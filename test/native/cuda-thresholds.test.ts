@@ -13,8 +13,9 @@ const shapes: [number, number][] = isEmulated(device)
   : [
       [2, 3],
       [129, 65],
-      [1500, 4000],
-      [4096, 5000],
+      // A scan has blocks of 4096 elements up to 2^22 of them, and larger blocks beyond.
+      [900, 1100],
+      [2100, 2050],
     ];
 
 /** Gradients of one step after another. The first threshold is unknown, later ones are near the last one or far off. */

@@ -1,11 +1,9 @@
-import { totalmem } from 'node:os';
 import {
   type Device,
   devices,
   Muon,
   orthogonalizeSync,
   type OrthogonalState,
-  Parameter,
   type Precision,
   Root,
   type RootGroup,
@@ -23,49 +21,11 @@ import {
   relativeError,
   snapshot,
 } from '../support.js';
+import { limits, spectra } from './cuda-spectra.js';
 
 const device = devicesUnderTest().find((one) => one !== 'cpu') ?? 'cuda';
 const emulated = isEmulated(device);
 const onCuda = devicesUnderTest().includes(device) ? describe : describe.skip;
-const onGpu = emulated ? describe.skip : onCuda;
-
-type Fill = (rows: number, columns: number) => Float32Array;
-
-const spectra: Record<string, Fill> = {
-  Gaussian: (rows, columns) => gaussian(rows * columns, rows + columns),
-  'heavy-tailed': (rows, columns) => gaussian(rows * columns, 3).map((value) => value ** 3),
-  'low rank and noise': (rows, columns) => {
-    const [left, right, noise] = [gaussian(rows * 4, 5), gaussian(4 * columns, 6), gaussian(rows * columns, 7)];
-    return noise.map((value, i) => {
-      const [row, column] = [Math.floor(i / columns), i % columns];
-      let sum = 0.2 * value;
-      for (let k = 0; k < 4; k++) sum += left[row * 4 + k]! * right[k * columns + column]!;
-      return sum;
-    });
-  },
-  decaying: (rows, columns) =>
-    reflected(
-      gaussian(rows * columns, 8).map((value, i) => value * (Math.floor(i / columns) + 1) ** -0.8),
-      rows,
-      columns,
-    ),
-};
-
-/** (I − 2vvᵀ)·X, which mixes the rows and keeps the singular values. */
-function reflected(x: Float32Array, rows: number, columns: number): Float32Array {
-  const v = gaussian(rows, 9);
-  const norm = Math.hypot(...v);
-  const sums = new Float64Array(columns);
-  x.forEach((value, i) => (sums[i % columns]! += (v[Math.floor(i / columns)]! / norm) * value));
-  return x.map((value, i) => value - (2 * v[Math.floor(i / columns)]! * sums[i % columns]!) / norm);
-}
-
-/** The largest errors relative to the CPU's result, in the Frobenius norm. */
-const limits: [Precision, number][] = [
-  ['float32', 1e-5],
-  ['float16', 5e-3],
-  ['bfloat16', 3e-2],
-];
 
 const small: [number, number][] = [
   [1, 1],
@@ -88,6 +48,19 @@ onCuda('the CUDA backend and the CPU', () => {
     for (const [precision, limit] of limits) {
       const error = relativeError(orthogonalizeSync(x, [rows, columns], { device, precision }), expected);
       expect({ precision, error: error < limit ? 'small' : error }).toEqual({ precision, error: 'small' });
+    }
+  });
+
+  // Sums over more than 16384 elements are split.
+  test.each([
+    [3, 20_000],
+    [20_000, 3],
+  ])('orthogonalise alike where sums are deep: %i × %i', (rows, columns) => {
+    const x = gaussian(rows * columns, 12);
+    const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu', precision: 'float32' });
+    for (const [precision, limit] of limits) {
+      const result = orthogonalizeSync(x, [rows, columns], { device, precision });
+      expect(relativeError(result, expected)).toBeLessThan(limit);
     }
   });
 
@@ -310,96 +283,4 @@ two('two devices', () => {
       optimizer.dispose();
     });
   });
-});
-
-onGpu("on a GPU, at sizes out of the emulator's reach", () => {
-  const minutes = 60_000;
-
-  test(
-    '4096 × 14336',
-    () => {
-      for (const fill of Object.values(spectra)) {
-        const x = fill(4096, 14336);
-        const expected = orthogonalizeSync(x, [4096, 14336], { device: 'cpu' });
-        for (const [precision, limit] of limits) {
-          expect(relativeError(orthogonalizeSync(x, [4096, 14336], { device, precision }), expected)).toBeLessThan(
-            limit,
-          );
-        }
-      }
-    },
-    30 * minutes,
-  );
-
-  test(
-    'a batch of 2048 × 8192',
-    () => {
-      const shapes = Array.from({ length: 12 }, () => [2048, 8192]);
-      const model = parameters('w', shapes);
-      const twin = new Parameter({ name: 'twin', shape: [2048, 8192], data: model[7]!.data.slice() });
-      using together = new Root(model, { device });
-      using alone = new Root([twin], { device });
-      using onHost = new Root([new Parameter({ name: 'host', shape: [2048, 8192], data: model[7]!.data.slice() })], {
-        device: 'cpu',
-      });
-      fillGradients(1, model);
-      twin.grad.set(model[7]!.grad);
-      onHost.paramGroups[0]!.params[0]!.grad.set(twin.grad);
-      together.stepSync();
-      alone.stepSync();
-      onHost.stepSync();
-      expect(bits(model[7]!.data)).toBe(bits(twin.data));
-      const { data } = onHost.paramGroups[0]!.params[0]!;
-      expect(relativeError(twin.data, data)).toBeLessThan(5e-3);
-      expect(together.stateOf(model[7]!)).toMatchObject({
-        thresholds: (onHost.stateOf(onHost.paramGroups[0]!.params[0]!) as OrthogonalState).thresholds,
-      });
-    },
-    10 * minutes,
-  );
-
-  // The test needs data, gradients and momentum of 2.2e9 elements on the device and on the host.
-  const roomy = (devices().cuda.devices[0]?.memoryBytes ?? 0) > 36e9 && totalmem() > 36e9;
-  (roomy ? test : test.skip)(
-    'more than 2^31 elements in all',
-    () => {
-      const shape = [4096, 14336];
-      const grad = gaussian(4096 * 14336);
-      // Gradients may share memory. Data may not.
-      const model = Array.from({ length: 37 }, (_, i) => new Parameter({ name: `w${i}`, shape, grad }));
-      using optimizer = new Root(model, { device, weightDecay: 0 });
-      optimizer.stepSync();
-      const [first] = model.map((one) => bits(one.data));
-      for (const one of model) expect(bits(one.data)).toBe(first);
-      const expected = orthogonalizeSync(softThresholdSync(grad, { device: 'cpu' }).base, shape, { device: 'cpu' });
-      const rate = -0.02 * 0.2 * Math.sqrt(14336);
-      expect(
-        relativeError(
-          model[36]!.data,
-          expected.map((value) => rate * value),
-        ),
-      ).toBeLessThan(5e-3);
-    },
-    30 * minutes,
-  );
-
-  test(
-    'more than 2^24 elements in a matrix of few rows, and in one of few columns',
-    () => {
-      for (const [rows, columns] of [
-        [3, 7_000_001],
-        [7_000_001, 3],
-      ] as const) {
-        const x = gaussian(rows * columns);
-        const expected = orthogonalizeSync(x, [rows, columns], { device: 'cpu' });
-        for (const [precision, limit] of limits) {
-          expect(relativeError(orthogonalizeSync(x, [rows, columns], { device, precision }), expected)).toBeLessThan(
-            limit,
-          );
-        }
-        expect(softThresholdSync(x, { device }).threshold).toBe(softThresholdSync(x, { device: 'cpu' }).threshold);
-      }
-    },
-    10 * minutes,
-  );
 });
