@@ -30,9 +30,10 @@ static_assert(kTableEntries * sizeof(Search) + 256 <= 4096);
 
 // What passes know of a search so far. Zero at first.
 struct Selection {
-  unsigned long long inside;        // the keys inside the bracket; kOverflow or more: not all of them were put aside
-  unsigned long long below;         // the keys below the bracket
-  unsigned long long up_to;         // of the keys that are searched, those up to the lower statistic
+  unsigned long long
+      inside;                // the keys inside the bracket; more than there is room for: not all of them were put aside
+  unsigned long long below;  // the keys below the bracket
+  unsigned long long up_to;  // of the keys that are searched, those up to the lower statistic
   unsigned long long squares_low;   // the sum of the squares of these, if candidates are searched: in units of
   unsigned long long squares_high;  // the squared last place of the bracket's floor, and in 2^32 of these
   int64_t rank[3];                  // at each digit: the rank of the lower statistic among the keys of the same prefix
@@ -67,6 +68,12 @@ static int64_t share_of(int64_t size) {
 }
 static unsigned scan_blocks(int64_t size) {
   return unsigned(std::max<int64_t>((size + share_of(size) - 1) / share_of(size), 1));
+}
+// The most blocks that the scan of any size up to this one has. Beyond 1024 shares the share doubles, and the blocks
+// become fewer.
+static int64_t most_scan_blocks(int64_t size) {
+  const int64_t shares = std::max<int64_t>((size + kShare - 1) / kShare, 1);
+  return std::max<int64_t>(scan_blocks(size), std::min<int64_t>(shares, 1024));
 }
 // The blocks of every other pass.
 static unsigned search_blocks(int64_t size) {
@@ -490,7 +497,7 @@ static int64_t room_for(int64_t size, bool near_last) { return near_last ? size 
 
 size_t check_bytes(int64_t size, int64_t count, bool selects, bool near_last) {
   const auto bytes = [&](int64_t each, size_t element) { return Arena::padded(size_t(count * each) * element); };
-  size_t total = bytes(1, sizeof(Selection)) + bytes(scan_blocks(size), sizeof(double));
+  size_t total = bytes(1, sizeof(Selection)) + bytes(most_scan_blocks(size), sizeof(double));
   if (!selects) return total;
   return total + bytes(kMostPasses * kMostDigits, sizeof(unsigned long long)) +
          bytes(search_blocks(size), sizeof(double)) + bytes(room_for(size, near_last), sizeof(uint32_t));
