@@ -36,16 +36,15 @@ struct TileChoice {
   const char* name;  ///< rows, columns and depth; "w" is for wgmma
   bool hopper;       ///< only on compute capability 9.0
   int rows, columns;
-  int blocks;   ///< that share a multiprocessor
   double rate;  ///< how fast a busy multiprocessor works, relative to the fastest tile
 };
 
 // The fastest first.
 constexpr TileChoice kTiles[] = {
-    {"w256x128x64", true, 256, 128, 1, 1.0},
-    {"w128x128x64", true, 128, 128, 2, 0.92},
-    {"128x128x32", false, 128, 128, 2, 0.6},
-    {"64x64x32", false, 64, 64, 4, 0.4},
+    {"w256x128x64", true, 256, 128, 1.0},
+    {"w128x128x64", true, 128, 128, 0.92},
+    {"128x128x32", false, 128, 128, 0.6},
+    {"64x64x32", false, 64, 64, 0.4},
 };
 
 /// The time that the busiest multiprocessor takes, in arbitrary units. Small tiles spread the work more evenly and
@@ -150,7 +149,8 @@ void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
 }
 
 // One float32 sum over a greater depth would lose too much: tensor cores cut off what does not fit, always downwards.
-// What is split depends on the shape alone, so that a matrix has the same bits in every batch.
+// Only products without addends are split, which are those of X by itself. What is split depends on the shape alone, so
+// that a matrix has the same bits in every batch.
 constexpr int64_t kMostDepth = 1 << 14;
 
 static size_t part_bytes(int64_t depth, int64_t side, int64_t count) {
@@ -173,7 +173,7 @@ void CudaQueue::gemm_symmetric(const Product& p) {
             .count = p.out.count};
   set_addends(gemm, p);
   const int64_t depth = p.a.long_side();
-  if (depth <= kMostDepth || precision_ == Precision::float32 || p.beta != 0) {
+  if (depth <= kMostDepth || precision_ == Precision::float32 || p.beta != 0 || p.gamma != 0) {
     launch_gemm(precision_, gemm, stream_);
     return;
   }
