@@ -38,6 +38,7 @@ run() {
 
 sanitizer() {
   local tile=$1 tool=$2
+  failed=0
   ROOT_OPTIMIZER_GEMM=$tile run 100 "$tool-$tile" compute-sanitizer --tool "$tool" --target-processes all \
     --error-exitcode 9 node --import tsx scripts/gpu-smoke.ts
   # `failed` is of this process, which may run beside others.
@@ -50,9 +51,9 @@ printf '%s\n' '| stage | result | time | figures |' '|---|---|---|---|'
 for stage in $stages; do
   case $stage in
     smoke) run 30 smoke node --import tsx scripts/gpu-smoke.ts ;;
-    benchmark) run 150 benchmark node --import tsx scripts/bench/cuda.ts --compensated on,off --rounds 20 ;;
+    benchmark) run 120 benchmark node --import tsx scripts/bench/cuda.ts --compensated on,off --rounds 20 ;;
     tests)
-      run 200 tests node node_modules/jest/bin/jest.js --selectProjects addon --maxWorkers 6 \
+      run 150 tests node node_modules/jest/bin/jest.js --selectProjects addon --maxWorkers 6 \
         --testPathPatterns 'test/(devices|functions|checkpoint/.*|native/(accuracy|cuda.*)|optimizer/.*).test.ts'
       ;;
     sanitizers)
