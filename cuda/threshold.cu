@@ -82,24 +82,9 @@ static unsigned search_blocks(int64_t size) {
 // The most blocks that count candidates. Their own counts then stay few enough to be added up quickly.
 constexpr unsigned kCandidateBlocks = 32;
 
-/// The keys [floor, floor + width).
-struct Bracket {
-  uint32_t floor;
-  uint32_t width;
-};
-
-// The bracket reaches this far around the last quantile, relative to it: as far as the CPU's, whose check.cpp says why.
-constexpr double kReach = 1.0 / 8;
-
-__device__ Bracket bracket_around(double last) {
-  if (!(last >= 2.3509887e-38 && last <= 1.7014117e38)) return {0, 0};
-  const uint32_t floor = key_of(float(last * (1 - kReach)));
-  return {floor, key_of(float(last * (1 + kReach))) - floor};
-}
-
-__device__ Bracket bracket_of(const Search& search) {
+__device__ KeyRange bracket_of(const Search& search) {
   if (search.quantile == nullptr) return {0x7f800000u, 0};  // every magnitude is below it
-  return bracket_around(search.last == nullptr ? 0 : *search.last / *search.scale);
+  return search.last == nullptr ? KeyRange{0, 0} : keys_near(*search.last / *search.scale);
 }
 
 // Some bits of a key, counted from the bracket's floor or from 0.
@@ -117,7 +102,7 @@ struct Digit {
 struct Course {
   Position position;
   bool near_last;
-  Bracket bracket;  // all keys, if all values are searched
+  KeyRange bracket;  // all keys, if all values are searched
   int passes;
 
   __device__ Course(const Search& search, const Selection& selection, int64_t room)
@@ -255,7 +240,7 @@ __global__ void __launch_bounds__(kPassThreads, 6)
   __syncthreads();
 
   const LookAhead u = values_of(search, nesterov);
-  const Bracket bracket = bracket_of(search);
+  const KeyRange bracket = bracket_of(search);
   const int64_t begin = int64_t(blockIdx.x) * work.share;
   const int64_t end = min(begin + work.share, search.size);
   uint32_t own_below = 0;
@@ -455,8 +440,7 @@ __global__ void note_clip(const __grid_constant__ Table<Matrix> matrices, int64_
     note.factor = -1;
     return;
   }
-  const double unit =
-      near_last ? unit_of(bracket_around(matrix.thresholds->threshold / matrix.scalars->scale).floor) : 0;
+  const double unit = near_last ? unit_of(keys_near(matrix.thresholds->threshold / matrix.scalars->scale).floor) : 0;
   const double kept =
       near_last ? below + (double(selection.squares_high) * 4294967296.0 + double(selection.squares_low)) * unit * unit
                 : searched;

@@ -10,12 +10,6 @@ namespace root_optimizer::cpu {
 
 namespace {
 
-// The next threshold is looked for in a bracket that reaches this far around the last one, relative to it. Keys inside
-// the bracket cost more than others, and a missed bracket costs a few more passes. In training one bracket of 17 is
-// missed; with half the reach it is one of 4. The reach must not depend on anything that a checkpoint lacks: sums of
-// squares depend on the reach, and a resumed run has to give the same bits.
-constexpr double kReach = 1.0 / 8;
-
 // Σ min(x, limit)² over magnitudes. The additions of a single sum would wait for one another, so there are several.
 double clipped_squares_of(const uint32_t* keys, int64_t count, float limit) {
   constexpr int64_t kSums = 8;
@@ -121,12 +115,10 @@ bool CpuQueue::find_gradient_clip(const float* gradient, int64_t size, const Gra
 // a bracket around the last quantile, counts the keys below the bracket, and sums their squares.
 CpuQueue::Bracket CpuQueue::find_near_last(const LookAhead& u, int64_t size, const Search& search, double& threshold,
                                            double* norm) {
-  const double last = search.last / search.scale;
-  if (!(last >= std::numeric_limits<float>::min() * 2 && last <= std::numeric_limits<float>::max() / 2)) {
-    return Bracket::not_looked_at;
-  }
-  const uint32_t floor = key_of(float(last * (1 - kReach)));
-  const uint32_t width = key_of(float(last * (1 + kReach))) - floor;
+  const KeyRange near = keys_near(search.last / search.scale);
+  const uint32_t floor = near.floor;
+  const uint32_t width = near.width;
+  if (width == 0) return Bracket::not_looked_at;
 
   const size_t mark = arena_.mark();
   const int64_t count = ranges_of(size);
