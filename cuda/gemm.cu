@@ -2,11 +2,11 @@
 
 #include "gemm.cuh"
 
-#include <array>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 
+#include "../native/error.h"
 #include "batch.cuh"
 #include "gemm_float32.cuh"
 #include "gemm_hopper.cuh"
@@ -62,14 +62,26 @@ bool is_possible(const TileChoice& tile, const Device& device) {
   return !tile.hopper || (device.major == 9 && device.minor == 0);
 }
 
-/// The tile of least time, or the one that ROOT_OPTIMIZER_GEMM names, where it is possible.
+/// The tile that ROOT_OPTIMIZER_GEMM names; kTiles' size if it is not set.
+size_t forced_tile() {
+  const char* const name = std::getenv("ROOT_OPTIMIZER_GEMM");
+  if (name == nullptr || *name == '\0') return std::size(kTiles);
+  std::string names;
+  for (size_t i = 0; i < std::size(kTiles); ++i) {
+    if (std::string(name) == kTiles[i].name) return i;
+    names += (i == 0 ? "" : ", ") + std::string(kTiles[i].name);
+  }
+  throw Error("ERR_INVALID_ARGUMENT", "Expected ROOT_OPTIMIZER_GEMM to be one of " + names + ", got " + name);
+}
+
+/// The tile of least time, or the one that is forced, where it is possible.
 size_t choose_tile(const Gemm& gemm) {
   const Device device = current_device();
-  const char* const forced = std::getenv("ROOT_OPTIMIZER_GEMM");
+  const size_t forced = forced_tile();
+  if (forced < std::size(kTiles) && is_possible(kTiles[forced], device)) return forced;
   size_t best = std::size(kTiles) - 1;
   for (size_t i = std::size(kTiles); i-- > 0;) {
     if (!is_possible(kTiles[i], device)) continue;
-    if (forced != nullptr && std::string(forced) == kTiles[i].name) return i;
     if (time_of(kTiles[i], gemm, device) <= time_of(kTiles[best], gemm, device)) best = i;
   }
   return best;
@@ -148,13 +160,20 @@ void launch_gemm(Precision precision, const Gemm& gemm, cudaStream_t stream) {
   throw std::logic_error("There is no such product");
 }
 
-// One float32 sum over a greater depth would lose too much: tensor cores cut off what does not fit, always downwards.
+// One float32 sum over a greater depth would lose too much: tensor cores cut off what does not fit, always towards 0.
 // Only products without addends are split, which are those of X by itself. What is split depends on the shape alone, so
 // that a matrix has the same bits in every batch.
 constexpr int64_t kMostDepth = 1 << 14;
 
+// A grid has no more than 65535 parts.
+static int64_t part_depth(int64_t depth) {
+  constexpr int64_t kMostParts = 65535;
+  return kMostDepth * ((depth + kMostDepth * kMostParts - 1) / (kMostDepth * kMostParts));
+}
+
 static size_t part_bytes(int64_t depth, int64_t side, int64_t count) {
-  return size_t((depth + kMostDepth - 1) / kMostDepth * count * side * ((side + 7) / 8 * 8)) * sizeof(float);
+  return size_t((depth + part_depth(depth) - 1) / part_depth(depth) * count * side * ((side + 7) / 8 * 8)) *
+         sizeof(float);
 }
 
 size_t split_bytes(Precision precision, int64_t long_side, int64_t short_side, int64_t count) {
@@ -179,7 +198,7 @@ void CudaQueue::gemm_symmetric(const Product& p) {
   }
   const size_t mark = arena_.mark();
   gemm.parts = take<float>(part_bytes(depth, p.out.rows, p.out.count) / sizeof(float));
-  gemm.part_depth = kMostDepth;
+  gemm.part_depth = part_depth(depth);
   launch_gemm(precision_, gemm, stream_);
   with_element(precision_, [&](auto element) {
     launch("add_parts", add_parts<decltype(element)>, pass_grid(gemm.out.stride, gemm.count), kPassThreads, 0, stream_,

@@ -39,7 +39,7 @@ run() {
 sanitizer() {
   local tile=$1 tool=$2
   failed=0
-  ROOT_OPTIMIZER_GEMM=$tile run 100 "$tool-$tile" compute-sanitizer --tool "$tool" --target-processes all \
+  ROOT_OPTIMIZER_GEMM=${tile#any} run 100 "$tool-$tile" compute-sanitizer --tool "$tool" --target-processes all \
     --error-exitcode 9 node --import tsx scripts/gpu-smoke.ts
   # `failed` is of this process, which may run beside others.
   exit $failed

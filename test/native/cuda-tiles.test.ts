@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { devicesUnderTest, isEmulated, runScript } from '../support.js';
 
 /** The tiles of cuda/gemm.cu. A machine chooses among them by its size, so that small products see only one of them. */
@@ -40,10 +38,16 @@ const script = `
 `;
 
 onCuda('products in tiles of every size', () => {
-  // A name that does not exist would force nothing.
-  test('exist by these names', () => {
-    const source = readFileSync(path.join(__dirname, '..', '..', 'cuda', 'gemm.cu'), 'utf8');
-    for (const tile of tiles) expect(source).toContain(`{"${tile}",`);
+  test('have these names, and no others', () => {
+    const message = runScript<string>(
+      `try {
+        orthogonalizeSync(new Float32Array(6).fill(1), [2, 3], { device: ${JSON.stringify(device)} });
+      } catch (error) {
+        console.log(JSON.stringify(error.message));
+      }`,
+      { ROOT_OPTIMIZER_GEMM: '3x3x3' },
+    );
+    expect(message).toContain(`Expected ROOT_OPTIMIZER_GEMM to be one of ${tiles.join(', ')}, got 3x3x3`);
   });
 
   test.each(cases)('%s agrees with the CPU on compute capability %s', (tile, version) => {
