@@ -1,5 +1,15 @@
-import { type Device, devices, type Precision, Root, type RootOptions, softThresholdSync } from '../lib/index.js';
-import { AdamW, orthogonalizeSync, type OrthogonalState, Parameter } from '../lib/index.js';
+import {
+  AdamW,
+  type Device,
+  devices,
+  orthogonalizeSync,
+  type OrthogonalState,
+  Parameter,
+  type Precision,
+  Root,
+  type RootOptions,
+  softThresholdSync,
+} from '../lib/index.js';
 import { readOptions, runMain } from './common/command.js';
 import { relativeError } from './common/numbers.js';
 import { gaussian, makeRandom } from './common/random.js';
