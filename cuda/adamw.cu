@@ -6,15 +6,16 @@
 namespace root_optimizer::cuda {
 
 __global__ void __launch_bounds__(kPassThreads, 5)
-    adamw_kernel(const __grid_constant__ Table<Moments> list, const CheckNote* notes, const uint32_t* gate) {
+    adamw_kernel(const Moments* list, const Share* shares, const CheckNote* notes, const uint32_t* gate) {
   if (*gate != 0) return;
-  const Moments& p = list.entries[blockIdx.y];
+  const Share share = shares[blockIdx.x];
+  const Moments& p = list[share.entry];
   const AdamWScalars s = *p.scalars;
   const bool clips = p.thresholds != nullptr;
   const GradientClip clip = clips ? notes[p.index].gradient : GradientClip{};
-  if (clips && blockIdx.x == 0 && threadIdx.x == 0) remember(*p.thresholds, notes[p.index]);
+  if (clips && share.index == 0 && threadIdx.x == 0) remember(*p.thresholds, notes[p.index]);
   const bool whole_words = aligned(p.data) && aligned(p.gradient) && aligned(p.exp_avg) && aligned(p.exp_avg_sq);
-  for_each_quad(p.size, [&](int64_t i, int count) {
+  for_each_quad(p.size, share, [&](int64_t i, int count) {
     const Quad g = load_quad(p.gradient, i, count, whole_words);
     Quad average = load_quad(p.exp_avg, i, count, whole_words);
     Quad square = load_quad(p.exp_avg_sq, i, count, whole_words);
@@ -32,7 +33,8 @@ __global__ void __launch_bounds__(kPassThreads, 5)
 }
 
 void CudaQueue::adamw(std::span<const Moments> moments) {
-  launch("adamw", adamw_kernel, moments_grid(moments), kPassThreads, 0, stream_, table_of(moments), notes_, gate_);
+  const auto [list, shares, blocks] = pass_over(moments);
+  launch("adamw", adamw_kernel, blocks, kPassThreads, 0, stream_, list, shares, notes_, gate_);
 }
 
 }  // namespace root_optimizer::cuda

@@ -18,8 +18,10 @@ namespace root_optimizer {
 
 namespace cuda {
 
-// The most scratch that a batch may fill, unless a single matrix needs more: enough for eleven of 2048 × 8192.
-constexpr size_t kBatchBytes = size_t(1) << 30;
+// The most scratch that a job may fill, unless a single matrix needs more: enough for eleven of 2048 × 8192.
+constexpr size_t kJobBytes = size_t(1) << 30;
+// The most data that a job may change if they go to the host, so that they leave while the next job runs.
+constexpr int64_t kTravellingBytes = int64_t(32) << 20;
 
 constexpr const char* kLost =
     " while a step was being applied: what the optimizer held is lost. Dispose of it and load a checkpoint into "
@@ -51,6 +53,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (scratch_ != nullptr) cudaFreeAsync(scratch_, stream_.get());
     if (gate_ != nullptr) cudaFreeAsync(gate_, stream_.get());
     if (notes_ != nullptr) cudaFreeAsync(notes_, stream_.get());
+    if (table_memory_ != nullptr) cudaFreeAsync(table_memory_, stream_.get());
     cudaStreamSynchronize(stream_.get());
     // These handles have to go while the device's context is there.
     flags_ = {};
@@ -65,12 +68,13 @@ class CudaBackend final : public Backend, private ParameterStore {
   }
 
   Arithmetic arithmetic() const override { return arithmetic_; }
-  int64_t batch_limit(const Footprint& footprint) const override {
-    const size_t bytes = std::max<size_t>(CudaQueue::scratch_bytes(precision_, footprint), 1);
-    return std::clamp<int64_t>(int64_t(kBatchBytes / bytes), 1, kTableEntries);
+  bool takes(std::span<const Footprint> job, bool travels) const override {
+    int64_t data = 0;
+    for (const Footprint& f : job) data += f.long_side * f.short_side * f.count * int64_t(sizeof(float));
+    return CudaQueue::scratch_bytes(precision_, job) <= kJobBytes && (!travels || data <= kTravellingBytes);
   }
   size_t memory_bytes() const override {
-    return arena_.capacity() + note_count_ * sizeof(CheckNote) + (link_ ? link_->bytes() : 0);
+    return arena_.capacity() + table_capacity_ + note_count_ * sizeof(CheckNote) + (link_ ? link_->bytes() : 0);
   }
 
   void* allocate(size_t bytes) override {
@@ -114,8 +118,8 @@ class CudaBackend final : public Backend, private ParameterStore {
   std::vector<uint32_t> run(const Plan& plan) override {
     require_whole();
     const OnDevice scope(index_);
-    reserve(plan);
-    CudaQueue queue(precision_, stream_.get(), arena_, open_gate(), notes_);
+    prepare(plan);
+    CudaQueue queue = queue_behind(open_gate());
     require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream_.get()), "cudaMemsetAsync");
     for (const Job& job : plan.checks) enqueue(job, queue);
     std::vector<uint32_t> flags(plan.parameters);
@@ -215,23 +219,49 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (captured_.is_of(plan)) return;
     captured_ = {};
     if (flags_.get() == nullptr) flags_ = make_pinned(std::max<size_t>(plan.parameters, 1) * sizeof(uint32_t));
-    reserve(plan);
-    CudaQueue checks(precision_, stream_.get(), arena_, open_gate(), notes_);
-    CudaQueue updates(precision_, stream_.get(), arena_, gate_, notes_);
-    CapturedPlan captured(plan, *link_, checks, updates, stream_.get(), gate_);
+    prepare(plan);
+    CudaQueue checks = queue_behind(open_gate());
+    CudaQueue updates = queue_behind(gate_);
+    CapturedPlan captured(plan, checks, updates, stream_.get(), gate_);
     synchronize();
     captured_ = std::move(captured);
   }
 
-  // Captured launches hold the addresses of scratch and notes, so a plan goes when either of these does.
-  void reserve(const Plan& plan) {
+  CudaQueue queue_behind(const uint32_t* gate) {
+    return CudaQueue(precision_, stream_.get(), arena_, tables_, gate, notes_);
+  }
+
+  // Makes ready what the plan's launches read. The plan captured before goes, because its launches hold addresses.
+  void prepare(const Plan& plan) {
+    captured_ = {};
     reserve_notes(plan.notes);
     reserve_scratch(plan);
+    tables_.collect();
+    CudaQueue queue = queue_behind(open_gate());
+    record(stream_.get(), [&] {
+      for (const std::vector<Job>* jobs : {&plan.checks, &plan.updates}) {
+        for (const Job& job : *jobs) enqueue(job, queue);
+      }
+    });
+    const std::vector<char>& content = tables_.content();
+    reserve_tables(content.size());
+    require(cudaMemcpyAsync(table_memory_, content.data(), content.size(), cudaMemcpyHostToDevice, stream_.get()),
+            "cudaMemcpyAsync to the device");
+    tables_.place(table_memory_);
+  }
+
+  void reserve_tables(size_t bytes) {
+    if (bytes <= table_capacity_) return;
+    table_capacity_ = 0;
+    if (table_memory_ != nullptr) {
+      require(cudaFreeAsync(std::exchange(table_memory_, nullptr), stream_.get()), "cudaFreeAsync");
+    }
+    table_memory_ = allocate_from(pool_.get(), bytes, "a step", stream_.get());
+    table_capacity_ = bytes;
   }
 
   void reserve_notes(size_t count) {
     if (count <= note_count_) return;
-    captured_ = {};
     note_count_ = 0;
     if (notes_ != nullptr) require(cudaFreeAsync(std::exchange(notes_, nullptr), stream_.get()), "cudaFreeAsync");
     notes_ = static_cast<CheckNote*>(allocate_from(pool_.get(), count * sizeof(CheckNote), "a step", stream_.get()));
@@ -241,23 +271,18 @@ class CudaBackend final : public Backend, private ParameterStore {
   void reserve_scratch(const Plan& plan) {
     const Job* largest = nullptr;
     size_t bytes = 0;
-    for (const std::vector<Job>* jobs : {&plan.checks, &plan.updates}) {
-      for (const Job& job : *jobs) {
-        const size_t needed = CudaQueue::scratch_bytes(precision_, job.footprint);
-        if (needed > bytes) largest = &job;
-        bytes = std::max(bytes, needed);
-      }
+    for (const Job& job : plan.updates) {  // checks have the footprints of updates
+      const size_t needed = CudaQueue::scratch_bytes(precision_, job.footprints);
+      if (needed > bytes) largest = &job;
+      bytes = std::max(bytes, needed);
     }
     if (bytes <= arena_.capacity()) return;
-    captured_ = {};
     arena_.reset(nullptr, 0);
     if (scratch_ != nullptr) {
       require(cudaFreeAsync(std::exchange(scratch_, nullptr), stream_.get()), "cudaFreeAsync");
       synchronize();  // this wait gives the old scratch back, so that there need not be room for both
     }
-    const Footprint& f = largest->footprint;
-    const std::string what = "scratch for " + std::to_string(f.count) + " matrices of " + std::to_string(f.long_side) +
-                             " × " + std::to_string(f.short_side);
+    const std::string what = "scratch" + matrices_of(*largest);
     scratch_ = allocate_from(pool_.get(), bytes, what.c_str(), stream_.get());
     arena_.reset(scratch_, bytes);
   }
@@ -274,6 +299,9 @@ class CudaBackend final : public Backend, private ParameterStore {
   Arena arena_;
   CheckNote* notes_ = nullptr;
   size_t note_count_ = 0;
+  Tables tables_;
+  void* table_memory_ = nullptr;
+  size_t table_capacity_ = 0;
   std::optional<HostLink> link_;
   Pinned flags_;
   CapturedPlan captured_;

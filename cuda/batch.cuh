@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "../native/formulas.h"
 #include "elements.cuh"
@@ -13,35 +14,52 @@
 
 namespace root_optimizer::cuda {
 
-/// The most entries that a launch takes by value, within the 4 KiB that kernel parameters may fill on any driver. A
-/// captured graph holds values itself, so that no table in memory has to be kept for it.
-constexpr int kTableEntries = 48;
-static_assert(kTableEntries * std::max(sizeof(Matrix), sizeof(Moments)) + 256 <= 4096);
+/// A matrix, and what its batch says of it.
+struct PassMatrix {
+  Matrix matrix;
+  int64_t rows;
+  int64_t columns;
+  bool nesterov;
+  bool clips;           ///< whether B is U clipped at ε
+  bool clips_gradient;  ///< whether G is clipped as the notes say
+  StoredMatrices x;     ///< where its X lies; of `proximal` alone
 
-template <typename T>
-struct Table {
-  T entries[kTableEntries];
+  int64_t HOST_DEVICE size() const { return rows * columns; }
 };
 
-template <typename T>
-Table<T> table_of(std::span<const T> list) {
-  Table<T> table{};
-  std::copy(list.begin(), list.end(), table.entries);
-  return table;
+inline PassMatrix pass_matrix(const Batch& batch, const Matrix& matrix) {
+  return {.matrix = matrix,
+          .rows = batch.rows,
+          .columns = batch.columns,
+          .nesterov = batch.nesterov,
+          .clips = batch.clips,
+          .clips_gradient = batch.clips_gradient,
+          .x = {}};
 }
 
-inline Table<Matrix> table_of(const Batch& batch) { return table_of(std::span(batch.matrices)); }
+inline std::vector<PassMatrix> pass_matrices(std::span<const Batch> batches) {
+  std::vector<PassMatrix> list;
+  for (const Batch& batch : batches) {
+    for (const Matrix& matrix : batch.matrices) list.push_back(pass_matrix(batch, matrix));
+  }
+  return list;
+}
 
-/// How the kernels of a batch form U and B.
-struct Forming {
-  bool nesterov;
-  bool clips;              ///< whether B is U clipped at ε
-  bool clips_gradient;     ///< whether G is clipped as the notes say
-  const CheckNote* notes;  ///< by Matrix::index
+/// A block's share of a pass over a list whose entries have different sizes: it is block `index` of the `count` blocks
+/// that work on an entry.
+struct Share {
+  uint32_t entry;
+  uint32_t index;
+  uint32_t count;
 };
 
-inline Forming forming(const Batch& batch, const CheckNote* notes) {
-  return {.nesterov = batch.nesterov, .clips = batch.clips, .clips_gradient = batch.clips_gradient, .notes = notes};
+/// The shares of all blocks, for so many blocks an entry.
+inline std::vector<Share> shares_of(const std::vector<unsigned>& blocks) {
+  std::vector<Share> shares;
+  for (uint32_t entry = 0; entry < blocks.size(); ++entry) {
+    for (uint32_t index = 0; index < blocks[entry]; ++index) shares.push_back({entry, index, blocks[entry]});
+  }
+  return shares;
 }
 
 /// Records the thresholds that a step has used.
@@ -52,16 +70,15 @@ __device__ inline void remember(Thresholds& thresholds, const CheckNote& note) {
 
 constexpr int kPassThreads = 256;
 
-/// The grid of a pass over `size` elements: blocks along x, and a row of blocks for each entry. The number along x
-/// depends on nothing but the size, so sums over blocks do not either.
-inline dim3 pass_grid(int64_t size, int64_t entries) {
+/// The blocks of a pass over `size` elements. They depend on nothing but the size, so sums over blocks do not either.
+inline unsigned pass_blocks(int64_t size) {
   constexpr int64_t kElementsOfABlock = 16 * kPassThreads;
   constexpr int64_t kMostBlocks = 1024;
-  const int64_t blocks = std::min((size + kElementsOfABlock - 1) / kElementsOfABlock, kMostBlocks);
-  return dim3(unsigned(std::max<int64_t>(blocks, 1)), unsigned(entries));
+  return unsigned(std::clamp<int64_t>((size + kElementsOfABlock - 1) / kElementsOfABlock, 1, kMostBlocks));
 }
 
-inline dim3 pass_grid(const Batch& batch) { return pass_grid(batch.size(), batch.count()); }
+/// The grid of a pass over entries of one size: blocks along x, and a row of blocks for each entry.
+inline dim3 pass_grid(int64_t size, int64_t entries) { return dim3(pass_blocks(size), unsigned(entries)); }
 
 struct Quad {
   float v[4];
@@ -93,11 +110,11 @@ __device__ inline void store_quad(float* array, int64_t i, int count, bool whole
   }
 }
 
-/// Calls body(i, count) for the quads [i, i + count) of [0, size) that fall to this thread.
+/// Calls body(i, count) for the quads [i, i + count) of [0, size) that fall to this thread of a block.
 template <typename Body>
-__device__ void for_each_quad(int64_t size, Body body) {
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = 4 * (int64_t(blockIdx.x) * blockDim.x + threadIdx.x); i < size; i += 4 * threads) {
+__device__ void for_each_quad(int64_t size, const Share& share, Body body) {
+  const int64_t threads = int64_t(share.count) * blockDim.x;
+  for (int64_t i = 4 * (int64_t(share.index) * blockDim.x + threadIdx.x); i < size; i += 4 * threads) {
     body(i, int(min(int64_t(4), size - i)));
   }
 }
@@ -111,12 +128,9 @@ struct LookAhead {
   GradientClip clip;
   bool whole_words;
 
-  /// Quads begin at multiples of `row_length` and of 4.
-  __device__ LookAhead(const Matrix& matrix, const Forming& forming, int64_t row_length = 4)
-      : LookAhead(matrix.momentum, matrix.gradient, matrix.gradient == nullptr ? 0 : matrix.scalars->mu,
-                  forming.nesterov, forming.clips_gradient ? forming.notes[matrix.index].gradient : GradientClip{}) {
-    whole_words = whole_words && row_length % 4 == 0;
-  }
+  __device__ LookAhead(const PassMatrix& p, const CheckNote* notes)
+      : LookAhead(p.matrix.momentum, p.matrix.gradient, p.matrix.gradient == nullptr ? 0 : p.matrix.scalars->mu,
+                  p.nesterov, p.clips_gradient ? notes[p.matrix.index].gradient : GradientClip{}) {}
   __device__ LookAhead(const float* momentum, const float* gradient, float mu, bool nesterov, const GradientClip& clip)
       : momentum(momentum),
         gradient(gradient),
@@ -141,6 +155,23 @@ struct LookAhead {
   __device__ Quad quad(int64_t i, int count) const {
     Quad next;
     return quad(i, count, next);
+  }
+};
+
+/// What an update does to an element: θ ← decay·θ + rate·x.
+struct ElementUpdate {
+  float decay;
+  float rate;
+  bool cautious;
+  bool reads;  ///< whether it needs θ at all
+
+  __device__ explicit ElementUpdate(const MatrixScalars& scalars)
+      : decay(scalars.decay), rate(scalars.rate), cautious(scalars.cautious), reads(decay != 0 || cautious) {}
+
+  /// Whether it changes θ. If not, θ must not be written: −0 + 0 is 0.
+  __device__ bool changes() const { return decay != 1 || rate != 0; }
+  __device__ float next(float theta, float x) const {
+    return reads ? decay_of(theta, x, decay, cautious) * theta + rate * x : rate * x;
   }
 };
 

@@ -7,13 +7,20 @@
 
 namespace root_optimizer::cuda {
 
-// A segment finishes at least this much data.
-constexpr int64_t kSegmentBytes = int64_t(32) << 20;
-
 __global__ void close_gate(const uint32_t* flags, uint32_t count, uint32_t* gate) {
   uint32_t raised = 0;
   for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) raised |= flags[i];
   if (raised != 0) *gate = 1;
+}
+
+std::string matrices_of(const Job& job) {
+  std::string text;
+  for (const Footprint& f : job.footprints) {
+    if (f.matrix_operands == 0) continue;
+    text += (text.empty() ? " for " : ", ") + std::to_string(f.count) + " matrices of " + std::to_string(f.long_side) +
+            " × " + std::to_string(f.short_side);
+  }
+  return text;
 }
 
 void enqueue(const Job& job, CudaQueue& queue) {
@@ -21,15 +28,11 @@ void enqueue(const Job& job, CudaQueue& queue) {
   try {
     job.enqueue(queue);
   } catch (const Error& error) {
-    if (job.footprint.long_side == 0) throw;
-    const Footprint& f = job.footprint;
-    const std::string shape = std::to_string(f.long_side) + " × " + std::to_string(f.short_side);
-    throw Error(error.code(), error.what() + (" for matrices of " + shape));
+    throw Error(error.code(), error.what() + matrices_of(job));
   }
 }
 
-template <typename Enqueue>
-static GraphExec capture(cudaStream_t stream, Enqueue enqueue_all) {
+Graph record(cudaStream_t stream, const std::function<void()>& enqueue_all) {
   require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   cudaGraph_t captured = nullptr;
   try {
@@ -41,7 +44,11 @@ static GraphExec capture(cudaStream_t stream, Enqueue enqueue_all) {
     throw;
   }
   require(cudaStreamEndCapture(stream, &captured), "cudaStreamEndCapture");
-  const Graph graph(captured);
+  return Graph(captured);
+}
+
+static GraphExec capture(cudaStream_t stream, const std::function<void()>& enqueue_all) {
+  const Graph graph = record(stream, enqueue_all);
   cudaGraphExec_t executable;
   require(cudaGraphInstantiate(&executable, graph.get(), 0), "cudaGraphInstantiate");
   GraphExec owned(executable);
@@ -60,9 +67,8 @@ static std::vector<std::vector<uint32_t>> parameters_finished(const Plan& plan) 
   return finished;
 }
 
-CapturedPlan::CapturedPlan(const Plan& plan, const HostLink& link, CudaQueue& checks, CudaQueue& updates,
-                           cudaStream_t stream, uint32_t* gate)
-    : version_(plan.version), segment_of_(plan.parameters, 0) {
+CapturedPlan::CapturedPlan(const Plan& plan, CudaQueue& checks, CudaQueue& updates, cudaStream_t stream, uint32_t* gate)
+    : version_(plan.version), job_of_(plan.parameters, 0) {
   checks_ = capture(stream, [&] {
     require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream), "cudaMemsetAsync");
     require(cudaMemsetAsync(gate, 0, sizeof(uint32_t), stream), "cudaMemsetAsync");
@@ -72,22 +78,12 @@ CapturedPlan::CapturedPlan(const Plan& plan, const HostLink& link, CudaQueue& ch
   });
 
   const std::vector<std::vector<uint32_t>> finished = parameters_finished(plan);
-  for (size_t job = 0; job < plan.updates.size();) {
-    int64_t bytes = 0;
-    Segment segment;
-    segment.graph = capture(stream, [&] {
-      while (job < plan.updates.size() && bytes < kSegmentBytes) {
-        enqueue(plan.updates[job], updates);
-        for (const uint32_t p : finished[job]) {
-          segment_of_[p] = segments_.size();
-          finishing_order_.push_back(p);
-          bytes += link.bytes_of(p);
-        }
-        ++job;
-      }
-    });
-    segment.done = make_event();
-    segments_.push_back(std::move(segment));
+  for (size_t job = 0; job < plan.updates.size(); ++job) {
+    updates_.push_back({.graph = capture(stream, [&] { enqueue(plan.updates[job], updates); }), .done = make_event()});
+    for (const uint32_t p : finished[job]) {
+      job_of_[p] = job;
+      finishing_order_.push_back(p);
+    }
   }
 }
 
@@ -96,10 +92,10 @@ void CapturedPlan::launch_checks(cudaStream_t stream) const {
 }
 
 void CapturedPlan::launch_updates(cudaStream_t stream, bool& begun) const {
-  for (const Segment& segment : segments_) {
-    require(cudaGraphLaunch(segment.graph.get(), stream), "cudaGraphLaunch of the updates");
+  for (const Update& update : updates_) {
+    require(cudaGraphLaunch(update.graph.get(), stream), "cudaGraphLaunch of the updates");
     begun = true;
-    require(cudaEventRecord(segment.done.get(), stream), "cudaEventRecord");
+    require(cudaEventRecord(update.done.get(), stream), "cudaEventRecord");
   }
 }
 

@@ -6,13 +6,14 @@
 
 namespace root_optimizer::cuda {
 
-__global__ void check_moments_kernel(const __grid_constant__ Table<Moments> list, const CheckNote* notes) {
-  const Moments& p = list.entries[blockIdx.y];
+__global__ void check_moments(const Moments* list, const Share* shares, const CheckNote* notes) {
+  const Share share = shares[blockIdx.x];
+  const Moments& p = list[share.entry];
   const AdamWScalars s = *p.scalars;
   const GradientClip clip = p.thresholds == nullptr ? GradientClip{} : notes[p.index].gradient;
   const bool whole_words = aligned(p.gradient) && aligned(p.exp_avg) && aligned(p.exp_avg_sq);
   bool bad = false;
-  for_each_quad(p.size, [&](int64_t i, int count) {
+  for_each_quad(p.size, share, [&](int64_t i, int count) {
     const Quad g = load_quad(p.gradient, i, count, whole_words);
     const Quad average = load_quad(p.exp_avg, i, count, whole_words);
     const Quad square = load_quad(p.exp_avg_sq, i, count, whole_words);
@@ -24,23 +25,21 @@ __global__ void check_moments_kernel(const __grid_constant__ Table<Moments> list
   if (bad) *p.flag = 1;
 }
 
-void CudaQueue::check_matrices(std::span<const Batch> batches) {
-  for (const Batch& batch : batches) {
-    if (batch.clips_gradient) find_gradient_clips(batch);
-    find_clips(batch);
-  }
+CudaQueue::MomentsPass CudaQueue::pass_over(std::span<const Moments> moments) {
+  std::vector<unsigned> blocks;
+  for (const Moments& one : moments) blocks.push_back(pass_blocks(one.size));
+  const std::vector<Share> shares = shares_of(blocks);
+  return {.list = tables_.put(std::vector<Moments>(moments.begin(), moments.end())),
+          .shares = tables_.put(shares),
+          .blocks = unsigned(shares.size())};
 }
 
-dim3 moments_grid(std::span<const Moments> moments) {
-  int64_t largest = 0;
-  for (const Moments& one : moments) largest = std::max(largest, one.size);
-  return pass_grid(largest, int64_t(moments.size()));
-}
-
-void CudaQueue::check_moments(std::span<const Moments> moments) {
-  find_gradient_clips(moments);
-  launch("check_moments", check_moments_kernel, moments_grid(moments), kPassThreads, 0, stream_, table_of(moments),
-         notes_);
+void CudaQueue::check(std::span<const Batch> batches, std::span<const Moments> moments) {
+  find_gradient_clips(batches, moments);
+  if (!batches.empty()) find_clips(batches);
+  if (moments.empty()) return;
+  const auto [list, shares, blocks] = pass_over(moments);
+  launch("check_moments", check_moments, blocks, kPassThreads, 0, stream_, list, shares, notes_);
 }
 
 }  // namespace root_optimizer::cuda

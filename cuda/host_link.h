@@ -23,7 +23,6 @@ class HostLink {
 
   /// Where each parameter lies.
   std::vector<Arrays> arrays() const;
-  int64_t bytes_of(uint32_t parameter) const { return sizes_[parameter] * int64_t(sizeof(float)); }
   size_t bytes() const { return size_t(size_ + gradient_size_) * sizeof(float); }
 
   /// Takes the pinned memory and the threads that copies need, before anything is changed. A run that never copies

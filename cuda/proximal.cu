@@ -8,24 +8,29 @@ namespace root_optimizer::cuda {
 
 template <typename T>
 __global__ void __launch_bounds__(kPassThreads, 4)
-    proximal_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns,
-                    const Forming forming, const uint32_t* gate, T* x, T* low, int64_t pitch, int64_t stride) {
+    proximal_kernel(const PassMatrix* matrices, const Share* shares, const CheckNote* notes, const uint32_t* gate) {
   constexpr int kSize = Chunk<T>::kSize;
-  const Matrix& matrix = matrices.entries[blockIdx.y];
-  const CheckNote& note = forming.notes[matrix.index];
+  const Share share = shares[blockIdx.x];
+  const PassMatrix& p = matrices[share.entry];
+  const Matrix& matrix = p.matrix;
+  const CheckNote& note = notes[matrix.index];
   const bool open = *gate == 0;
-  if (open && blockIdx.x == 0 && threadIdx.x == 0) {
-    if (forming.clips) matrix.thresholds->threshold = note.threshold;
-    if (forming.clips_gradient) remember(*matrix.thresholds, note);
+  if (open && share.index == 0 && threadIdx.x == 0) {
+    if (p.clips) matrix.thresholds->threshold = note.threshold;
+    if (p.clips_gradient) remember(*matrix.thresholds, note);
   }
   const bool stores = open && matrix.gradient != nullptr;
-  const LookAhead u(matrix, forming, columns);
+  const int64_t columns = p.columns;
+  LookAhead u(p, notes);
+  u.whole_words = u.whole_words && columns % 4 == 0;
   const float limit = clip_limit(note.threshold);
   const double factor = note.factor;
-  const int64_t first_of_matrix = int64_t(blockIdx.y) * stride;
-  const int64_t chunks_of_a_row = pitch / kSize;
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < rows * chunks_of_a_row; i += threads) {
+  T* const x = static_cast<T*>(p.x.data);
+  T* const low = static_cast<T*>(p.x.low);
+  const int64_t chunks_of_a_row = p.x.pitch / kSize;
+  const int64_t chunks = p.rows * chunks_of_a_row;
+  const int64_t threads = int64_t(share.count) * blockDim.x;
+  for (int64_t i = int64_t(share.index) * blockDim.x + threadIdx.x; i < chunks; i += threads) {
     const int64_t row = i / chunks_of_a_row;
     const int64_t first = i % chunks_of_a_row * kSize;
     Chunk<T> chunk;
@@ -44,24 +49,31 @@ __global__ void __launch_bounds__(kPassThreads, 4)
         second.elements[part + e] = from_float<T>((value - to_float(rounded)) * kLowScale<T>);
       }
     }
-    const int64_t at = first_of_matrix + row * pitch + first;
-    store_chunk(x + at, chunk);
-    if (low != nullptr) store_chunk(low + at, second);
+    store_chunk(x + i * kSize, chunk);
+    if (low != nullptr) store_chunk(low + i * kSize, second);
   }
 }
 
 void CudaQueue::proximal(std::span<const Batch> batches, std::span<Operand> x) {
+  std::vector<PassMatrix> list;
+  std::vector<unsigned> blocks;
   for (size_t i = 0; i < batches.size(); ++i) {
     const Batch& batch = batches[i];
     x[i] = operand(batch.rows, batch.columns, batch.count(), precision_, x[i].two_parts);
-    const StoredMatrices m = stored(x[i]);
-    with_element(precision_, [&](auto element) {
-      using T = decltype(element);
-      launch("proximal", proximal_kernel<T>, pass_grid(m.stride, batch.count()), kPassThreads, 0, stream_,
-             table_of(batch), m.rows, m.columns, forming(batch, notes_), gate_, static_cast<T*>(m.data),
-             static_cast<T*>(m.low), m.pitch, m.stride);
-    });
+    for (const Matrix& matrix : batch.matrices) {
+      PassMatrix p = pass_matrix(batch, matrix);
+      p.x = stored(x[i], &matrix - batch.matrices.data());
+      list.push_back(p);
+      blocks.push_back(pass_blocks(p.x.stride));
+    }
   }
+  const std::vector<Share> shares = shares_of(blocks);
+  const PassMatrix* const matrices = tables_.put(list);
+  const Share* const table = tables_.put(shares);
+  with_element(precision_, [&](auto element) {
+    launch("proximal", proximal_kernel<decltype(element)>, unsigned(shares.size()), kPassThreads, 0, stream_, matrices,
+           table, notes_, gate_);
+  });
 }
 
 }  // namespace root_optimizer::cuda

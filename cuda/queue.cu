@@ -46,22 +46,37 @@ StoredMatrices stored(const Operand& o) {
   return m;
 }
 
-size_t CudaQueue::scratch_bytes(Precision precision, const Footprint& f) {
-  const auto bytes = [&](int64_t rows, int64_t columns, bool two_parts) {
-    const Operand operand{
-        .rows = rows, .columns = columns, .count = f.count, .precision = precision, .two_parts = two_parts};
-    return Arena::padded(operand_bytes(operand));
-  };
-  const auto matrix_bytes = [&](bool two_parts) {
-    return std::max(bytes(f.long_side, f.short_side, two_parts), bytes(f.short_side, f.long_side, two_parts));
-  };
-  if (f.matrix_operands == 0) return check_bytes(f.long_side * f.short_side, f.count, f.selects, f.near_last);
-  size_t total = size_t(f.two_part_operands) * matrix_bytes(true) +
-                 size_t(f.matrix_operands - f.two_part_operands) * matrix_bytes(false) +
-                 size_t(f.square_operands) * bytes(f.short_side, f.short_side, false) +
-                 split_bytes(precision, f.long_side, f.short_side, f.count);
-  if (f.normalizes) total += row_bytes(f.long_side, f.short_side, f.count);
-  return total;
+StoredMatrices stored(const Operand& o, int64_t index) {
+  StoredMatrices m = stored(o);
+  const size_t element_bytes = o.precision == Precision::float32 ? 4 : 2;
+  const size_t offset = size_t(index * m.stride) * element_bytes;
+  m.data = static_cast<char*>(m.data) + offset;
+  if (m.low != nullptr) m.low = static_cast<char*>(m.low) + offset;
+  return m;
+}
+
+size_t CudaQueue::scratch_bytes(Precision precision, std::span<const Footprint> job) {
+  size_t x = 0;     // of all batches
+  size_t rest = 0;  // of the batch that needs most
+  for (const Footprint& f : job) {
+    const auto bytes = [&](int64_t rows, int64_t columns, bool two_parts) {
+      const Operand operand{
+          .rows = rows, .columns = columns, .count = f.count, .precision = precision, .two_parts = two_parts};
+      return Arena::padded(operand_bytes(operand));
+    };
+    const auto matrix_bytes = [&](int operand) {
+      if (operand >= f.matrix_operands) return size_t(0);
+      const bool two_parts = operand < f.two_part_operands;
+      return std::max(bytes(f.long_side, f.short_side, two_parts), bytes(f.short_side, f.long_side, two_parts));
+    };
+    x += matrix_bytes(0);
+    if (f.matrix_operands == 0) continue;
+    size_t others = matrix_bytes(1) + size_t(f.square_operands) * bytes(f.short_side, f.short_side, false) +
+                    split_bytes(precision, f.long_side, f.short_side, f.count);
+    if (f.normalizes) others += row_bytes(f.long_side, f.short_side, f.count);
+    rest = std::max(rest, others);
+  }
+  return std::max(x + rest, check_bytes(job));
 }
 
 Operand CudaQueue::operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) {

@@ -10,6 +10,7 @@
 #include "../native/formulas.h"
 #include "../native/queue.h"
 #include "gemm.cuh"
+#include "tables.h"
 
 namespace root_optimizer::cuda {
 
@@ -42,27 +43,32 @@ struct CheckNote {
   double factor;          ///< 1 / (‖B‖_F + 1e-7); negative: not known yet
 };
 
+struct PassMatrix;
 struct Search;
-struct Workspace;
+struct Selected;
+struct Share;
 
-/// The verbs are launches on one stream, each for all matrices of a batch.
+/// The verbs are launches on one stream. A product is a launch for all matrices of a batch, a pass a launch for all
+/// batches of a job.
 class CudaQueue final : public Queue {
  public:
   /// If `closed` points to anything but 0, no verb writes what outlives the job. `notes` has one for each
   /// Matrix::index and Moments::index.
-  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, const uint32_t* closed, CheckNote* notes)
-      : precision_(precision), stream_(stream), arena_(arena), gate_(closed), notes_(notes) {}
+  CudaQueue(Precision precision, cudaStream_t stream, Arena& arena, Tables& tables, const uint32_t* closed,
+            CheckNote* notes)
+      : precision_(precision), stream_(stream), arena_(arena), tables_(tables), gate_(closed), notes_(notes) {}
 
-  static size_t scratch_bytes(Precision precision, const Footprint& footprint);
+  static size_t scratch_bytes(Precision precision, std::span<const Footprint> job);
   /// Begins a job: all scratch is free again.
   void begin() { arena_.rewind(0); }
 
-  void check_matrices(std::span<const Batch> batches) override;
-  void check_moments(std::span<const Moments> moments) override;
+  void check(std::span<const Batch> batches, std::span<const Moments> moments) override;
   void threshold(std::span<const Batch> batches) override;
   void proximal(std::span<const Batch> batches, std::span<Operand> x) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
   Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) override;
+  size_t mark() const override { return arena_.mark(); }
+  void rewind(size_t mark) override { arena_.rewind(mark); }
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
   void add_identity(const Operand& out, const Operand& z, float a, float b) override;
@@ -71,14 +77,19 @@ class CudaQueue final : public Queue {
 
  private:
   // Parts of verbs, each in the file of its verb.
-  /// Finds the quantiles of one list, in scratch that the caller gives back.
-  Workspace select(const std::vector<Search>& searches, bool nesterov, bool near_last);
-  void find_gradient_clips(const Batch& batch);
-  void find_gradient_clips(std::span<const Moments> moments);
+  /// Finds the quantiles of a list, in scratch that the caller gives back.
+  Selected select(std::vector<Search> searches);
+  void find_gradient_clips(std::span<const Batch> batches, std::span<const Moments> moments);
   /// Notes ε and ‖B‖, and raises flags.
-  void find_clips(const Batch& batch);
+  void find_clips(std::span<const Batch> batches);
   /// Brings v up to date. Returns the factors of the rows, in scratch that the caller gives back.
-  float* row_factors(const Batch& batch, const Operand& x);
+  float* row_factors(const Batch& batch, const Matrix* matrices, const Operand& x);
+  struct MomentsPass {
+    const Moments* list;
+    const Share* shares;
+    unsigned blocks;
+  };
+  MomentsPass pass_over(std::span<const Moments> moments);
 
   template <typename T>
   T* take(size_t count) {
@@ -88,22 +99,22 @@ class CudaQueue final : public Queue {
   const Precision precision_;
   const cudaStream_t stream_;
   Arena& arena_;
+  Tables& tables_;
   const uint32_t* const gate_;
   CheckNote* const notes_;
 };
 
 /// An operand as it lies in memory: row-major like its batch, rows at multiples of 16 bytes and padded with zeros.
 StoredMatrices stored(const Operand& operand);
-
-/// A launch's grid for parameters of different sizes.
-dim3 moments_grid(std::span<const Moments> moments);
+/// One matrix of an operand.
+StoredMatrices stored(const Operand& operand, int64_t index);
 
 /// The workspace of a product that sums over the long side.
 size_t split_bytes(Precision precision, int64_t long_side, int64_t short_side, int64_t count);
 
-/// The workspace of the checks of `count` matrices or moments of `size` elements, and of an `update` that normalizes
-/// rows.
-size_t check_bytes(int64_t size, int64_t count, bool selects, bool near_last);
+/// The workspace of a check.
+size_t check_bytes(std::span<const Footprint> job);
+/// The workspace of an `update` that normalizes rows.
 size_t row_bytes(int64_t long_side, int64_t short_side, int64_t count);
 
 }  // namespace root_optimizer::cuda

@@ -5,13 +5,12 @@
 
 namespace root_optimizer::cuda {
 
-__global__ void soft_threshold_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t size,
-                                      const Forming forming, float* base, float* outliers) {
-  const Matrix& matrix = matrices.entries[0];
-  const LookAhead u(matrix, forming);
-  const float threshold = float(matrix.thresholds->threshold);
+__global__ void soft_threshold_kernel(const __grid_constant__ PassMatrix p, const CheckNote* notes, float* base,
+                                      float* outliers) {
+  const LookAhead u(p, notes);
+  const float threshold = float(p.matrix.thresholds->threshold);
   const bool whole_words = aligned(base) && aligned(outliers);
-  for_each_quad(size, [&](int64_t i, int count) {
+  for_each_quad(p.size(), {0, blockIdx.x, gridDim.x}, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     Quad kept;
     Quad rest;
@@ -26,8 +25,8 @@ __global__ void soft_threshold_kernel(const __grid_constant__ Table<Matrix> matr
 }
 
 void CudaQueue::soft_threshold(const Batch& batch, float* base, float* outliers) {
-  launch("soft_threshold", soft_threshold_kernel, pass_grid(batch), kPassThreads, 0, stream_, table_of(batch),
-         batch.size(), forming(batch, notes_), base, outliers);
+  launch("soft_threshold", soft_threshold_kernel, pass_blocks(batch.size()), kPassThreads, 0, stream_,
+         pass_matrix(batch, batch.matrices[0]), notes_, base, outliers);
 }
 
 }  // namespace root_optimizer::cuda

@@ -14,19 +14,28 @@
 
 namespace root_optimizer::cuda {
 
+/// The blocks of a launch that work on an entry.
+struct BlockRange {
+  unsigned first;
+  unsigned count;
+};
+
 /// Values among whose magnitudes a quantile is to be found: U of a matrix, or a gradient as it stands.
 struct Search {
   const float* momentum;   // M; G itself, if that is searched
   const float* gradient;   // null: the values are those of `momentum`
   const float* mu;         // read only if there is a gradient
+  bool nesterov;           // likewise
   const CheckNote* note;   // of how the gradient is clipped; null: it is not
   const double* quantile;  // null: nothing is clipped, and the scan adds up all squares
   const double* scale;
   const double* last;  // the threshold of the last step; null: all values are searched
   uint32_t* flag;      // raised if a value is not finite
   int64_t size;
+  uint32_t* candidates = nullptr;     // the keys inside the bracket
+  int64_t room = 0;                   // for so many of them
+  BlockRange scan = {}, passes = {};  // where sums of the blocks of the scan and of other passes lie
 };
-static_assert(kTableEntries * sizeof(Search) + 256 <= 4096);
 
 // What passes know of a search so far. Zero at first.
 struct Selection {
@@ -48,32 +57,32 @@ constexpr int kMostDigits = 1 << 11;
 constexpr int kMostPasses = 3;
 constexpr unsigned long long kOverflow = 1ull << 40;
 
-/// The scratch of the searches of a launch.
+/// The scratch of the searches of a launch, but for candidates.
 struct Workspace {
   Selection* selections;
   unsigned long long* counts;  // for each search and pass, kMostDigits
-  uint32_t* candidates;        // for each search, `room`
-  int64_t room;
-  double* below;    // for each search and block of the scan, the sum of the squares below the bracket
-  double* squares;  // for each search and block of other passes, a sum of squares
-  int64_t share;    // the elements of a block of the scan
+  double* below;               // for each block of the scan, the sum of the squares below the bracket
+  double* squares;             // for each block of another pass, a sum of squares
+};
+
+/// Searches that have been made, in the order in which they were asked for.
+struct Selected {
+  const Search* searches;
+  const Share* shares;  // of the passes after the scan, which leave out searches without a quantile
+  unsigned blocks;      // of these passes
+  Workspace work;
 };
 
 constexpr int kShare = 16 * kPassThreads;
 constexpr int kMostShares = 4;
 
 // The elements of a block of the scan, and its blocks. Both depend on the size alone.
-static int64_t share_of(int64_t size) {
-  return kShare * std::clamp<int64_t>((size + 1024 * kShare - 1) / (1024 * kShare), 1, kMostShares);
+HOST_DEVICE static int64_t share_of(int64_t size) {
+  const int64_t shares = (size + 1024 * kShare - 1) / (1024 * kShare);
+  return kShare * (shares < 1 ? 1 : shares > kMostShares ? kMostShares : shares);
 }
 static unsigned scan_blocks(int64_t size) {
   return unsigned(std::max<int64_t>((size + share_of(size) - 1) / share_of(size), 1));
-}
-// The most blocks that the scan of any size up to this one has. Beyond 1024 shares the share doubles, and the blocks
-// become fewer.
-static int64_t most_scan_blocks(int64_t size) {
-  const int64_t shares = std::max<int64_t>((size + kShare - 1) / kShare, 1);
-  return std::max<int64_t>(scan_blocks(size), std::min<int64_t>(shares, 1024));
 }
 // The blocks of every other pass.
 static unsigned search_blocks(int64_t size) {
@@ -105,10 +114,10 @@ struct Course {
   KeyRange bracket;  // all keys, if all values are searched
   int passes;
 
-  __device__ Course(const Search& search, const Selection& selection, int64_t room)
+  __device__ Course(const Search& search, const Selection& selection)
       : position(search.size, *search.quantile), bracket(bracket_of(search)) {
     const auto below = int64_t(selection.below);
-    near_last = bracket.width > 0 && int64_t(selection.inside) <= room && position.low >= below &&
+    near_last = bracket.width > 0 && int64_t(selection.inside) <= search.room && position.low >= below &&
                 position.high < below + int64_t(selection.inside);
     if (!near_last) bracket = {0, 0x80000000u};
     passes = near_last ? 2 : 3;
@@ -194,26 +203,26 @@ __device__ State state_before(int pass, const Course& course, const Selection& s
   return {chosen.rank, selection.prefix[pass - 1] << digit.width | chosen.digit, chosen.count};
 }
 
-__device__ LookAhead values_of(const Search& search, bool nesterov) {
-  return {search.momentum, search.gradient, search.gradient == nullptr ? 0 : *search.mu, nesterov,
+__device__ LookAhead values_of(const Search& search) {
+  return {search.momentum, search.gradient, search.gradient == nullptr ? 0 : *search.mu, search.nesterov,
           search.note == nullptr ? GradientClip{} : search.note->gradient};
 }
 
 /// Calls body(key) for the keys of a search that fall to this thread.
 template <typename Body>
-__device__ void for_each_key(const Search& search, const Course& course, const Selection& selection, bool nesterov,
-                             const uint32_t* candidates, Body body) {
+__device__ void for_each_key(const Search& search, const Share& share, const Course& course, const Selection& selection,
+                             Body body) {
   if (course.near_last) {
-    const unsigned blocks = min(gridDim.x, kCandidateBlocks);
+    const unsigned blocks = min(share.count, kCandidateBlocks);
     const auto count = int64_t(selection.inside);
-    if (blockIdx.x >= blocks) return;
-    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += int64_t(blocks) * blockDim.x) {
-      body(candidates[i]);
+    if (share.index >= blocks) return;
+    for (int64_t i = int64_t(share.index) * blockDim.x + threadIdx.x; i < count; i += int64_t(blocks) * blockDim.x) {
+      body(search.candidates[i]);
     }
     return;
   }
-  const LookAhead u = values_of(search, nesterov);
-  for_each_quad(search.size, [&](int64_t i, int count) {
+  const LookAhead u = values_of(search);
+  for_each_quad(search.size, share, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
       if (e < count) body(key_of(x.v[e]));
@@ -228,21 +237,24 @@ __device__ double square_of(uint32_t key) {
 }
 
 __global__ void __launch_bounds__(kPassThreads, 6)
-    scan_values(const __grid_constant__ Table<Search> searches, bool nesterov, const Workspace work) {
+    scan_values(const Search* searches, const Share* shares, const Workspace work) {
   SHARED_ARRAY(uint32_t, kept, kMostShares * kShare / 4);
   SHARED_ARRAY(uint32_t, inside, 1);
   SHARED_ARRAY(uint32_t, below, 1);
   SHARED_ARRAY(unsigned long long, place, 1);
-  const Search& search = searches.entries[blockIdx.y];
-  Selection& selection = work.selections[blockIdx.y];
-  const uint32_t room = uint32_t(work.share / 4);
+  const Share share = shares[blockIdx.x];
+  const Search& search = searches[share.entry];
+  Selection& selection = work.selections[share.entry];
+  const int64_t size = search.size;
+  const int64_t length = share_of(size);
+  const uint32_t room = uint32_t(length / 4);
   if (threadIdx.x == 0) *inside = *below = 0;
   __syncthreads();
 
-  const LookAhead u = values_of(search, nesterov);
+  const LookAhead u = values_of(search);
   const KeyRange bracket = bracket_of(search);
-  const int64_t begin = int64_t(blockIdx.x) * work.share;
-  const int64_t end = min(begin + work.share, search.size);
+  const int64_t begin = int64_t(share.index) * length;
+  const int64_t end = min(begin + length, size);
   uint32_t own_below = 0;
   double squares = 0;
   bool bad = false;
@@ -276,35 +288,35 @@ __global__ void __launch_bounds__(kPassThreads, 6)
   __syncthreads();
   const uint32_t found = *inside;
   if (threadIdx.x == 0) {
-    work.below[int64_t(blockIdx.y) * gridDim.x + blockIdx.x] = squares;
+    work.below[blockIdx.x] = squares;
     if (*below != 0) atomicAdd(&selection.below, static_cast<unsigned long long>(*below));
     if (found != 0) *place = atomicAdd(&selection.inside, found > room ? kOverflow : found);
   }
   if (found == 0 || found > room) return;
   __syncthreads();
   const auto first = int64_t(*place);
-  uint32_t* const out = work.candidates + int64_t(blockIdx.y) * work.room;
-  for (uint32_t i = threadIdx.x; i < found && first + i < work.room; i += kPassThreads) out[first + i] = kept[i];
+  for (uint32_t i = threadIdx.x; i < found && first + i < search.room; i += kPassThreads) {
+    search.candidates[first + i] = kept[i];
+  }
 }
 
-__global__ void count_digits(const __grid_constant__ Table<Search> searches, bool nesterov, int pass,
-                             const Workspace work) {
+__global__ void count_digits(const Search* searches, const Share* shares, int pass, const Workspace work) {
   SHARED_ARRAY(uint32_t, local, kMostDigits);
-  const Search& search = searches.entries[blockIdx.y];
-  Selection& selection = work.selections[blockIdx.y];
-  const Course course(search, selection, work.room);
-  if (pass >= course.passes || (course.near_last && blockIdx.x >= kCandidateBlocks)) return;
-  unsigned long long* const counts = work.counts + int64_t(blockIdx.y) * kMostPasses * kMostDigits;
+  const Share share = shares[blockIdx.x];
+  const Search& search = searches[share.entry];
+  Selection& selection = work.selections[share.entry];
+  const Course course(search, selection);
+  if (pass >= course.passes || (course.near_last && share.index >= kCandidateBlocks)) return;
+  unsigned long long* const counts = work.counts + int64_t(share.entry) * kMostPasses * kMostDigits;
   const State state = state_before(pass, course, selection, counts);
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
+  if (share.index == 0 && threadIdx.x == 0) {
     selection.rank[pass] = state.rank;
     selection.prefix[pass] = state.prefix;
   }
   const Digit digit = course.digit(pass);
   for (int d = int(threadIdx.x); d < digit.count(); d += int(blockDim.x)) local[d] = 0;
   __syncthreads();
-  const uint32_t* const candidates = work.candidates + int64_t(blockIdx.y) * work.room;
-  for_each_key(search, course, selection, nesterov, candidates, [&](uint32_t absolute) {
+  for_each_key(search, share, course, selection, [&](uint32_t absolute) {
     const uint32_t key = absolute - course.bracket.floor;
     if (digit.parent_of(key) == state.prefix) atomicAdd(&local[digit.of(key)], 1u);
   });
@@ -324,20 +336,21 @@ __device__ uint32_t units_of(uint32_t key, uint32_t floor) {
 
 __device__ double unit_of(uint32_t floor) { return scalbn(1.0, int(max(floor >> 23, 1u)) - 150); }
 
-__global__ void find_next(const __grid_constant__ Table<Search> searches, bool nesterov, const Workspace work) {
+__global__ void find_next(const Search* searches, const Share* shares, const Workspace work) {
   SHARED_ARRAY(uint32_t, next, 1);
   SHARED_ARRAY(unsigned long long, sums, 3);  // up_to, squares_low, squares_high
-  const Search& search = searches.entries[blockIdx.y];
-  Selection& selection = work.selections[blockIdx.y];
-  const Course course(search, selection, work.room);
-  if (course.near_last && blockIdx.x >= kCandidateBlocks) return;
+  const Share share = shares[blockIdx.x];
+  const Search& search = searches[share.entry];
+  Selection& selection = work.selections[share.entry];
+  const Course course(search, selection);
+  if (course.near_last && share.index >= kCandidateBlocks) return;
   const State state =
-      state_before(course.passes, course, selection, work.counts + int64_t(blockIdx.y) * kMostPasses * kMostDigits);
+      state_before(course.passes, course, selection, work.counts + int64_t(share.entry) * kMostPasses * kMostDigits);
   const uint32_t low = course.bracket.floor + state.prefix;
   if (threadIdx.x == 0) {
     *next = 0;
     sums[0] = sums[1] = sums[2] = 0;
-    if (blockIdx.x == 0) {
+    if (share.index == 0) {
       selection.low = low;
       selection.tie = state.rank + 1 < state.count || course.position.high == course.position.low;
       selection.near_last = course.near_last;
@@ -349,8 +362,7 @@ __global__ void find_next(const __grid_constant__ Table<Search> searches, bool n
   unsigned long long squares_low = 0;
   unsigned long long squares_high = 0;
   double squares = 0;
-  const uint32_t* const candidates = work.candidates + int64_t(blockIdx.y) * work.room;
-  for_each_key(search, course, selection, nesterov, candidates, [&](uint32_t key) {
+  for_each_key(search, share, course, selection, [&](uint32_t key) {
     if (key > low) {
       least = min(least, key);
       return;
@@ -371,7 +383,7 @@ __global__ void find_next(const __grid_constant__ Table<Search> searches, bool n
   squares = block_sum(squares);
   __syncthreads();
   if (threadIdx.x == 0) {
-    if (!course.near_last) work.squares[int64_t(blockIdx.y) * gridDim.x + blockIdx.x] = squares;
+    if (!course.near_last) work.squares[blockIdx.x] = squares;
     atomicMax(&selection.next, *next);
     atomicAdd(&selection.up_to, sums[0]);
     atomicAdd(&selection.squares_low, sums[1]);
@@ -384,34 +396,40 @@ __device__ double quantile_of(const Selection& selection, int64_t size, double q
   return Position(size, quantile).between(magnitude_of(selection.low), magnitude_of(high));
 }
 
-__global__ void write_threshold(const __grid_constant__ Table<Matrix> matrices, int64_t size, const Workspace work,
-                                const uint32_t* gate) {
-  if (*gate != 0) return;
-  const Matrix& matrix = matrices.entries[blockIdx.x];
+// A thread a matrix.
+__global__ void write_thresholds(const PassMatrix* matrices, unsigned count, const Workspace work,
+                                 const uint32_t* gate) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (*gate != 0 || i >= count) return;
+  const Matrix& matrix = matrices[i].matrix;
   matrix.thresholds->threshold =
-      matrix.scalars->scale * quantile_of(work.selections[blockIdx.x], size, matrix.scalars->quantile);
+      matrix.scalars->scale * quantile_of(work.selections[i], matrices[i].size(), matrix.scalars->quantile);
 }
 
-// For matrices, whose size is given, and for moments.
-__device__ int64_t size_of(const Matrix&, int64_t size) { return size; }
-__device__ int64_t size_of(const Moments& moments, int64_t) { return moments.size; }
+// A gradient whose quantile has been found.
+struct FoundGradient {
+  const GradientScalars* scalars;
+  const Thresholds* thresholds;
+  int64_t size;
+  CheckNote* note;
+};
 
-template <typename T>
-__global__ void note_gradient_clip(const __grid_constant__ Table<T> list, int64_t size, const Workspace work,
-                                   CheckNote* notes) {
-  const T& entry = list.entries[blockIdx.x];
-  const GradientScalars& scalars = entry.scalars->gradient;
-  const double threshold =
-      scalars.scale * quantile_of(work.selections[blockIdx.x], size_of(entry, size), scalars.quantile);
-  const double mean = entry.thresholds->gradient_scale;
-  notes[entry.index].gradient = gradient_clip(threshold, mean, scalars.growth);
-  notes[entry.index].next_scale = next_gradient_scale(mean, threshold, scalars.growth);
+// A thread a gradient.
+__global__ void note_gradient_clips(const FoundGradient* gradients, unsigned count, const Workspace work) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const FoundGradient& found = gradients[i];
+  const GradientScalars& scalars = *found.scalars;
+  const double threshold = scalars.scale * quantile_of(work.selections[i], found.size, scalars.quantile);
+  const double mean = found.thresholds->gradient_scale;
+  found.note->gradient = gradient_clip(threshold, mean, scalars.growth);
+  found.note->next_scale = next_gradient_scale(mean, threshold, scalars.growth);
 }
 
-/// The sum of a matrix's partial sums. The whole block adds them, in a fixed order; the result is thread 0's.
-__device__ double sum_of(const double* partial, unsigned count) {
+/// The sum of the sums of some blocks. The whole block adds them, in a fixed order; the result is thread 0's.
+__device__ double sum_of(const double* sums, const BlockRange& blocks) {
   double sum = 0;
-  for (unsigned i = threadIdx.x; i < count; i += kPassThreads) sum += partial[i];
+  for (unsigned i = threadIdx.x; i < blocks.count; i += kPassThreads) sum += sums[blocks.first + i];
   __syncthreads();
   return block_sum(sum);
 }
@@ -419,13 +437,15 @@ __device__ double sum_of(const double* partial, unsigned count) {
 __device__ double factor_of(double squares) { return 1 / (sqrt(squares) + 1e-7); }
 
 // Notes ε and, where the passes have found it, ‖B‖. One block a matrix.
-__global__ void note_clip(const __grid_constant__ Table<Matrix> matrices, int64_t size, bool clips, unsigned scans,
-                          unsigned blocks, const Workspace work, CheckNote* notes) {
-  const Matrix& matrix = matrices.entries[blockIdx.x];
+__global__ void note_clips(const PassMatrix* matrices, const Search* searches, const Workspace work, CheckNote* notes) {
+  const Matrix& matrix = matrices[blockIdx.x].matrix;
+  const Search& search = searches[blockIdx.x];
   const Selection& selection = work.selections[blockIdx.x];
+  const bool clips = matrices[blockIdx.x].clips;
+  const int64_t size = search.size;
   const bool near_last = clips && selection.near_last;
-  const double below = sum_of(work.below + int64_t(blockIdx.x) * scans, scans);
-  const double searched = clips && !near_last ? sum_of(work.squares + int64_t(blockIdx.x) * blocks, blocks) : 0;
+  const double below = sum_of(work.below, search.scan);
+  const double searched = clips && !near_last ? sum_of(work.squares, search.passes) : 0;
   if (threadIdx.x != 0) return;
   CheckNote& note = notes[matrix.index];
   note.threshold = 0;
@@ -449,15 +469,15 @@ __global__ void note_clip(const __grid_constant__ Table<Matrix> matrices, int64_
 }
 
 // The squares of B where ε is not a quantile.
-__global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int64_t size, const Forming forming,
-                            double* partial) {
-  const Matrix& matrix = matrices.entries[blockIdx.y];
-  const CheckNote& note = forming.notes[matrix.index];
+__global__ void sum_squares(const PassMatrix* matrices, const Share* shares, const CheckNote* notes, double* sums) {
+  const Share share = shares[blockIdx.x];
+  const PassMatrix& p = matrices[share.entry];
+  const CheckNote& note = notes[p.matrix.index];
   if (note.factor >= 0) return;
-  const LookAhead u(matrix, forming);
+  const LookAhead u(p, notes);
   const float limit = clip_limit(note.threshold);
   double sum = 0;
-  for_each_quad(size, [&](int64_t i, int count) {
+  for_each_quad(p.size(), share, [&](int64_t i, int count) {
     const Quad x = u.quad(i, count);
     for (int e = 0; e < 4; ++e) {
       const double kept = clamp(x.v[e], limit);
@@ -465,142 +485,181 @@ __global__ void sum_squares(const __grid_constant__ Table<Matrix> matrices, int6
     }
   });
   sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[int64_t(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
+  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
 // One block a matrix.
-__global__ void note_norm(const __grid_constant__ Table<Matrix> matrices, const double* partial, unsigned blocks,
-                          CheckNote* notes) {
-  CheckNote& note = notes[matrices.entries[blockIdx.x].index];
+__global__ void note_norms(const PassMatrix* matrices, const Search* searches, const double* sums, CheckNote* notes) {
+  CheckNote& note = notes[matrices[blockIdx.x].matrix.index];
   if (note.factor >= 0) return;
-  const double sum = sum_of(partial + int64_t(blockIdx.x) * blocks, blocks);
+  const double sum = sum_of(sums, searches[blockIdx.x].passes);
   if (threadIdx.x == 0) note.factor = factor_of(sum);
 }
 
 static int64_t room_for(int64_t size, bool near_last) { return near_last ? size / 4 : 0; }
 
-size_t check_bytes(int64_t size, int64_t count, bool selects, bool near_last) {
-  const auto bytes = [&](int64_t each, size_t element) { return Arena::padded(size_t(count * each) * element); };
-  size_t total = bytes(1, sizeof(Selection)) + bytes(most_scan_blocks(size), sizeof(double));
+size_t check_bytes(std::span<const Footprint> job) {
+  int64_t count = 0;
+  int64_t scans = 0;
+  int64_t passes = 0;
+  int64_t room = 0;
+  bool selects = false;
+  for (const Footprint& f : job) {
+    const int64_t size = f.long_side * f.short_side;
+    count += f.count;
+    scans += f.count * scan_blocks(size);
+    passes += f.count * search_blocks(size);
+    room += f.count * room_for(size, f.near_last);
+    selects |= f.selects;
+  }
+  const auto bytes = [](int64_t elements, size_t element) { return Arena::padded(size_t(elements) * element); };
+  const size_t total = bytes(count, sizeof(Selection)) + bytes(scans, sizeof(double));
   if (!selects) return total;
-  return total + bytes(kMostPasses * kMostDigits, sizeof(unsigned long long)) +
-         bytes(search_blocks(size), sizeof(double)) + bytes(room_for(size, near_last), sizeof(uint32_t));
+  return total + bytes(count * kMostPasses * kMostDigits, sizeof(unsigned long long)) + bytes(passes, sizeof(double)) +
+         bytes(room, sizeof(uint32_t));
 }
 
-Workspace CudaQueue::select(const std::vector<Search>& searches, bool nesterov, bool near_last) {
+Selected CudaQueue::select(std::vector<Search> searches) {
   const size_t count = searches.size();
-  int64_t size = 0;
-  for (const Search& search : searches) size = std::max(size, search.size);
-  const bool selects = searches[0].quantile != nullptr;
-  const int64_t room = room_for(size, near_last);
-  const dim3 scan(scan_blocks(size), unsigned(count));
-  const dim3 grid(search_blocks(size), unsigned(count));
-  Workspace work{.selections = take<Selection>(count),
-                 .counts = nullptr,
-                 .candidates = nullptr,
-                 .room = room,
-                 .below = take<double>(count * scan.x),
-                 .squares = nullptr,
-                 .share = share_of(size)};
+  std::vector<unsigned> scans;
+  std::vector<unsigned> passes;
+  BlockRange scan{};
+  BlockRange pass{};
+  int64_t room = 0;
+  for (Search& search : searches) {
+    scan.count = scan_blocks(search.size);
+    pass.count = search.quantile == nullptr ? 0 : search_blocks(search.size);
+    search.scan = scan;
+    search.passes = pass;
+    search.room = room_for(search.size, search.last != nullptr);
+    scan.first += scan.count;
+    pass.first += pass.count;
+    room += search.room;
+    scans.push_back(scan.count);
+    passes.push_back(pass.count);
+  }
+  Selected selected{.searches = nullptr,
+                    .shares = nullptr,
+                    .blocks = pass.first,
+                    .work = {.selections = take<Selection>(count),
+                             .counts = nullptr,
+                             .below = take<double>(scan.first),
+                             .squares = nullptr}};
+  Workspace& work = selected.work;
   require(cudaMemsetAsync(work.selections, 0, count * sizeof(Selection), stream_), "cudaMemsetAsync");
-  if (selects) {
+  if (selected.blocks > 0) {
     const size_t counts = count * kMostPasses * kMostDigits;
     work.counts = take<unsigned long long>(counts);
-    work.squares = take<double>(count * grid.x);
-    work.candidates = take<uint32_t>(count * size_t(room));
+    work.squares = take<double>(selected.blocks);
+    auto* candidates = take<uint32_t>(size_t(room));
+    for (Search& search : searches) {
+      search.candidates = candidates;
+      candidates += search.room;
+    }
     require(cudaMemsetAsync(work.counts, 0, counts * sizeof *work.counts, stream_), "cudaMemsetAsync");
   }
-  const Table<Search> table = table_of(std::span(searches));
-  launch("scan_values", scan_values, scan, kPassThreads, 0, stream_, table, nesterov, work);
-  if (!selects) return work;
-  for (int pass = 0; pass < kMostPasses; ++pass) {
-    launch("count_digits", count_digits, grid, kPassThreads, 0, stream_, table, nesterov, pass, work);
+  selected.searches = tables_.put(searches);
+  const Share* const scan_shares = tables_.put(shares_of(scans));
+  selected.shares = tables_.put(shares_of(passes));
+  launch("scan_values", scan_values, scan.first, kPassThreads, 0, stream_, selected.searches, scan_shares, work);
+  if (selected.blocks == 0) return selected;
+  for (int number = 0; number < kMostPasses; ++number) {
+    launch("count_digits", count_digits, selected.blocks, kPassThreads, 0, stream_, selected.searches, selected.shares,
+           number, work);
   }
-  launch("find_next", find_next, grid, kPassThreads, 0, stream_, table, nesterov, work);
-  return work;
+  launch("find_next", find_next, selected.blocks, kPassThreads, 0, stream_, selected.searches, selected.shares, work);
+  return selected;
 }
 
-static std::vector<Search> searches_of(const Batch& batch, const CheckNote* notes, bool selects, bool near_last) {
+static std::vector<Search> searches_of(const std::vector<PassMatrix>& matrices, const CheckNote* notes,
+                                       bool near_last) {
   std::vector<Search> searches;
-  for (const Matrix& m : batch.matrices) {
+  for (const PassMatrix& p : matrices) {
+    const Matrix& m = p.matrix;
     searches.push_back({.momentum = m.momentum,
                         .gradient = m.gradient,
                         .mu = m.gradient == nullptr ? nullptr : &m.scalars->mu,
-                        .note = batch.clips_gradient ? notes + m.index : nullptr,
-                        .quantile = selects ? &m.scalars->quantile : nullptr,
-                        .scale = selects ? &m.scalars->scale : nullptr,
-                        .last = selects && near_last ? &m.thresholds->threshold : nullptr,
+                        .nesterov = p.nesterov,
+                        .note = p.clips_gradient ? notes + m.index : nullptr,
+                        .quantile = p.clips ? &m.scalars->quantile : nullptr,
+                        .scale = p.clips ? &m.scalars->scale : nullptr,
+                        .last = p.clips && near_last ? &m.thresholds->threshold : nullptr,
                         .flag = m.flag,
-                        .size = batch.size()});
+                        .size = p.size()});
   }
   return searches;
 }
 
-void CudaQueue::find_clips(const Batch& batch) {
+void CudaQueue::find_clips(std::span<const Batch> batches) {
   const size_t mark = arena_.mark();
-  const Workspace work = select(searches_of(batch, notes_, batch.clips, true), batch.nesterov, true);
-  const unsigned blocks = search_blocks(batch.size());
-  launch("note_clip", note_clip, unsigned(batch.count()), kPassThreads, 0, stream_, table_of(batch), batch.size(),
-         batch.clips, scan_blocks(batch.size()), blocks, work, notes_);
-  if (batch.clips) {
-    launch("sum_squares", sum_squares, dim3(blocks, unsigned(batch.count())), kPassThreads, 0, stream_, table_of(batch),
-           batch.size(), forming(batch, notes_), work.squares);
-    launch("note_norm", note_norm, unsigned(batch.count()), kPassThreads, 0, stream_, table_of(batch), work.squares,
-           blocks, notes_);
+  const std::vector<PassMatrix> list = pass_matrices(batches);
+  const Selected selected = select(searches_of(list, notes_, true));
+  const PassMatrix* const matrices = tables_.put(list);
+  const unsigned count = unsigned(list.size());
+  launch("note_clips", note_clips, count, kPassThreads, 0, stream_, matrices, selected.searches, selected.work, notes_);
+  if (selected.blocks > 0) {
+    launch("sum_squares", sum_squares, selected.blocks, kPassThreads, 0, stream_, matrices, selected.shares, notes_,
+           selected.work.squares);
+    launch("note_norms", note_norms, count, kPassThreads, 0, stream_, matrices, selected.searches,
+           selected.work.squares, notes_);
   }
   arena_.rewind(mark);
 }
 
+constexpr unsigned kNoteThreads = 32;
+static unsigned note_blocks(unsigned count) { return (count + kNoteThreads - 1) / kNoteThreads; }
+
 void CudaQueue::threshold(std::span<const Batch> batches) {
-  for (const Batch& batch : batches) {
-    const size_t mark = arena_.mark();
-    const Workspace work = select(searches_of(batch, notes_, true, false), batch.nesterov, false);
-    launch("write_threshold", write_threshold, unsigned(batch.count()), 1, 0, stream_, table_of(batch), batch.size(),
-           work, gate_);
-    arena_.rewind(mark);
-  }
+  const size_t mark = arena_.mark();
+  const std::vector<PassMatrix> list = pass_matrices(batches);
+  const Selected selected = select(searches_of(list, notes_, false));
+  const unsigned count = unsigned(list.size());
+  launch("write_thresholds", write_thresholds, note_blocks(count), kNoteThreads, 0, stream_, tables_.put(list), count,
+         selected.work, gate_);
+  arena_.rewind(mark);
 }
 
 // A gradient is searched as an M that stays as it is.
 template <typename T>
-static Search search_of_gradient(const T& entry, int64_t size, const double* last) {
+static Search search_of_gradient(const T& entry, int64_t size) {
   return {.momentum = entry.gradient,
           .gradient = nullptr,
           .mu = nullptr,
+          .nesterov = false,
           .note = nullptr,
           .quantile = &entry.scalars->gradient.quantile,
           .scale = &entry.scalars->gradient.scale,
-          .last = last,
+          .last = &entry.thresholds->gradient_threshold,
           .flag = entry.flag,
           .size = size};
 }
 
-void CudaQueue::find_gradient_clips(const Batch& batch) {
-  const size_t mark = arena_.mark();
-  std::vector<Search> searches;
-  for (const Matrix& m : batch.matrices) {
-    searches.push_back(search_of_gradient(m, batch.size(), &m.thresholds->gradient_threshold));
-  }
-  const Workspace work = select(searches, false, true);
-  launch("note_gradient_clip", note_gradient_clip<Matrix>, unsigned(batch.count()), 1, 0, stream_, table_of(batch),
-         batch.size(), work, notes_);
-  arena_.rewind(mark);
+template <typename T>
+static FoundGradient found_gradient(const T& entry, int64_t size, CheckNote* notes) {
+  return {
+      .scalars = &entry.scalars->gradient, .thresholds = entry.thresholds, .size = size, .note = notes + entry.index};
 }
 
-// These have different sizes, and there is no room for candidates of each as for those of the largest one.
-void CudaQueue::find_gradient_clips(std::span<const Moments> moments) {
-  const size_t mark = arena_.mark();
-  std::vector<Moments> clipped;
+void CudaQueue::find_gradient_clips(std::span<const Batch> batches, std::span<const Moments> moments) {
   std::vector<Search> searches;
-  for (const Moments& one : moments) {
-    if (one.thresholds == nullptr) continue;
-    clipped.push_back(one);
-    searches.push_back(search_of_gradient(one, one.size, nullptr));
+  std::vector<FoundGradient> gradients;
+  const auto add = [&](const auto& entry, int64_t size) {
+    searches.push_back(search_of_gradient(entry, size));
+    gradients.push_back(found_gradient(entry, size, notes_));
+  };
+  for (const Batch& batch : batches) {
+    if (!batch.clips_gradient) continue;
+    for (const Matrix& matrix : batch.matrices) add(matrix, batch.size());
   }
-  if (clipped.empty()) return;
-  const Workspace work = select(searches, false, false);
-  launch("note_gradient_clip", note_gradient_clip<Moments>, unsigned(clipped.size()), 1, 0, stream_,
-         table_of(std::span<const Moments>(clipped)), int64_t(0), work, notes_);
+  for (const Moments& one : moments) {
+    if (one.thresholds != nullptr) add(one, one.size);
+  }
+  if (searches.empty()) return;
+  const size_t mark = arena_.mark();
+  const Selected selected = select(std::move(searches));
+  const unsigned count = unsigned(gradients.size());
+  launch("note_gradient_clips", note_gradient_clips, note_blocks(count), kNoteThreads, 0, stream_,
+         tables_.put(gradients), count, selected.work);
   arena_.rewind(mark);
 }
 

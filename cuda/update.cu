@@ -1,5 +1,6 @@
-// θ ← decay·θ + rate·X: weight decay, the scale of the update and the direction in one pass. A normalized batch first
-// brings v up to date, v ← β₂v + (1 − β₂)·mean of X² row by row, and the pass divides the rows of X by the root of v.
+// θ ← decay·θ + rate·X: weight decay, the scale of the update and the direction in one pass, where the last product has
+// not done it (gemm_result.cuh). A normalized batch first brings v up to date, v ← β₂v + (1 − β₂)·mean of X² row by
+// row, and the pass divides the rows of X by the root of v.
 
 #include "batch.cuh"
 #include "queue.h"
@@ -71,11 +72,11 @@ __global__ void sum_columns(const T* x, int64_t rows, int64_t columns, int64_t p
 
 // v ← β₂v + (1 − β₂)·mean of X², and the factors 1 / (√v + 1e-8), all scaled so that X keeps its norm. One block a
 // matrix, whose `rows` rows have `length` elements and sums of squares in `slices` parts.
-__global__ void find_row_factors(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t length,
-                                 int64_t slices, const double* sums, float* factors, const uint32_t* gate) {
+__global__ void find_row_factors(const Matrix* matrices, int64_t rows, int64_t length, int64_t slices,
+                                 const double* sums, float* factors, const uint32_t* gate) {
   if (*gate != 0) return;
   SHARED_ARRAY(double, scale, 1);
-  const Matrix& matrix = matrices.entries[blockIdx.x];
+  const Matrix& matrix = matrices[blockIdx.x];
   const double beta2 = matrix.scalars->beta2;
   const double* const in = sums + int64_t(blockIdx.x) * slices * rows;
   float* const out = factors + int64_t(blockIdx.x) * rows;
@@ -103,16 +104,13 @@ __global__ void find_row_factors(const __grid_constant__ Table<Matrix> matrices,
 enum class Factors { none, of_rows, of_columns };
 
 template <typename T, Factors kFactors>
-__global__ void update_kernel(const __grid_constant__ Table<Matrix> matrices, int64_t rows, int64_t columns, const T* x,
-                              int64_t pitch, int64_t stride, const float* factors, const uint32_t* gate) {
+__global__ void update_kernel(const Matrix* matrices, int64_t rows, int64_t columns, const T* x, int64_t pitch,
+                              int64_t stride, const float* factors, const uint32_t* gate) {
   if (*gate != 0) return;
   constexpr int kSize = Chunk<T>::kSize;
-  const Matrix& matrix = matrices.entries[blockIdx.y];
-  const float decay = matrix.scalars->decay;
-  const float rate = matrix.scalars->rate;
-  const bool cautious = matrix.scalars->cautious;
-  if (decay == 1 && rate == 0) return;
-  const bool overwrites = decay == 0 && !cautious;
+  const Matrix& matrix = matrices[blockIdx.y];
+  const ElementUpdate update(*matrix.scalars);
+  if (!update.changes()) return;
   const bool whole_words = columns % 4 == 0 && aligned(matrix.data);
   const T* const in = x + int64_t(blockIdx.y) * stride;
   const float* const own = factors + int64_t(blockIdx.y) * (kFactors == Factors::of_rows ? rows : columns);
@@ -128,13 +126,12 @@ __global__ void update_kernel(const __grid_constant__ Table<Matrix> matrices, in
       if (column >= columns) break;
       const int count = int(min(columns - column, int64_t(4)));
       const int64_t at = row * columns + column;
-      Quad theta = overwrites ? Quad{} : load_quad(matrix.data, at, count, whole_words);
+      Quad theta = update.reads ? load_quad(matrix.data, at, count, whole_words) : Quad{};
       for (int e = 0; e < 4; ++e) {
         float direction = to_float(chunk.elements[part + e]);
         if (kFactors == Factors::of_rows) direction *= of_row;
         if (kFactors == Factors::of_columns) direction *= e < count ? own[column + e] : 0;
-        const float kept = decay_of(theta.v[e], direction, decay, cautious);
-        theta.v[e] = overwrites ? rate * direction : kept * theta.v[e] + rate * direction;
+        theta.v[e] = update.next(theta.v[e], direction);
       }
       store_quad(matrix.data, at, count, whole_words, theta);
     }
@@ -149,7 +146,7 @@ size_t row_bytes(int64_t long_side, int64_t short_side, int64_t count) {
          Arena::padded(size_t(count * long_side) * sizeof(float));
 }
 
-float* CudaQueue::row_factors(const Batch& batch, const Operand& x) {
+float* CudaQueue::row_factors(const Batch& batch, const Matrix* matrices, const Operand& x) {
   const StoredMatrices m = stored(x);
   const Slices slices = batch.in_out ? slices_of(m.rows, m.columns) : Slices{.length = m.rows, .count = 1};
   const int64_t rows = batch.in_out ? m.columns : m.rows;
@@ -167,29 +164,30 @@ float* CudaQueue::row_factors(const Batch& batch, const Operand& x) {
       launch("sum_rows", sum_rows<T>, grid, kPassThreads, 0, stream_, data, m.rows, m.pitch, m.stride, sums);
     }
   });
-  launch("find_row_factors", find_row_factors, unsigned(batch.count()), kPassThreads, 0, stream_, table_of(batch), rows,
+  launch("find_row_factors", find_row_factors, unsigned(batch.count()), kPassThreads, 0, stream_, matrices, rows,
          length, slices.count, sums, factors, gate_);
   return factors;
 }
 
 template <typename T, Factors kFactors>
-static void launch_update(const Batch& batch, const StoredMatrices& m, const float* factors, const uint32_t* gate,
-                          cudaStream_t stream) {
-  launch("update", update_kernel<T, kFactors>, pass_grid(m.stride, batch.count()), kPassThreads, 0, stream,
-         table_of(batch), m.rows, m.columns, static_cast<const T*>(m.data), m.pitch, m.stride, factors, gate);
+static void launch_update(const Matrix* matrices, int64_t count, const StoredMatrices& m, const float* factors,
+                          const uint32_t* gate, cudaStream_t stream) {
+  launch("update", update_kernel<T, kFactors>, pass_grid(m.stride, count), kPassThreads, 0, stream, matrices, m.rows,
+         m.columns, static_cast<const T*>(m.data), m.pitch, m.stride, factors, gate);
 }
 
 void CudaQueue::update(std::span<const Batch> batches, std::span<const Operand> x) {
   for (size_t i = 0; i < batches.size(); ++i) {
     const Batch& batch = batches[i];
     const size_t mark = arena_.mark();
-    const float* const factors = batch.normalized ? row_factors(batch, x[i]) : nullptr;
+    const Matrix* const matrices = tables_.put(batch.matrices);
+    const float* const factors = batch.normalized ? row_factors(batch, matrices, x[i]) : nullptr;
     with_element(precision_, [&](auto element) {
       using T = decltype(element);
       const auto launch_as = !batch.normalized ? launch_update<T, Factors::none>
                              : batch.in_out    ? launch_update<T, Factors::of_columns>
                                                : launch_update<T, Factors::of_rows>;
-      launch_as(batch, stored(x[i]), factors, gate_, stream_);
+      launch_as(matrices, batch.count(), stored(x[i]), factors, gate_, stream_);
     });
     arena_.rewind(mark);
   }

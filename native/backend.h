@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "queue.h"
@@ -17,9 +18,9 @@ struct Arrays {
 
 /// Work that touches nothing that another job touches.
 struct Job {
-  double cost = 0;  ///< roughly, in floating-point operations; a backend balances work by it
-  Footprint footprint;
-  std::vector<uint32_t> parameters;  ///< whose data it writes
+  double cost = 0;                    ///< roughly, in floating-point operations; a backend balances work by it
+  std::vector<Footprint> footprints;  ///< of its batches and parameters of AdamW
+  std::vector<uint32_t> parameters;   ///< whose data it writes
   std::function<void(Queue&)> enqueue;
 };
 
@@ -55,8 +56,8 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual Arithmetic arithmetic() const = 0;
-  /// The most matrices that are worth a batch. `footprint` is that of a job for one matrix.
-  virtual int64_t batch_limit(const Footprint& footprint) const = 0;
+  /// Whether one job should take all of this. `travels`: whether the job's data go to the host after every step.
+  virtual bool takes(std::span<const Footprint> job, bool travels) const = 0;
   /// The memory kept from call to call, without what `allocate` gave: scratch and the store.
   virtual size_t memory_bytes() const = 0;
 

@@ -54,7 +54,7 @@ struct Matrix {
   float* row_second_moment = nullptr;      ///< v, one for each row; null if the batch is not normalized
   Thresholds* thresholds = nullptr;        ///< null if the batch clips nothing
   const MatrixScalars* scalars = nullptr;  ///< null if no verb needs any
-  uint32_t* flag = nullptr;                ///< raised by `check_matrices`
+  uint32_t* flag = nullptr;                ///< raised by `check`
   uint32_t index = 0;                      ///< its number in the plan, under which a backend keeps a check's results
 };
 
@@ -96,7 +96,7 @@ struct Moments {
   float* exp_avg_sq = nullptr;
   Thresholds* thresholds = nullptr;  ///< null: G is taken as it is, else clipped like that of a matrix
   const AdamWScalars* scalars = nullptr;
-  uint32_t* flag = nullptr;  ///< raised by `check_moments`
+  uint32_t* flag = nullptr;  ///< raised by `check`
   uint32_t index = 0;        ///< its number in the plan, after all matrices
 };
 
@@ -126,7 +126,8 @@ struct Product {
   const Batch* update = nullptr;  ///< if not null, `out` is this batch's update direction and nothing else
 };
 
-/// The most scratch memory that a job needs, in operands of its batch.
+/// The most scratch memory that the check and the update of a batch need, in operands, or those of a parameter of
+/// AdamW, which has none. X is an operand that all batches of a job have at once, the others are needed batch by batch.
 struct Footprint {
   int64_t long_side = 0;
   int64_t short_side = 0;

@@ -43,7 +43,7 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
                        .kind = {.rows = m.rows, .columns = m.columns, .matrices = {}},
                        .coefficients = &coefficients[i]});
   }
-  Plan plan = make_plan(backend, std::move(members), {});
+  Plan plan = make_plan(backend, std::move(members), {}, false);
   plan.flags = flag.data();
   plan.parameters = 1;
   require_finite(backend.run(plan));
@@ -66,7 +66,7 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   const Batch split{.rows = size, .columns = 1, .clips = true, .matrices = {matrix}};
   const auto job = [&](std::function<void(Queue&)> enqueue) {
     return Job{.cost = pass_cost(size),
-               .footprint = {.long_side = size, .short_side = 1, .selects = true},
+               .footprints = {{.long_side = size, .short_side = 1, .selects = true}},
                .parameters = {},
                .enqueue = std::move(enqueue)};
   };
@@ -74,7 +74,7 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   plan.flags = flag.data();
   plan.parameters = 1;
   plan.notes = 1;
-  plan.checks = {job([&](Queue& queue) { queue.check_matrices({&checked, 1}); })};
+  plan.checks = {job([&](Queue& queue) { queue.check({&checked, 1}, {}); })};
   plan.updates = {job([&](Queue& queue) {
     queue.threshold({&split, 1});
     queue.soft_threshold(split, at[0].data, at[1].data);

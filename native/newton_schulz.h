@@ -34,7 +34,7 @@ struct ProductPlan {
 ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficients> iterations, Arithmetic arithmetic);
 
 /// Enqueues a plan's products for the batch whose X is `x`, in two parts if the plan has split legs. They consume `x`,
-/// and the last one carries the batch's update.
+/// and the last one carries the batch's update. Their scratch is free afterwards.
 void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x);
 
 }  // namespace root_optimizer

@@ -74,14 +74,17 @@ void Optimizer::profile() {
 
 std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std::vector<Settings>& settings) {
   const std::vector<Arrays>& arrays = placed(store_, host);
-  if (plan_.version == 0 || !same_arrays(arrays, planned_arrays_) || !same_plan(settings, planned_settings_)) {
-    Plan plan = plan_for(arrays, settings);
+  const bool travels = store_ != nullptr && !host.empty();
+  if (plan_.version == 0 || travels != planned_travels_ || !same_arrays(arrays, planned_arrays_) ||
+      !same_plan(settings, planned_settings_)) {
+    Plan plan = plan_for(arrays, settings, travels);
     std::vector<Arrays> new_arrays = arrays;
     std::vector<Settings> new_settings = settings;
     plan.version = plan_.version + 1;
     plan_ = std::move(plan);
     planned_arrays_ = std::move(new_arrays);
     planned_settings_ = std::move(new_settings);
+    planned_travels_ = travels;
   }
   if (profile_ != nullptr) profile_->clear();
   scalars_.write(settings);
@@ -97,7 +100,7 @@ std::vector<uint32_t> Optimizer::step(const std::vector<Arrays>& host, const std
   return {};
 }
 
-Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings) {
+Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings, bool travels) {
   std::vector<Member> matrices;
   std::vector<MomentsMember> moments;
   for (uint32_t p = 0; p < parameters_.size(); ++p) {
@@ -140,7 +143,7 @@ Plan Optimizer::plan_for(const std::vector<Arrays>& arrays, const std::vector<Se
       row_second_moment += m.normalized_rows();
     }
   }
-  Plan plan = make_plan(*backend_, std::move(matrices), moments);
+  Plan plan = make_plan(*backend_, std::move(matrices), std::move(moments), travels);
   plan.flags = scalars_.flags();
   plan.parameters = parameters_.size();
   if (profile_ != nullptr) {

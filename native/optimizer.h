@@ -38,7 +38,7 @@ class Optimizer {
   StepTimes step_times() const { return profile_ == nullptr ? StepTimes{} : profile_->times(); }
 
  private:
-  Plan plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings);
+  Plan plan_for(const std::vector<Arrays>& arrays, const std::vector<Settings>& settings, bool travels);
 
   std::unique_ptr<Backend> backend_;
   std::vector<ParameterLayout> parameters_;
@@ -50,6 +50,7 @@ class Optimizer {
   Plan plan_;
   std::vector<Arrays> planned_arrays_;
   std::vector<Settings> planned_settings_;
+  bool planned_travels_ = false;  // whether data go to the host after every step
 };
 
 }  // namespace root_optimizer

@@ -31,47 +31,73 @@ std::vector<Kind> kinds_of(const std::vector<Member>& members) {
   return kinds;
 }
 
-std::vector<MatrixGroup> groups_of(const Backend& backend, const Kind& kind) {
-  const Batch& batch = kind[0]->kind;
-  const ProductPlan products = plan_products(batch.rows, batch.columns, *kind[0]->coefficients, backend.arithmetic());
-  const size_t limit = size_t(backend.batch_limit(products.footprint(batch.rows, batch.columns, 1)));
-  const size_t parts = (kind.size() + limit - 1) / limit;
-  std::vector<MatrixGroup> groups;
-  for (size_t part = 0; part < parts; ++part) {
-    MatrixGroup group{.batch = batch, .products = products, .parameters = {}};
-    for (size_t i = kind.size() * part / parts; i < kind.size() * (part + 1) / parts; ++i) {
-      group.batch.matrices.push_back(kind[i]->matrix);
-      if (group.parameters.empty() || group.parameters.back() != kind[i]->parameter) {
-        group.parameters.push_back(kind[i]->parameter);
+// Fills segments one after another.
+class Segments {
+ public:
+  Segments(const Backend& backend, bool travels) : backend_(backend), travels_(travels) {}
+
+  void add(const Kind& kind) {
+    const Batch& batch = kind[0]->kind;
+    const ProductPlan products =
+        plan_products(batch.rows, batch.columns, *kind[0]->coefficients, backend_.arithmetic());
+    bool begun = false;  // whether the last group is of this kind
+    for (const Member* member : kind) {
+      MatrixGroup single{.batch = batch, .products = products, .parameters = {}};
+      single.batch.matrices = {member->matrix};
+      if (begun)
+        ++footprints_.back().count;
+      else
+        footprints_.push_back(footprint_of(single));
+      if (begin_if_full()) {
+        footprints_ = {footprint_of(single)};
+        begun = false;
       }
+      std::vector<MatrixGroup>& groups = segments_.back().groups;
+      if (!begun)
+        groups.push_back(std::move(single));
+      else
+        groups.back().batch.matrices.push_back(member->matrix);
+      std::vector<uint32_t>& parameters = groups.back().parameters;
+      if (parameters.empty() || parameters.back() != member->parameter) parameters.push_back(member->parameter);
+      begun = true;
     }
-    groups.push_back(std::move(group));
   }
-  return groups;
-}
+
+  void add(const MomentsMember& member) {
+    footprints_.push_back(footprint_of(member.moments));
+    if (begin_if_full()) footprints_ = {footprint_of(member.moments)};
+    segments_.back().moments.push_back(member.moments);
+    segments_.back().parameters_of_moments.push_back(member.parameter);
+  }
+
+  const std::vector<Segment>& all() const { return segments_; }
+
+ private:
+  // Begins a segment if there is none, or if the last one is not to take what has been added to the footprints.
+  bool begin_if_full() {
+    const bool full = segments_.empty() || (!segments_.back().empty() && !backend_.takes(footprints_, travels_));
+    if (full) segments_.emplace_back();
+    return full;
+  }
+
+  const Backend& backend_;
+  const bool travels_;
+  std::vector<Segment> segments_;
+  std::vector<Footprint> footprints_;  // of the last segment
+};
 
 }  // namespace
 
-Plan make_plan(const Backend& backend, std::vector<Member> matrices, const std::vector<MomentsMember>& moments) {
+Plan make_plan(const Backend& backend, std::vector<Member> matrices, std::vector<MomentsMember> moments, bool travels) {
   Plan plan;
   for (Member& member : matrices) member.matrix.index = plan.notes++;
-  for (const Kind& kind : kinds_of(matrices)) {
-    for (const MatrixGroup& group : groups_of(backend, kind)) {
-      plan.checks.push_back(orthogonal_check(group));
-      plan.updates.push_back(orthogonal_job(group));
-    }
-  }
-  const size_t limit = size_t(backend.batch_limit({}));
-  for (size_t first = 0; first < moments.size(); first += limit) {
-    std::vector<Moments> list;
-    std::vector<uint32_t> parameters;
-    for (size_t i = first; i < std::min(first + limit, moments.size()); ++i) {
-      list.push_back(moments[i].moments);
-      list.back().index = plan.notes++;
-      parameters.push_back(moments[i].parameter);
-    }
-    plan.checks.push_back(adamw_check(list));
-    plan.updates.push_back(adamw_job(list, parameters));
+  for (MomentsMember& member : moments) member.moments.index = plan.notes++;
+  Segments segments(backend, travels);
+  for (const Kind& kind : kinds_of(matrices)) segments.add(kind);
+  for (const MomentsMember& member : moments) segments.add(member);
+  for (const Segment& segment : segments.all()) {
+    plan.checks.push_back(check_job(segment));
+    plan.updates.push_back(update_job(segment));
   }
   return plan;
 }

@@ -21,8 +21,9 @@ struct MomentsMember {
   uint32_t parameter = 0;
 };
 
-/// Makes the jobs of a step. Matrices that share shape and settings form as few groups as the backend's limit allows.
-/// The groups of one kind are as even as they can be. Numbers the matrices in their order.
-Plan make_plan(const Backend& backend, std::vector<Member> matrices, const std::vector<MomentsMember>& moments);
+/// Makes the jobs of a step: as few segments as the backend takes. Matrices of a segment that share shape and settings
+/// form a group. Numbers the matrices in their order, and then the moments. `travels`: whether data go to the host
+/// after every step.
+Plan make_plan(const Backend& backend, std::vector<Member> matrices, std::vector<MomentsMember> moments, bool travels);
 
 }  // namespace root_optimizer

@@ -13,11 +13,8 @@ class TimedQueue final : public Queue {
 
   const StepTimes& times() const { return times_; }
 
-  void check_matrices(std::span<const Batch> batches) override {
-    time(times_.checks, [&] { queue_.check_matrices(batches); });
-  }
-  void check_moments(std::span<const Moments> moments) override {
-    time(times_.checks, [&] { queue_.check_moments(moments); });
+  void check(std::span<const Batch> batches, std::span<const Moments> moments) override {
+    time(times_.checks, [&] { queue_.check(batches, moments); });
   }
   void threshold(std::span<const Batch> batches) override {
     time(times_.proximal, [&] { queue_.threshold(batches); });
@@ -31,6 +28,8 @@ class TimedQueue final : public Queue {
   Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) override {
     return queue_.operand(rows, columns, count, precision, two_parts);
   }
+  size_t mark() const override { return queue_.mark(); }
+  void rewind(size_t mark) override { queue_.rewind(mark); }
   void gemm_symmetric(const Product& product) override {
     time(times_.products, [&] { queue_.gemm_symmetric(product); });
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -13,25 +14,25 @@ class Queue {
  public:
   virtual ~Queue() = default;
 
-  /// Sets a matrix's flag to 1 if μM + G or the U made of it is not finite. Writes nothing else that outlives a refused
-  /// step.
-  virtual void check_matrices(std::span<const Batch> batches) = 0;
-  /// Does the same for moments that a step would make infinite or NaN.
-  virtual void check_moments(std::span<const Moments> moments) = 0;
+  /// Sets a matrix's flag to 1 if μM + G or the U made of it is not finite, and that of moments if a step would make
+  /// them infinite or NaN. Writes nothing else that outlives a refused step.
+  virtual void check(std::span<const Batch> batches, std::span<const Moments> moments) = 0;
 
   /// ε ← scale · quantile of |U|: numpy.quantile(|U|, q, method='linear') of the float32 values in float64, exactly.
   virtual void threshold(std::span<const Batch> batches) = 0;
   /// M ← μM + G if there is a gradient, ε as by `threshold` if there is one, then X ← B / (‖B‖_F + 1e-7) with
   /// B = clamp(U, −ε, ε). B is U if there is no ε, or if ε is 0 as a float32: clipping would erase the gradient.
-  /// Comes after `check_matrices` of the same matrices and numbers. If the last step's ε is above 0, a backend may
+  /// Comes after `check` of the same matrices and numbers. If the last step's ε is above 0, a backend may
   /// begin its search there. Makes `x`, an operand for each batch, in as many parts as it says.
   virtual void proximal(std::span<const Batch> batches, std::span<Operand> x) = 0;
   /// base ← clamp(U, −ε, ε) and outliers ← U − base of one matrix, such that they add up to U in float32: if U − ε
   /// needs one bit more than a float has, base gives way by that bit.
   virtual void soft_threshold(const Batch& batch, float* base, float* outliers) = 0;
 
-  /// Uninitialised scratch that lives until the job ends.
+  /// Uninitialised scratch. It lives until the job ends, or until `rewind` to a mark that was taken before it.
   virtual Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) = 0;
+  virtual size_t mark() const = 0;
+  virtual void rewind(size_t mark) = 0;
   /// a and b have one shape and precision, and the result is known to be symmetric: half of it is computed. The sums
   /// run along the long side: aᵀb if a is tall, abᵀ if it is wide. `out` may have the precision of Gram squares; γ may
   /// differ from 0 if all operands have it.

@@ -1,7 +1,6 @@
 #include "step.h"
 
-#include <algorithm>
-#include <utility>
+#include <span>
 
 namespace root_optimizer {
 
@@ -17,28 +16,25 @@ namespace root_optimizer {
 //   7  v ← β₂v + (1 − β₂)·mean of X²      by rows
 //   8  X ← X / √v                         scaled back to the norm that it had
 //   9  θ ← (1 − lr·λ)·θ − lr·s·X          update
-static void step_root(Queue& queue, const Batch& batch, const ProductPlan& products) {
-  Operand x{.two_parts = products.split_legs > 0};
-  queue.proximal({&batch, 1}, {&x, 1});      // 1 to 5
-  newton_schulz(queue, products, batch, x);  // 6 to 9
+static void step_root(Queue& queue, std::span<const MatrixGroup> groups, std::span<const Batch> batches) {
+  std::vector<Operand> x;
+  for (const MatrixGroup& group : groups) x.push_back({.two_parts = group.products.split_legs > 0});
+  queue.proximal(batches, x);                                                                             // 1 to 5
+  for (size_t i = 0; i < groups.size(); ++i) newton_schulz(queue, groups[i].products, batches[i], x[i]);  // 6 to 9
 }
 
-// The checks of all parameters come before the first update, so that a step happens whole or not at all. They ask
-// whether M and U, or AdamW's moments, would stay finite.
-static void check_root(Queue& queue, const Batch& batch) { queue.check_matrices({&batch, 1}); }
+static std::vector<Batch> batches_of(const Segment& segment) {
+  std::vector<Batch> batches;
+  for (const MatrixGroup& group : segment.groups) batches.push_back(group.batch);
+  return batches;
+}
 
 double pass_cost(int64_t elements) {
   constexpr double kFlopOfAnElement = 100;  // the time that all passes over one element take, in FLOP of products
   return kFlopOfAnElement * double(elements);
 }
 
-static double cost_of(const MatrixGroup& group) {
-  const Batch& batch = group.batch;
-  return group.products.flops(batch.rows, batch.columns) * double(batch.count()) +
-         pass_cost(batch.size() * batch.count());
-}
-
-static Footprint footprint_of(const MatrixGroup& group) {
+Footprint footprint_of(const MatrixGroup& group) {
   const Batch& batch = group.batch;
   Footprint footprint = group.products.footprint(batch.rows, batch.columns, batch.count());
   footprint.selects = batch.clips || batch.clips_gradient;
@@ -47,47 +43,49 @@ static Footprint footprint_of(const MatrixGroup& group) {
   return footprint;
 }
 
-Job orthogonal_job(const MatrixGroup& group) {
-  auto enqueue = [batch = group.batch, products = group.products](Queue& queue) { step_root(queue, batch, products); };
-  return {.cost = cost_of(group),
-          .footprint = footprint_of(group),
-          .parameters = group.parameters,
-          .enqueue = std::move(enqueue)};
+Footprint footprint_of(const Moments& moments) {
+  const bool selects = moments.thresholds != nullptr;
+  return {.long_side = moments.size, .short_side = 1, .selects = selects, .near_last = selects};
 }
 
-Job orthogonal_check(const MatrixGroup& group) {
-  auto enqueue = [batch = group.batch](Queue& queue) { check_root(queue, batch); };
-  Footprint footprint = footprint_of(group);
-  footprint.matrix_operands = 0;
-  footprint.square_operands = 0;
-  return {.cost = cost_of(group), .footprint = footprint, .parameters = {}, .enqueue = std::move(enqueue)};
-}
-
-static double cost_of(const std::vector<Moments>& moments) {
-  double cost = 0;
-  for (const Moments& one : moments) cost += pass_cost(one.size);
-  return cost;
-}
-
-Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& parameters) {
-  auto enqueue = [=](Queue& queue) { queue.adamw(moments); };
-  return {.cost = cost_of(moments), .footprint = {}, .parameters = parameters, .enqueue = std::move(enqueue)};
-}
-
-// A backend may look for the thresholds of all parameters at once.
-static Footprint footprint_of(const std::vector<Moments>& moments) {
-  Footprint footprint{.short_side = 1, .count = int64_t(moments.size())};
-  for (const Moments& one : moments) {
-    footprint.selects |= one.thresholds != nullptr;
-    footprint.long_side = std::max(footprint.long_side, one.size);
+// A job of the segment that has still to be told its work.
+static Job job_of(const Segment& segment) {
+  Job job;
+  for (const MatrixGroup& group : segment.groups) {
+    const Batch& batch = group.batch;
+    job.cost += group.products.flops(batch.rows, batch.columns) * double(batch.count()) +
+                pass_cost(batch.size() * batch.count());
+    job.footprints.push_back(footprint_of(group));
   }
-  return footprint.selects ? footprint : Footprint{};
+  for (const Moments& moments : segment.moments) {
+    job.cost += pass_cost(moments.size);
+    job.footprints.push_back(footprint_of(moments));
+  }
+  return job;
 }
 
-Job adamw_check(const std::vector<Moments>& moments) {
-  auto enqueue = [=](Queue& queue) { queue.check_moments(moments); };
-  return {
-      .cost = cost_of(moments), .footprint = footprint_of(moments), .parameters = {}, .enqueue = std::move(enqueue)};
+// The checks of all parameters come before the first update, so that a step happens whole or not at all. They ask
+// whether M and U, or AdamW's moments, would stay finite.
+Job check_job(const Segment& segment) {
+  Job job = job_of(segment);
+  job.enqueue = [batches = batches_of(segment), moments = segment.moments](Queue& queue) {
+    queue.check(batches, moments);
+  };
+  return job;
+}
+
+Job update_job(const Segment& segment) {
+  Job job = job_of(segment);
+  for (const MatrixGroup& group : segment.groups) {
+    job.parameters.insert(job.parameters.end(), group.parameters.begin(), group.parameters.end());
+  }
+  job.parameters.insert(job.parameters.end(), segment.parameters_of_moments.begin(),
+                        segment.parameters_of_moments.end());
+  job.enqueue = [segment, batches = batches_of(segment)](Queue& queue) {
+    if (!batches.empty()) step_root(queue, segment.groups, batches);
+    if (!segment.moments.empty()) queue.adamw(segment.moments);
+  };
+  return job;
 }
 
 }  // namespace root_optimizer

@@ -15,14 +15,22 @@ struct MatrixGroup {
   std::vector<uint32_t> parameters;
 };
 
-/// The update of ROOT and Muon, and the check that allows it. Both cost the same, so that threads divide both alike and
-/// find in their caches what the check has read.
-Job orthogonal_job(const MatrixGroup& group);
-Job orthogonal_check(const MatrixGroup& group);
+/// What goes through the passes of a step together: groups of matrices, and parameters of AdamW.
+struct Segment {
+  std::vector<MatrixGroup> groups;
+  std::vector<Moments> moments;
+  std::vector<uint32_t> parameters_of_moments;
 
-/// AdamW's update, and the check that allows it.
-Job adamw_job(const std::vector<Moments>& moments, const std::vector<uint32_t>& parameters);
-Job adamw_check(const std::vector<Moments>& moments);
+  bool empty() const { return groups.empty() && moments.empty(); }
+};
+
+Footprint footprint_of(const MatrixGroup& group);
+Footprint footprint_of(const Moments& moments);
+
+/// The check of a segment, and the update that it allows. Both cost the same, so that threads divide both alike and
+/// find in their caches what the check has read.
+Job check_job(const Segment& segment);
+Job update_job(const Segment& segment);
 
 /// The cost of a pass over memory, in the unit of Job::cost.
 double pass_cost(int64_t elements);

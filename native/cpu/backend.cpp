@@ -38,8 +38,8 @@ class CpuBackend final : public Backend {
   }
 
   Arithmetic arithmetic() const override { return arithmetic_; }
-  // One, so that a matrix stays in a core's caches from its momentum to its update.
-  int64_t batch_limit(const Footprint&) const override { return 1; }
+  // One matrix, so that it stays in a core's caches from its momentum to its update.
+  bool takes(std::span<const Footprint> job, bool) const override { return job.size() == 1 && job[0].count == 1; }
   size_t memory_bytes() const override {
     size_t bytes = 0;
     for (const CpuQueue& queue : queues_) bytes += queue.capacity();
@@ -107,7 +107,9 @@ class CpuBackend final : public Backend {
     size_t together = 0;
     for (size_t i = 0; i < order.size(); ++i) {
       size_t& most = i < divided ? together : alone;
-      most = std::max(most, CpuQueue::scratch_bytes(kernels_, arithmetic_.matrix, order[i]->footprint));
+      for (const Footprint& footprint : order[i]->footprints) {
+        most = std::max(most, CpuQueue::scratch_bytes(kernels_, arithmetic_.matrix, footprint));
+      }
     }
     const size_t single = order.size() - divided;
     if (divided > 0 || single > 1) pool_.start();

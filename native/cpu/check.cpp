@@ -48,27 +48,25 @@ double CpuQueue::clipped_norm(const LookAhead& u, int64_t size, float limit) {
 
 // The check also finds the thresholds and the norm that the proximal pass needs, in its one pass over M and G if it
 // can.
-void CpuQueue::check_matrices(std::span<const Batch> batches) {
-  for (const Batch& batch : batches) {
-    const Matrix& matrix = only(batch);
-    Clip& clip = clips_[matrix.index];
-    bool finite = true;
-    if (batch.clips_gradient) {
-      finite = find_gradient_clip(matrix.gradient, batch.size(), matrix.scalars->gradient, *matrix.thresholds,
-                                  clip.gradient);
-    }
-    if (!finite) {
-      // A gradient that is not finite stays so however it is clipped.
-    } else if (batch.clips) {
-      finite = find_clip(batch, clip);
-    } else if (matrix.data == nullptr) {
-      finite = all_finite(look_ahead_of(batch), batch.size());
-    } else {
-      clip.norm = clipped_norm(look_ahead_of(batch), batch.size(), std::numeric_limits<float>::infinity());
-      finite = std::isfinite(clip.norm);  // the norm is finite exactly if all elements are
-    }
-    if (!finite) raise(matrix.flag);
+void CpuQueue::check(const Batch& batch) {
+  const Matrix& matrix = only(batch);
+  Clip& clip = clips_[matrix.index];
+  bool finite = true;
+  if (batch.clips_gradient) {
+    finite =
+        find_gradient_clip(matrix.gradient, batch.size(), matrix.scalars->gradient, *matrix.thresholds, clip.gradient);
   }
+  if (!finite) {
+    // A gradient that is not finite stays so however it is clipped.
+  } else if (batch.clips) {
+    finite = find_clip(batch, clip);
+  } else if (matrix.data == nullptr) {
+    finite = all_finite(look_ahead_of(batch), batch.size());
+  } else {
+    clip.norm = clipped_norm(look_ahead_of(batch), batch.size(), std::numeric_limits<float>::infinity());
+    finite = std::isfinite(clip.norm);  // the norm is finite exactly if all elements are
+  }
+  if (!finite) raise(matrix.flag);
 }
 
 // Returns false if U is not finite.
@@ -162,27 +160,30 @@ CpuQueue::Bracket CpuQueue::find_near_last(const LookAhead& u, int64_t size, con
   return Bracket::found;
 }
 
-void CpuQueue::check_moments(std::span<const Moments> moments) {
-  for (const Moments& p : moments) {
-    const AdamWScalars s = *p.scalars;
-    GradientClip& clip = clips_[p.index].gradient;
-    clip = {};
-    if (p.thresholds != nullptr && !find_gradient_clip(p.gradient, p.size, s.gradient, *p.thresholds, clip)) {
-      raise(p.flag);
-      continue;
-    }
-    for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
-      constexpr float kMax = std::numeric_limits<float>::max();
-      uint32_t bad = 0;
-      for (int64_t i = begin; i < end; ++i) {
-        const float g = clipped(p.gradient[i], clip);
-        const float average = next_exp_avg(p.exp_avg[i], g, s);
-        const float square = next_exp_avg_sq(p.exp_avg_sq[i], g, s);
-        bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
-      }
-      if (bad != 0) raise(p.flag);
-    });
+void CpuQueue::check(const Moments& p) {
+  const AdamWScalars s = *p.scalars;
+  GradientClip& clip = clips_[p.index].gradient;
+  clip = {};
+  if (p.thresholds != nullptr && !find_gradient_clip(p.gradient, p.size, s.gradient, *p.thresholds, clip)) {
+    raise(p.flag);
+    return;
   }
+  for_ranges(p.size, kPassGrain, [&](int64_t begin, int64_t end) {
+    constexpr float kMax = std::numeric_limits<float>::max();
+    uint32_t bad = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const float g = clipped(p.gradient[i], clip);
+      const float average = next_exp_avg(p.exp_avg[i], g, s);
+      const float square = next_exp_avg_sq(p.exp_avg_sq[i], g, s);
+      bad |= uint32_t(!(std::fabs(average) <= kMax)) | uint32_t(!(square <= kMax));
+    }
+    if (bad != 0) raise(p.flag);
+  });
+}
+
+void CpuQueue::check(std::span<const Batch> batches, std::span<const Moments> moments) {
+  for (const Batch& batch : batches) check(batch);
+  for (const Moments& one : moments) check(one);
 }
 
 }  // namespace root_optimizer::cpu

@@ -45,7 +45,7 @@ struct Clip {
 };
 
 /// The verbs run at once, in the calling thread or divided among the threads of a team. No sum depends on the division,
-/// so no result depends on the number of threads. Batches have one matrix: see CpuBackend::batch_limit.
+/// so no result depends on the number of threads. Batches have one matrix: see CpuBackend::takes.
 class CpuQueue final : public Queue {
  public:
   /// `precision` is that of matrices: float32, or bfloat16 if `kernels` have it. `clips` has one for each
@@ -58,12 +58,13 @@ class CpuQueue final : public Queue {
   /// Begins a job: all scratch is free again. `team` may be null.
   void begin(ThreadPool* team);
 
-  void check_matrices(std::span<const Batch> batches) override;
-  void check_moments(std::span<const Moments> moments) override;
+  void check(std::span<const Batch> batches, std::span<const Moments> moments) override;
   void threshold(std::span<const Batch> batches) override;
   void proximal(std::span<const Batch> batches, std::span<Operand> x) override;
   void soft_threshold(const Batch& batch, float* base, float* outliers) override;
   Operand operand(int64_t rows, int64_t columns, int64_t count, Precision precision, bool two_parts) override;
+  size_t mark() const override { return arena_.mark(); }
+  void rewind(size_t mark) override { arena_.rewind(mark); }
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
   void add_identity(const Operand& out, const Operand& z, float a, float b) override;
@@ -96,6 +97,8 @@ class CpuQueue final : public Queue {
   void gemm_narrowed(const Product& product);
   Operand narrowed(const Operand& square, float diagonal);
   float mean_of_diagonal(const Operand& square) const;
+  void check(const Batch& batch);
+  void check(const Moments& moments);
   void proximal(const Batch& batch, const Operand& x);
   void update(const Batch& batch, const Operand& x);
   const float* strip_floats(const Operand& x, int64_t row, int64_t panel, float* room) const;
