@@ -218,8 +218,13 @@ void CudaQueue::gemm(const Product& p) {
             .addends = {},
             .count = p.out.count};
   set_addends(gemm, p);
+  const bool updates = p.update != nullptr && !p.update->normalized && precision_ != Precision::float32;
+  if (updates) {
+    gemm.update = tables_.put(p.update->matrices);
+    gemm.gate = gate_;
+  }
   launch_gemm(precision_, gemm, stream_);
-  if (p.update != nullptr) update({p.update, 1}, {&p.out, 1});
+  if (p.update != nullptr && !updates) update({p.update, 1}, {&p.out, 1});
 }
 
 }  // namespace root_optimizer::cuda

@@ -48,6 +48,10 @@ struct Gemm {
   float* parts = nullptr;  ///< not null: a symmetric product without addends is split along its depth. The sums of each
                            ///< part go here, part by part and matrix by matrix as `out` lies, and α is not applied
   int64_t part_depth = 0;  ///< a multiple of every tile's depth
+  const Matrix* update =
+      nullptr;  ///< not null: the result is these matrices' update direction. It updates them, and
+                ///< nothing is stored in `out`. Of products of 16-bit elements that are not symmetric
+  const uint32_t* gate = nullptr;  ///< of an update, which does nothing if it points to anything but 0
 };
 
 /// Sums are float32. Every element is rounded once, after the addends have been added. It is summed in the order of the

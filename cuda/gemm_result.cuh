@@ -1,8 +1,9 @@
 #pragma once
 
-// How a product on tensor cores ends: a square of the result is scaled, the addends are added, and the square is
-// rounded and stored. It goes through shared memory, so that global memory is read and written in whole lines.
+// How a product on tensor cores ends: a square of the result is scaled and the addends are added. The square is rounded
+// and stored, or it updates θ. It goes through shared memory, so that global memory is read and written in whole lines.
 
+#include "batch.cuh"
 #include "elements.cuh"
 #include "gemm.cuh"
 #include "launch.cuh"
@@ -33,28 +34,25 @@ struct alignas(4) Pair {
 template <typename Element, int kSide, int kThreads>
 class ResultSquare {
  public:
-  /// Chunks of shared memory: for the first addend or the result, and for the second one or the second parts.
+  /// Chunks of shared memory: for the first addend or the result, and for the second one or the second parts. An update
+  /// has its direction in float32 there: elements of even columns first, then those of odd ones.
   static constexpr int kChunks = kSide * kSide / 8;
   static constexpr int kSharedChunks = 2 * kChunks;
 
   __device__ ResultSquare(int64_t matrix, int64_t row, int64_t column, int thread, int barrier, Chunk<Element>* shared)
       : matrix_(matrix), row_(row), column_(column), thread_(thread), barrier_(barrier), shared_(shared) {}
 
-  /// Fetches the addends into the L2 cache, which takes as long as the products do.
+  /// Fetches the addends and θ into the L2 cache, which takes as long as the products do.
   template <bool kSymmetric>
   __device__ void prefetch(const Gemm& gemm) const {
     if (kSymmetric && row_ < column_) return;
-    constexpr int kLine = 64;  // elements
     for (const Addend& addend : gemm.addends) {
       if (addend.factor == 0) continue;
       const StoredMatrices& c = addend.matrices;
-      const Element* data = static_cast<const Element*>(c.data) + matrix_ * c.stride;
-      for (int index = thread_; index < kSide * (kSide / kLine); index += kThreads) {
-        const int64_t row = row_ + index / (kSide / kLine);
-        const int64_t column = column_ + index % (kSide / kLine) * kLine;
-        if (row < c.rows && column < c.columns) prefetch_line(data + row * c.pitch + column);
-      }
+      prefetch_lines(static_cast<const Element*>(c.data) + matrix_ * c.stride, c.rows, c.columns, c.pitch);
     }
+    if (kSymmetric || gemm.update == nullptr) return;
+    prefetch_lines(gemm.update[matrix_].data, gemm.out.rows, gemm.out.columns, gemm.out.columns);
   }
 
   /// Stores α·sum + the addends. `sums(use)` calls use(row, column, x, y) for the pairs of sums that this thread holds;
@@ -62,31 +60,17 @@ class ResultSquare {
   template <bool kSymmetric, typename Sums>
   __device__ void finish(const Gemm& gemm, Sums sums) const {
     if (kSymmetric && row_ < column_) return;
-    const bool adds_first = gemm.addends[0].factor != 0;
-    const bool adds_second = gemm.addends[1].factor != 0;
-    const bool splits = !kSymmetric && gemm.out.low != nullptr;
-    if (adds_first) fetch(gemm.addends[0].matrices, shared_);
-    if (adds_second) fetch(gemm.addends[1].matrices, shared_ + kChunks);
-    if (adds_first || adds_second) {
-      commit_copies();
-      wait_copies<0>();
-      meet();
+    if constexpr (!kSymmetric) {
+      if (gemm.update != nullptr) return update(gemm, sums);
     }
-    sums([&](int row, int column, float x, float y) {
-      x *= gemm.alpha;
-      y *= gemm.alpha;
-      const int slot = result_slot<kSide>(row, column / 8);
-      Pair<Element>& first = pair(slot, column);
-      Pair<Element>& second = pair(kChunks + slot, column);
-      if (adds_second) add(second, gemm.addends[1].factor, x, y);
-      if (adds_first) add(first, gemm.addends[0].factor, x, y);
+    const bool splits = !kSymmetric && gemm.out.low != nullptr;
+    scale_and_add(gemm, sums, [&](Pair<Element>& first, Pair<Element>& second, float x, float y) {
       first = {Element(x), Element(y)};
       if (splits) {
         second = {Element((x - float(first.x)) * kLowScale<Element>),
                   Element((y - float(first.y)) * kLowScale<Element>)};
       }
     });
-    meet();
     if (kSymmetric && row_ == column_) {
       store<Reading::mirrored>(gemm.out, gemm.out.data, shared_, row_, column_);
     } else {
@@ -115,6 +99,92 @@ class ResultSquare {
 
   __device__ Pair<Element>& pair(int slot, int column) const {
     return *reinterpret_cast<Pair<Element>*>(&shared_[slot].elements[column % 8]);
+  }
+
+  template <typename T>
+  __device__ void prefetch_lines(const T* data, int64_t rows, int64_t columns, int64_t pitch) const {
+    constexpr int kLine = 128 / sizeof(T);
+    for (int index = thread_; index < kSide * (kSide / kLine); index += kThreads) {
+      const int64_t row = row_ + index / (kSide / kLine);
+      const int64_t column = column_ + index % (kSide / kLine) * kLine;
+      if (row < rows && column < columns) prefetch_line(data + row * pitch + column);
+    }
+  }
+
+  /// Calls put(first, second, x, y) for all pairs x, y of the result. `first` and `second` are where the pair's addends
+  /// were, and nobody else's.
+  template <typename Sums, typename Put>
+  __device__ void scale_and_add(const Gemm& gemm, Sums sums, Put put) const {
+    const bool adds_first = gemm.addends[0].factor != 0;
+    const bool adds_second = gemm.addends[1].factor != 0;
+    if (adds_first) fetch(gemm.addends[0].matrices, shared_);
+    if (adds_second) fetch(gemm.addends[1].matrices, shared_ + kChunks);
+    if (adds_first || adds_second) {
+      commit_copies();
+      wait_copies<0>();
+      meet();
+    }
+    sums([&](int row, int column, float x, float y) {
+      x *= gemm.alpha;
+      y *= gemm.alpha;
+      const int slot = result_slot<kSide>(row, column / 8);
+      Pair<Element>& first = pair(slot, column);
+      Pair<Element>& second = pair(kChunks + slot, column);
+      if (adds_second) add(second, gemm.addends[1].factor, x, y);
+      if (adds_first) add(first, gemm.addends[0].factor, x, y);
+      put(first, second, x, y);
+    });
+    meet();
+  }
+
+  /// θ ← decay·θ + rate·result. The direction is not rounded.
+  template <typename Sums>
+  __device__ void update(const Gemm& gemm, Sums sums) const {
+    const Matrix& matrix = gemm.update[matrix_];
+    const ElementUpdate update(*matrix.scalars);
+    if (*gemm.gate != 0 || !update.changes()) return;
+    scale_and_add(gemm, sums, [&](Pair<Element>& first, Pair<Element>& second, float x, float y) {
+      memcpy(&first, &x, sizeof x);
+      memcpy(&second, &y, sizeof y);
+    });
+
+    const int64_t rows = gemm.out.rows;
+    const int64_t columns = gemm.out.columns;
+    const bool whole_words = columns % 4 == 0 && aligned(matrix.data);
+    // Loads of several chunks are under way at a time: each takes as long as hundreds of instructions.
+    constexpr int kAtOnce = 4;
+    static_assert(kChunks % (kAtOnce * kThreads) == 0);
+    for (int begin = thread_; begin < kChunks; begin += kAtOnce * kThreads) {
+      Quad theta[kAtOnce][2] = {};
+      const auto for_quads = [&](auto body) {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int row = (begin + i * kThreads) / (kSide / 8);
+          const int chunk = (begin + i * kThreads) % (kSide / 8);
+          if (row_ + row >= rows) continue;
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int64_t column = column_ + chunk * 8 + half * 4;
+            const int count = int(min(columns - column, int64_t(4)));
+            if (count > 0) body(theta[i][half], row, chunk, half, (row_ + row) * columns + column, count);
+          }
+        }
+      };
+      if (update.reads) {
+        for_quads([&](Quad& quad, int, int, int, int64_t at, int count) {
+          quad = load_quad(matrix.data, at, count, whole_words);
+        });
+      }
+      for_quads([&](Quad& quad, int row, int chunk, int half, int64_t at, int count) {
+        const int slot = result_slot<kSide>(row, chunk);
+        float even[2];
+        float odd[2];
+        memcpy(even, &shared_[slot].elements[half * 4], sizeof even);
+        memcpy(odd, &shared_[kChunks + slot].elements[half * 4], sizeof odd);
+        for (int e = 0; e < 4; ++e) quad.v[e] = update.next(quad.v[e], e % 2 == 0 ? even[e / 2] : odd[e / 2]);
+        store_quad(matrix.data, at, count, whole_words, quad);
+      });
+    }
   }
 
   static __device__ void add(const Pair<Element>& addend, float factor, float& x, float& y) {
