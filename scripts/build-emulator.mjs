@@ -16,9 +16,10 @@ Builds build/Emulator/root_optimizer.node, whose CUDA devices are emulated. To u
 path.
 Compiles only what has changed.
 
-  --force  compile everything anew
-  --odr    check only that no two files define one name differently; build nothing to use
-  --help   print this
+  --force    compile everything anew
+  --odr      check only that no two files define one name differently; build nothing to use
+  --traffic  build build/Emulator/traffic.node, whose kernels tell the emulator of every access to memory
+  --help     print this
 
 CXX is respected.`;
 
@@ -56,6 +57,28 @@ export async function buildEmulator({ force = false } = {}) {
     const faults = await link('faults', [...parts.faults, ...parts.emulator], []);
     return { addon, faults };
   });
+}
+
+/**
+ * Builds an addon whose kernels are compiled as for the thread sanitizer: they call a function for every access.
+ * @returns {Promise<string>} its path
+ */
+export async function buildTraffic() {
+  return withLock(join(root, '.lock'), async () => {
+    const steps = addonSteps().map((one) => (one.source.endsWith('.cu') ? tracing(one) : one));
+    const all = [...steps, ...emulatorSteps()];
+    await compile(all, false);
+    return link('traffic.node', all, ['-shared', '-Wl,--exclude-libs,ALL']);
+  });
+}
+
+/**
+ * @param {Step} step
+ * @returns {Step}
+ */
+function tracing({ source, object, command }) {
+  const traced = object.replace(/o$/, 'traffic.o');
+  return { source, object: traced, command: [...command.slice(0, -1), traced, '-fsanitize=thread'] };
 }
 
 /**
@@ -237,7 +260,7 @@ function readIfThere(file) {
 /** @param {string[]} args */
 async function main(args) {
   const flag = /** @type {const} */ ({ type: 'boolean' });
-  const options = { force: flag, odr: flag, help: flag };
+  const options = { force: flag, odr: flag, traffic: flag, help: flag };
   const { values } = parseArgs({ args, options });
   if (values.help) {
     console.log(HELP);
@@ -246,6 +269,10 @@ async function main(args) {
   if (values.odr) {
     await checkOneDefinition();
     console.log('No type and no function has two definitions.');
+    return;
+  }
+  if (values.traffic) {
+    console.log(await buildTraffic());
     return;
   }
   const { addon } = await buildEmulator(values);

@@ -85,7 +85,8 @@ Settings::Settings()
       devices(atoi(variable("EMULATOR_DEVICES", "2"))),
       memory(strtoull(variable("EMULATOR_MEMORY", "2147483648"), nullptr, 10)),
       driver(atoi(variable("EMULATOR_DRIVER", "13000"))),
-      rounded_sums(strcmp(variable("EMULATOR_SUMS", "cut"), "rounded") == 0) {
+      rounded_sums(strcmp(variable("EMULATOR_SUMS", "cut"), "rounded") == 0),
+      traffic(variable("EMULATOR_TRAFFIC", "")) {
   if (!rounded_sums && strcmp(variable("EMULATOR_SUMS", "cut"), "cut") != 0) reject("EMULATOR_SUMS");
   if (sscanf(variable("EMULATOR_CAPABILITY", "9.0"), "%d.%d", &major, &minor) != 2) reject("EMULATOR_CAPABILITY");
   // call:count=error, separated by commas

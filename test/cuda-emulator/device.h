@@ -46,6 +46,7 @@ struct Settings {
   size_t memory;
   int driver;
   bool rounded_sums;
+  std::string traffic;  ///< a file; empty: what kernels move is not counted
   std::vector<Failure> failures;
 
   Settings();

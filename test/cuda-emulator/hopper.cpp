@@ -7,6 +7,7 @@
 
 #include "block.h"
 #include "tensor_core.h"
+#include "traffic.h"
 
 namespace emulator {
 
@@ -158,6 +159,7 @@ bool Block::land_box() {
           message = "the copy engine reads outside of device memory";
           return true;
         }
+        count_read(from, 2);
         memcpy(&bits, from, 2);
       }
       memcpy(to + swizzled(size_t(i) * 128 + size_t(j) * 2), &bits, 2);

@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "crashes.h"
+#include "traffic.h"
 
 namespace emulator {
 
@@ -56,6 +57,7 @@ void run_kernel(Device& device, const Launch& launch) {
   const uint64_t factor = random.next() | 1, shift = random.next();
   block->prepare(launch, random);
   const CrashGuard guard;
+  begin_traffic();
   const auto where = [&] {
     return std::string("kernel ") + launch.name + ", block " + coordinates(block_index.x, block_index.y, block_index.z);
   };
@@ -64,11 +66,13 @@ void run_kernel(Device& device, const Launch& launch) {
     if (id >= count) continue;
     block_index = {unsigned(id % launch.grid.x), unsigned(id / launch.grid.x % launch.grid.y),
                    unsigned(id / launch.grid.x / launch.grid.y)};
+    begin_block_traffic();
     if (!block->run()) {
       report_fault(device, block->error, where() + ": " + block->message);
       return;
     }
   }
+  end_traffic(launch);
 }
 
 }  // namespace emulator

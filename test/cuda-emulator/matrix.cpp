@@ -5,6 +5,7 @@
 
 #include "kernel.h"
 #include "tensor_core.h"
+#include "traffic.h"
 
 namespace emulator {
 
@@ -86,6 +87,7 @@ void copy_async(void* shared, const void* global, bool valid) {
   if (valid && !state().memory.is_readable(global, 16)) fault("cp.async from outside of device memory");
   // The copy may land at any time from now on, so nobody may read what was there.
   memset(shared, kPoison, 16);
+  if (valid) count_read(global, 16);
   copies().pending.push_back({shared, global, valid, copies().group});
 }
 
