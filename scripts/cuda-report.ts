@@ -11,6 +11,7 @@ import { addon } from '../lib/binding.js';
 import { newtonSchulzCoefficients } from '../lib/index.js';
 import { plainFlops } from './common/numbers.js';
 import { markdownHead, markdownRow } from './common/tables.js';
+import { cards, printTraffic } from './cuda-report/traffic.js';
 
 const root = join(__dirname, '..');
 // The flags of CMakeLists.txt and of its Release, without those of the host's compiler and of the archive.
@@ -77,7 +78,7 @@ async function main(): Promise<void> {
   console.log('\n### Tiles\n');
   printTiles(architectures, kernels);
   console.log('\n### Time of the products, by count\n');
-  const slow = printTimes();
+  const slow = [...printTimes(), ...(await printTraffic())];
   const faults =
     products.length === 0
       ? ['There are no products']
@@ -398,8 +399,6 @@ function printTiles(architectures: readonly string[], kernels: readonly Kernel[]
   }
 }
 
-/** TFLOP/s of products: what ours are taken to reach, and PyTorch's batched ones. */
-const ceilings = { H100: [740, 700], H200: [740, 700], A100: [230, 250], 'RTX 4090': [140, 150] } as const;
 const shapes = [
   [768, 768],
   [768, 3072],
@@ -414,8 +413,8 @@ const shapes = [
  * Returns the goals that are missed: at 2048 × 8192 products 1.3 times as fast with compensation and 1.6 times without.
  */
 function printTimes(): string[] {
-  const cards = Object.entries(ceilings);
-  const head = cards.flatMap(([card]) => [`${card}, µs`, `× PyTorch`]);
+  const ceilings = Object.entries(cards);
+  const head = ceilings.flatMap(([card]) => [`${card}, µs`, `× PyTorch`]);
   console.log(markdownHead(['matrix', 'compensated', 'legs', 'GFLOP', 'plain', ...head]));
   const missed: string[] = [];
   for (const [rows, columns] of shapes) {
@@ -423,7 +422,7 @@ function printTimes(): string[] {
       const coefficients = Float64Array.from(newtonSchulzCoefficients([rows, columns]).flat());
       const plan = addon().newtonSchulzPlan('cuda:0', 'float16', compensated, rows, columns, coefficients);
       const plain = plainFlops(rows, columns);
-      const cells = cards.flatMap(([card, [ours, theirs]]) => {
+      const cells = ceilings.flatMap(([card, { ours, theirs }]) => {
         const ratio = plain / theirs / (plan.flops / ours);
         const goal = compensated ? 1.3 : 1.6;
         if (columns === 8192 && ratio < goal) missed.push(`2048 × 8192 on ${card}: ${ratio.toFixed(2)} of ${goal}`);
