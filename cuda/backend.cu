@@ -108,8 +108,13 @@ class CudaBackend final : public Backend, private ParameterStore {
 
   ParameterStore* make_store(const std::vector<int64_t>& sizes, size_t gradients) override {
     const OnDevice scope(index_);
-    link_.emplace(pool_.get(), sizes, gradients, stream_.get());
-    synchronize();
+    if (!link_ || !link_->is_for(sizes, gradients)) {
+      captured_ = {};
+      if (link_) link_->release(stream_.get());
+      link_.reset();
+      link_.emplace(pool_.get(), sizes, gradients, stream_.get());
+      synchronize();
+    }
     arrays = link_->arrays();
     stream = stream_.get();
     return this;
@@ -135,8 +140,10 @@ class CudaBackend final : public Backend, private ParameterStore {
     const OnDevice scope(index_);
     if (!host.empty()) link_->prepare();
     capture(plan);
-    if (!host.empty()) link_->upload(host, stream_.get());
-    captured_.launch_checks(stream_.get());
+    for (size_t job = 0; job < captured_.jobs(); ++job) {
+      if (!host.empty()) link_->upload_gradients(host, captured_.begins(job), stream_.get());
+      captured_.launch_check(job, stream_.get());
+    }
     require(cudaEventRecord(checked_.get(), stream_.get()), "cudaEventRecord");
     bool begun = false;
     try {
@@ -158,9 +165,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     const OnDevice scope(index_);
     link_->prepare();
     synchronize();
-    std::vector<uint32_t> order(host.size());
-    std::iota(order.begin(), order.end(), 0u);
-    link_->download(host, order, [](uint32_t) { return nullptr; });
+    link_->download(host, all(host), finished_.get());
   }
 
   void write_data(const std::vector<Arrays>& host) override {
@@ -168,7 +173,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     const OnDevice scope(index_);
     link_->prepare();
     synchronize();
-    link_->upload_data(host, stream_.get());
+    link_->upload_data(host, all(host), stream_.get());
     synchronize();
   }
 
@@ -189,13 +194,30 @@ class CudaBackend final : public Backend, private ParameterStore {
     if (!lost_.empty()) throw Error("ERR_CUDA", lost_ + kLost);
   }
 
-  // The part of a step that changes what outlives it. `begun` ← whether any of that work has been launched.
+  static std::vector<uint32_t> all(const std::vector<Arrays>& host) {
+    std::vector<uint32_t> parameters(host.size());
+    std::iota(parameters.begin(), parameters.end(), 0u);
+    return parameters;
+  }
+
+  // The part of a step that changes what outlives it. `begun` ← whether any of that work has been launched. A job's
+  // update waits for the job's own data. While these travel, those of the job before go back, unless a check has
+  // failed.
   std::vector<uint32_t> apply(const Plan& plan, const std::vector<Arrays>& host, bool& begun) {
-    captured_.launch_updates(stream_.get(), begun);
-    const std::vector<uint32_t> flags = read_flags(plan);
-    if (all_clear(flags) && !host.empty()) {
-      link_->download(host, captured_.finishing_order(), [&](uint32_t p) { return captured_.finished(p); });
+    std::vector<uint32_t> flags;
+    const auto finish = [&](size_t job) {
+      if (job == 0) flags = read_flags(plan);
+      if (all_clear(flags) && !host.empty()) link_->download(host, captured_.finishes(job), captured_.done(job));
+    };
+    const size_t jobs = captured_.jobs();
+    for (size_t job = 0; job < jobs; ++job) {
+      if (!host.empty()) link_->upload_data(host, captured_.begins(job), stream_.get());
+      captured_.launch_update(job, stream_.get());
+      begun = true;
+      require(cudaEventRecord(captured_.done(job), stream_.get()), "cudaEventRecord");
+      if (job > 0) finish(job - 1);
     }
+    finish(jobs - 1);
     synchronize();
     return flags;
   }

@@ -1,5 +1,6 @@
 #include "captured_plan.h"
 
+#include <algorithm>
 #include <string>
 
 #include "../native/error.h"
@@ -56,47 +57,46 @@ static GraphExec capture(cudaStream_t stream, const std::function<void()>& enque
   return owned;
 }
 
-// For each job, the parameters that no later job writes.
-static std::vector<std::vector<uint32_t>> parameters_finished(const Plan& plan) {
-  std::vector<size_t> last(plan.parameters, 0);
-  for (size_t job = 0; job < plan.updates.size(); ++job) {
-    for (const uint32_t p : plan.updates[job].parameters) last[p] = job;
-  }
-  std::vector<std::vector<uint32_t>> finished(plan.updates.size());
-  for (uint32_t p = 0; p < last.size(); ++p) finished[last[p]].push_back(p);
-  return finished;
-}
-
 CapturedPlan::CapturedPlan(const Plan& plan, CudaQueue& checks, CudaQueue& updates, cudaStream_t stream, uint32_t* gate)
-    : version_(plan.version), job_of_(plan.parameters, 0) {
-  checks_ = capture(stream, [&] {
-    require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream), "cudaMemsetAsync");
-    require(cudaMemsetAsync(gate, 0, sizeof(uint32_t), stream), "cudaMemsetAsync");
-    for (const Job& job : plan.checks) enqueue(job, checks);
-    launch("close_gate", close_gate, 1, 256, 0, stream, static_cast<const uint32_t*>(plan.flags),
-           uint32_t(plan.parameters), gate);
-  });
+    : version_(plan.version), jobs_(plan.updates.size()) {
+  for (size_t job = 0; job < jobs_.size(); ++job) {
+    jobs_[job].check = capture(stream, [&] {
+      if (job == 0) {
+        require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream), "cudaMemsetAsync");
+        require(cudaMemsetAsync(gate, 0, sizeof(uint32_t), stream), "cudaMemsetAsync");
+      }
+      enqueue(plan.checks[job], checks);
+      if (job + 1 < jobs_.size()) return;
+      launch("close_gate", close_gate, 1, 256, 0, stream, static_cast<const uint32_t*>(plan.flags),
+             uint32_t(plan.parameters), gate);
+    });
+  }
+  for (size_t job = 0; job < jobs_.size(); ++job) {
+    jobs_[job].update = capture(stream, [&] { enqueue(plan.updates[job], updates); });
+    jobs_[job].done = make_event();
+  }
 
-  const std::vector<std::vector<uint32_t>> finished = parameters_finished(plan);
-  for (size_t job = 0; job < plan.updates.size(); ++job) {
-    updates_.push_back({.graph = capture(stream, [&] { enqueue(plan.updates[job], updates); }), .done = make_event()});
-    for (const uint32_t p : finished[job]) {
-      job_of_[p] = job;
-      finishing_order_.push_back(p);
+  std::vector<size_t> first(plan.parameters, jobs_.size());
+  std::vector<size_t> last(plan.parameters, 0);
+  for (size_t job = 0; job < jobs_.size(); ++job) {
+    for (const uint32_t p : plan.updates[job].parameters) {
+      first[p] = std::min(first[p], job);
+      last[p] = job;
     }
   }
-}
-
-void CapturedPlan::launch_checks(cudaStream_t stream) const {
-  require(cudaGraphLaunch(checks_.get(), stream), "cudaGraphLaunch of the checks");
-}
-
-void CapturedPlan::launch_updates(cudaStream_t stream, bool& begun) const {
-  for (const Update& update : updates_) {
-    require(cudaGraphLaunch(update.graph.get(), stream), "cudaGraphLaunch of the updates");
-    begun = true;
-    require(cudaEventRecord(update.done.get(), stream), "cudaEventRecord");
+  for (uint32_t p = 0; p < plan.parameters; ++p) {
+    if (first[p] == jobs_.size()) continue;
+    jobs_[first[p]].begins.push_back(p);
+    jobs_[last[p]].finishes.push_back(p);
   }
+}
+
+void CapturedPlan::launch_check(size_t job, cudaStream_t stream) const {
+  require(cudaGraphLaunch(jobs_[job].check.get(), stream), "cudaGraphLaunch of the checks");
+}
+
+void CapturedPlan::launch_update(size_t job, cudaStream_t stream) const {
+  require(cudaGraphLaunch(jobs_[job].update.get(), stream), "cudaGraphLaunch of the updates");
 }
 
 }  // namespace root_optimizer::cuda

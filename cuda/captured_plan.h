@@ -18,35 +18,35 @@ void enqueue(const Job& job, CudaQueue& queue);
 /// What is enqueued, in place of running it.
 Graph record(cudaStream_t stream, const std::function<void()>& enqueue_all);
 
-/// The launches of a plan, captured as graphs that every step replays: one of the checks, and one for each job of the
-/// updates, so that finished data leave for the host while the rest is computed.
+/// The launches of a plan, captured as graphs that every step replays: for each job one of its check and one of its
+/// update, so that data travel to and from the host while other jobs run.
 class CapturedPlan {
  public:
   /// Holds no plan.
   CapturedPlan() = default;
-  /// The checks close `gate` if a flag is raised; the queue of the updates reads it.
+  /// The last check closes `gate` if a flag is raised; the queue of the updates reads it.
   CapturedPlan(const Plan& plan, CudaQueue& checks, CudaQueue& updates, cudaStream_t stream, uint32_t* gate);
 
   bool is_of(const Plan& plan) const { return version_ == plan.version; }
-  void launch_checks(cudaStream_t stream) const;
-  /// `begun` ← whether any update has been launched, also if this throws.
-  void launch_updates(cudaStream_t stream, bool& begun) const;
+  size_t jobs() const { return jobs_.size(); }
+  /// The parameters that no job before this one works on, and those that no job after it does.
+  const std::vector<uint32_t>& begins(size_t job) const { return jobs_[job].begins; }
+  const std::vector<uint32_t>& finishes(size_t job) const { return jobs_[job].finishes; }
 
-  /// The parameters in the order in which their data are finished. `finished` returns the event that tells of it.
-  const std::vector<uint32_t>& finishing_order() const { return finishing_order_; }
-  cudaEvent_t finished(uint32_t parameter) const { return updates_[job_of_[parameter]].done.get(); }
+  void launch_check(size_t job, cudaStream_t stream) const;
+  void launch_update(size_t job, cudaStream_t stream) const;
+  /// Comes when the update is done.
+  cudaEvent_t done(size_t job) const { return jobs_[job].done.get(); }
 
  private:
-  struct Update {
-    GraphExec graph;
+  struct Graphs {
+    GraphExec check, update;
     Event done;
+    std::vector<uint32_t> begins, finishes;
   };
 
   uint64_t version_ = 0;
-  GraphExec checks_;
-  std::vector<Update> updates_;
-  std::vector<size_t> job_of_;  // the last job that writes a parameter's data
-  std::vector<uint32_t> finishing_order_;
+  std::vector<Graphs> jobs_;
 };
 
 }  // namespace root_optimizer::cuda

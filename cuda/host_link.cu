@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "../native/devices.h"
 
@@ -16,16 +15,10 @@ constexpr size_t kSlots = 2;
 constexpr int64_t kCopied = int64_t(1) << 18;  // floats that a thread copies at a time
 constexpr int kMostThreads = 8;                // more share the same memory bandwidth
 
-std::vector<uint32_t> all(size_t count) {
-  std::vector<uint32_t> indices(count);
-  std::iota(indices.begin(), indices.end(), 0u);
-  return indices;
-}
-
 }  // namespace
 
 HostLink::HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, size_t gradients, cudaStream_t stream)
-    : sizes_(sizes) {
+    : sizes_(sizes), gradient_count_(gradients) {
   for (size_t p = 0; p < sizes.size(); ++p) {
     offsets_.push_back(size_);
     size_ += (sizes[p] + kAlignment - 1) / kAlignment * kAlignment;
@@ -105,9 +98,9 @@ void HostLink::copy_on_host(const std::vector<Copy>& copies) {
   });
 }
 
-void HostLink::send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host,
-                    float* device) {
-  for (const Pieces& load : loads) {
+void HostLink::send(const std::vector<uint32_t>& parameters, const std::function<const float*(uint32_t)>& host,
+                    float* device, cudaStream_t stream) {
+  for (const Pieces& load : loads(parameters)) {
     const Slot& slot = in_slots_[next_slot_++ % kSlots];
     require(cudaEventSynchronize(slot.copied.get()), "cudaEventSynchronize");
     float* const memory = static_cast<float*>(slot.memory.get());
@@ -125,30 +118,27 @@ void HostLink::send(const std::vector<Pieces>& loads, const std::function<const 
         "cudaMemcpyAsync to the device");
     require(cudaEventRecord(slot.copied.get(), in_.get()), "cudaEventRecord");
   }
-}
-
-void HostLink::upload(const std::vector<Arrays>& host, cudaStream_t stream) {
-  send(
-      loads(all(host.size())), [&](uint32_t p) { return host[p].gradient; }, gradients_);
-  upload_data(host, stream);
-}
-
-void HostLink::upload_data(const std::vector<Arrays>& host, cudaStream_t stream) {
-  send(
-      loads(all(host.size())), [&](uint32_t p) { return host[p].data; }, data_);
   require(cudaEventRecord(uploaded_.get(), in_.get()), "cudaEventRecord");
   require(cudaStreamWaitEvent(stream, uploaded_.get(), 0), "cudaStreamWaitEvent");
 }
 
-void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
-                        const std::function<cudaEvent_t(uint32_t)>& ready) {
-  const std::vector<Pieces> all_loads = loads(order);
+void HostLink::upload_gradients(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters,
+                                cudaStream_t stream) {
+  send(
+      parameters, [&](uint32_t p) { return host[p].gradient; }, gradients_, stream);
+}
+
+void HostLink::upload_data(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters,
+                           cudaStream_t stream) {
+  send(
+      parameters, [&](uint32_t p) { return host[p].data; }, data_, stream);
+}
+
+void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters, cudaEvent_t ready) {
+  require(cudaStreamWaitEvent(out_.get(), ready, 0), "cudaStreamWaitEvent");
+  const std::vector<Pieces> all_loads = loads(parameters);
   const auto copy = [&](size_t i) {
     const Slot& slot = out_slots_[i % kSlots];
-    for (const Piece& piece : all_loads[i]) {
-      const cudaEvent_t event = ready(piece.parameter);
-      if (event != nullptr) require(cudaStreamWaitEvent(out_.get(), event, 0), "cudaStreamWaitEvent");
-    }
     const Piece& last = all_loads[i].back();
     const int64_t first = offsets_[all_loads[i][0].parameter] + all_loads[i][0].begin;
     const int64_t end = offsets_[last.parameter] + last.end;

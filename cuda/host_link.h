@@ -18,6 +18,9 @@ class HostLink {
  public:
   /// The first `gradients` parameters have a gradient.
   HostLink(cudaMemPool_t pool, const std::vector<int64_t>& sizes, size_t gradients, cudaStream_t stream);
+  bool is_for(const std::vector<int64_t>& sizes, size_t gradients) const {
+    return sizes == sizes_ && gradients == gradient_count_;
+  }
   /// Frees the device's memory in the order of the stream.
   void release(cudaStream_t stream) noexcept;
 
@@ -28,14 +31,11 @@ class HostLink {
   /// Takes the pinned memory and the threads that copies need, before anything is changed. A run that never copies
   /// never pays for it.
   void prepare();
-  /// Copies gradients and data; `stream` waits for them.
-  void upload(const std::vector<Arrays>& host, cudaStream_t stream);
-  /// Copies data and none of the gradients.
-  void upload_data(const std::vector<Arrays>& host, cudaStream_t stream);
-  /// Copies data, parameters in the order given. A parameter's copy waits for the event ready(parameter), unless that
-  /// is null.
-  void download(const std::vector<Arrays>& host, const std::vector<uint32_t>& order,
-                const std::function<cudaEvent_t(uint32_t parameter)>& ready);
+  /// Both copy what these parameters have; `stream` waits for it.
+  void upload_gradients(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters, cudaStream_t stream);
+  void upload_data(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters, cudaStream_t stream);
+  /// Copies the data of these parameters when the event has come.
+  void download(const std::vector<Arrays>& host, const std::vector<uint32_t>& parameters, cudaEvent_t ready);
   void zero_gradients(cudaStream_t stream);
 
  private:
@@ -59,12 +59,14 @@ class HostLink {
   };
 
   std::vector<Pieces> loads(const std::vector<uint32_t>& parameters) const;
-  void send(const std::vector<Pieces>& loads, const std::function<const float*(uint32_t)>& host, float* device);
+  void send(const std::vector<uint32_t>& parameters, const std::function<const float*(uint32_t)>& host, float* device,
+            cudaStream_t stream);
 
   /// Copies with all threads.
   void copy_on_host(const std::vector<Copy>& copies);
 
   std::vector<int64_t> sizes_;
+  size_t gradient_count_;
   std::vector<int64_t> offsets_;  // of each parameter in both blocks
   int64_t size_ = 0;              // elements of the block of data
   int64_t gradient_size_ = 0;     // elements of the block of gradients, which begins like the other

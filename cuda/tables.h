@@ -19,12 +19,14 @@ class Tables {
   void collect() {
     memory_ = nullptr;
     content_.clear();
+    ends_.clear();
     used_ = 0;
   }
   /// What has been collected is to lie in `memory`. From now on the same lists come again, in the same order.
   void place(void* memory) {
     memory_ = static_cast<char*>(memory);
     used_ = 0;
+    next_ = 0;
   }
   const std::vector<char>& content() const { return content_; }
 
@@ -36,18 +38,22 @@ class Tables {
     const size_t at = (used_ + kAlignment - 1) / kAlignment * kAlignment;
     used_ = at + list.size() * sizeof(T);
     if (memory_ == nullptr) {
+      ends_.push_back(used_);
       content_.resize(used_);
       if (!list.empty()) std::memcpy(content_.data() + at, list.data(), list.size() * sizeof(T));
       return nullptr;
     }
-    if (used_ > content_.size()) std::abort();  // a plan that is enqueued differently the second time is a bug
+    // A plan that is enqueued differently the second time is a bug.
+    if (next_ == ends_.size() || ends_[next_++] != used_) std::abort();
     return reinterpret_cast<const T*>(memory_ + at);
   }
 
  private:
   char* memory_ = nullptr;
   std::vector<char> content_;
+  std::vector<size_t> ends_;  // of each list
   size_t used_ = 0;
+  size_t next_ = 0;  // the list that comes next
 };
 
 }  // namespace root_optimizer::cuda

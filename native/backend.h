@@ -20,7 +20,7 @@ struct Arrays {
 struct Job {
   double cost = 0;                    ///< roughly, in floating-point operations; a backend balances work by it
   std::vector<Footprint> footprints;  ///< of its batches and parameters of AdamW
-  std::vector<uint32_t> parameters;   ///< whose data it writes
+  std::vector<uint32_t> parameters;   ///< that it works on
   std::function<void(Queue&)> enqueue;
 };
 
@@ -29,7 +29,7 @@ struct Job {
 struct Plan {
   uint64_t version = 0;  ///< differs between the plans of one optimizer
   std::vector<Job> checks;
-  std::vector<Job> updates;
+  std::vector<Job> updates;   ///< one for each check, of the same parameters
   uint32_t* flags = nullptr;  ///< one for each parameter, in the backend's memory; cleared before the checks
   size_t parameters = 0;
   size_t notes = 0;  ///< every Matrix::index and Moments::index is below it
@@ -68,8 +68,8 @@ class Backend {
   virtual void read(void* host, const void* device, size_t bytes) = 0;
   virtual void write(void* device, const void* host, size_t bytes) = 0;
 
-  /// Makes room, once, for the data of parameters of these sizes, and for the gradients of the first so many of them.
-  /// The store lives as long as the backend. Returns null if jobs work in the host's memory.
+  /// Makes room for the data of parameters of these sizes, and for the gradients of the first so many of them. The
+  /// store lives until the next call or as long as the backend. Returns null if jobs work in the host's memory.
   virtual ParameterStore* make_store(const std::vector<int64_t>& sizes, size_t gradients) = 0;
 
   /// Runs a plan that does not come again, and returns its flags. The memory that its jobs need is taken before the

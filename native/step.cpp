@@ -56,11 +56,14 @@ static Job job_of(const Segment& segment) {
     job.cost += group.products.flops(batch.rows, batch.columns) * double(batch.count()) +
                 pass_cost(batch.size() * batch.count());
     job.footprints.push_back(footprint_of(group));
+    job.parameters.insert(job.parameters.end(), group.parameters.begin(), group.parameters.end());
   }
   for (const Moments& moments : segment.moments) {
     job.cost += pass_cost(moments.size);
     job.footprints.push_back(footprint_of(moments));
   }
+  job.parameters.insert(job.parameters.end(), segment.parameters_of_moments.begin(),
+                        segment.parameters_of_moments.end());
   return job;
 }
 
@@ -76,11 +79,6 @@ Job check_job(const Segment& segment) {
 
 Job update_job(const Segment& segment) {
   Job job = job_of(segment);
-  for (const MatrixGroup& group : segment.groups) {
-    job.parameters.insert(job.parameters.end(), group.parameters.begin(), group.parameters.end());
-  }
-  job.parameters.insert(job.parameters.end(), segment.parameters_of_moments.begin(),
-                        segment.parameters_of_moments.end());
   job.enqueue = [segment, batches = batches_of(segment)](Queue& queue) {
     if (!batches.empty()) step_root(queue, segment.groups, batches);
     if (!segment.moments.empty()) queue.adamw(segment.moments);

@@ -173,8 +173,7 @@ onEmulator('a call that fails', () => {
   });
 
   test('between two parts of the updates loses the optimizer, and every call says so', () => {
-    // The data are more than AdamW updates at once, and more than 32 MB. Two graphs of updates follow the graph of the
-    // checks.
+    // The data are more than 32 MB, so there are two jobs. The graphs of their updates follow those of their checks.
     const outcome = runScript<{ errors: [string, string][]; disposed: string }>(
       `
       const ones = () => new Float32Array(176000).fill(1);
@@ -199,7 +198,7 @@ onEmulator('a call that fails', () => {
       optimizer.dispose();
       const again = new AdamW(model, { device: 'cuda:0' });
       console.log(JSON.stringify({ errors, disposed: String(again.stepSync().applied) }));`,
-      { EMULATOR_FAIL: 'cudaGraphLaunch:3=cudaErrorMemoryAllocation' },
+      { EMULATOR_FAIL: 'cudaGraphLaunch:4=cudaErrorMemoryAllocation' },
     );
     expect(outcome.errors.map(([code]) => code)).toEqual(['ERR_OUT_OF_MEMORY', 'ERR_CUDA', 'ERR_CUDA', 'ERR_CUDA']);
     for (const [, message] of outcome.errors) {
