@@ -26,7 +26,7 @@ struct Place {
 
   template <typename Body>
   auto run(Body&& body) const {
-    return choice.is_cpu() ? spare->lend(choice, body) : body(*choice.make());
+    return spare->lend(choice, body);
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -8,9 +9,10 @@
 
 namespace root_optimizer::wrap {
 
-/// The CPU backend of a function's last call, kept for the next one: new scratch memory costs a page fault for each
-/// page, and new threads take a while to start. There is one for each JavaScript environment. Calls that overlap make
-/// their own.
+/// The backends of the functions' last calls, one of the CPU and one of CUDA, kept for the next ones. New scratch
+/// memory of the CPU costs a page fault for each page, new threads take a while to start, and a GPU's streams, events
+/// and memory take longer than a small matrix does. Each JavaScript environment has its own. Calls that overlap make
+/// backends of their own.
 class SpareBackend {
  public:
   /// Runs body(backend) and keeps the backend, unless it throws.
@@ -18,19 +20,28 @@ class SpareBackend {
   auto lend(const DeviceChoice& choice, Body&& body) {
     std::unique_ptr<Backend> backend = take(choice);
     const auto result = body(*backend);
-    if (backend->memory_bytes() <= kMostBytes) keep(std::move(backend), choice);
+    if (backend->memory_bytes() <= most_bytes(choice)) keep(std::move(backend), choice);
     return result;
   }
 
  private:
-  // Enough for a 1024 × 4096 matrix.
-  static constexpr size_t kMostBytes = size_t(64) << 20;
+  struct Slot {
+    std::unique_ptr<Backend> backend;
+    int cuda = -1;
+    int threads = 0;  // as the caller asked, 0 included
+    Arithmetic arithmetic = {};
+  };
+
+  // Enough for a 1024 × 4096 matrix on the CPU, and for a 4096 × 4096 matrix on a GPU.
+  static size_t most_bytes(const DeviceChoice& choice) { return size_t(choice.is_cpu() ? 64 : 320) << 20; }
 
   std::unique_ptr<Backend> take(const DeviceChoice& choice) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (backend_ != nullptr && choice.threads == threads_ && choice.arithmetic == arithmetic_) {
-        return std::move(backend_);
+      Slot& slot = slots_[choice.is_cpu() ? 0 : 1];
+      if (slot.backend != nullptr && choice.cuda == slot.cuda && choice.threads == slot.threads &&
+          choice.arithmetic == slot.arithmetic) {
+        return std::move(slot.backend);
       }
     }
     return choice.make();
@@ -38,15 +49,15 @@ class SpareBackend {
 
   void keep(std::unique_ptr<Backend> backend, const DeviceChoice& choice) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    backend_.swap(backend);  // the old backend is destroyed after the lock is released
-    threads_ = choice.threads;
-    arithmetic_ = choice.arithmetic;
+    Slot& slot = slots_[choice.is_cpu() ? 0 : 1];
+    slot.backend.swap(backend);  // the old backend is destroyed after the lock is released
+    slot.cuda = choice.cuda;
+    slot.threads = choice.threads;
+    slot.arithmetic = choice.arithmetic;
   }
 
   std::mutex mutex_;
-  std::unique_ptr<Backend> backend_;
-  int threads_ = 0;  // as the caller asked, 0 included
-  Arithmetic arithmetic_ = {};
+  std::array<Slot, 2> slots_;
 };
 
 }  // namespace root_optimizer::wrap
