@@ -31,20 +31,22 @@ Device current_device() {
   return device;
 }
 
-/// A tile that products of 16-bit elements can take.
+/// What multiplies a tile.
+enum class Unit { wgmma, mma, float32 };
+
+/// A tile that products can take.
 struct TileChoice {
-  const char* name;  ///< rows, columns and depth; "w" is for wgmma
-  bool hopper;       ///< only on compute capability 9.0
+  const char* name;  ///< rows, columns and depth; "w" is for wgmma, "f" for float32
+  Unit unit;
   int rows, columns;
-  double rate;  ///< how fast a busy multiprocessor works, relative to the fastest tile
+  double rate;  ///< how fast a busy multiprocessor works, relative to the fastest tile of the precision
 };
 
-// The fastest first.
+// Those of a precision from the fastest on.
 constexpr TileChoice kTiles[] = {
-    {"w256x128x64", true, 256, 128, 1.0},
-    {"w128x128x64", true, 128, 128, 0.92},
-    {"128x128x32", false, 128, 128, 0.6},
-    {"64x64x32", false, 64, 64, 0.4},
+    {"w256x128x64", Unit::wgmma, 256, 128, 1.0},   {"w128x128x64", Unit::wgmma, 128, 128, 0.92},
+    {"128x128x32", Unit::mma, 128, 128, 0.6},      {"64x64x32", Unit::mma, 64, 64, 0.4},
+    {"f128x128x16", Unit::float32, 128, 128, 1.0}, {"f64x64x16", Unit::float32, 64, 64, 0.7},
 };
 
 /// The time that the busiest multiprocessor takes, in arbitrary units. Small tiles spread the work more evenly and
@@ -58,8 +60,12 @@ double time_of(const TileChoice& tile, const Gemm& gemm, const Device& device) {
   return double(most) * tile.rows * tile.columns / tile.rate;
 }
 
-bool is_possible(const TileChoice& tile, const Device& device) {
-  return !tile.hopper || (device.major == 9 && device.minor == 0);
+/// wgmma is there on compute capability 9.0 alone.
+bool is_possible(const TileChoice& tile, Precision precision, const Device& device) {
+  if (precision == Precision::float32 || tile.unit == Unit::float32) {
+    return precision == Precision::float32 && tile.unit == Unit::float32;
+  }
+  return tile.unit == Unit::mma || (device.major == 9 && device.minor == 0);
 }
 
 /// The tile that ROOT_OPTIMIZER_GEMM names; kTiles' size if it is not set.
@@ -75,21 +81,21 @@ size_t forced_tile() {
 }
 
 /// The tile of least time, or the one that is forced, where it is possible.
-size_t choose_tile(const Gemm& gemm) {
+size_t choose_tile(Precision precision, const Gemm& gemm) {
   const Device device = current_device();
   const size_t forced = forced_tile();
-  if (forced < std::size(kTiles) && is_possible(kTiles[forced], device)) return forced;
-  size_t best = std::size(kTiles) - 1;
+  if (forced < std::size(kTiles) && is_possible(kTiles[forced], precision, device)) return forced;
+  size_t best = std::size(kTiles);
   for (size_t i = std::size(kTiles); i-- > 0;) {
-    if (!is_possible(kTiles[i], device)) continue;
-    if (time_of(kTiles[i], gemm, device) <= time_of(kTiles[best], gemm, device)) best = i;
+    if (!is_possible(kTiles[i], precision, device)) continue;
+    if (best == std::size(kTiles) || time_of(kTiles[i], gemm, device) <= time_of(kTiles[best], gemm, device)) best = i;
   }
   return best;
 }
 
 template <typename Element, Contraction kContraction, bool kSymmetric>
-void launch_on_tensor_cores(const Gemm& gemm, cudaStream_t stream) {
-  switch (choose_tile(gemm)) {
+void launch_on_tensor_cores(size_t tile, const Gemm& gemm, cudaStream_t stream) {
+  switch (tile) {
     case 0: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<256, 4>>(gemm, stream);
     case 1: return launch_gemm_hopper<Element, kContraction, kSymmetric, HopperTile<128, 3>>(gemm, stream);
     case 2: return launch_gemm_tensor<Element, kContraction, kSymmetric, TensorTile<128, 32, 4>>(gemm, stream);
@@ -99,11 +105,22 @@ void launch_on_tensor_cores(const Gemm& gemm, cudaStream_t stream) {
 }
 
 template <Contraction kContraction, bool kSymmetric>
+void launch_in_float32(size_t tile, const Gemm& gemm, cudaStream_t stream) {
+  switch (tile) {
+    case 4: return launch_gemm_float32<kContraction, kSymmetric, Float32Tile<128>>(gemm, stream);
+    case 5: return launch_gemm_float32<kContraction, kSymmetric, Float32Tile<64>>(gemm, stream);
+  }
+  throw std::logic_error("There is no such tile");
+}
+
+template <Contraction kContraction, bool kSymmetric>
 void launch_gemm_as(Precision precision, const Gemm& gemm, cudaStream_t stream) {
+  const size_t tile = choose_tile(precision, gemm);
   switch (precision) {
-    case Precision::float16: return launch_on_tensor_cores<__half, kContraction, kSymmetric>(gemm, stream);
-    case Precision::bfloat16: return launch_on_tensor_cores<__nv_bfloat16, kContraction, kSymmetric>(gemm, stream);
-    case Precision::float32: return launch_gemm_float32<kContraction, kSymmetric>(gemm, stream);
+    case Precision::float16: return launch_on_tensor_cores<__half, kContraction, kSymmetric>(tile, gemm, stream);
+    case Precision::bfloat16:
+      return launch_on_tensor_cores<__nv_bfloat16, kContraction, kSymmetric>(tile, gemm, stream);
+    case Precision::float32: return launch_in_float32<kContraction, kSymmetric>(tile, gemm, stream);
   }
 }
 

@@ -128,7 +128,9 @@ async function readTiles(names: readonly string[], folder: string): Promise<void
   const fields = (name: string) =>
     name.startsWith('Hopper')
       ? ['kRows', 'kColumns', 'kDepth', '64', 'kColumns', 'kThreads', 'kSharedBytes']
-      : ['kSide', 'kSide', 'kDepth', 'kWarp', 'kWarp', 'kThreads', 'kSharedBytes'];
+      : name.startsWith('Float32')
+        ? ['kSide', 'kSide', 'kDepth', '4', '4', 'kThreads', '0']
+        : ['kSide', 'kSide', 'kDepth', 'kWarp', 'kWarp', 'kThreads', 'kSharedBytes'];
   const prints = names.map((name) => {
     const values = fields(name).map((field) => (/^\d+$/.test(field) ? field : `${name}::${field}`));
     return `std::printf("%d %d %d %d %d %d %d\\n", ${values.join(', ')});`;
@@ -138,6 +140,7 @@ async function readTiles(names: readonly string[], folder: string): Promise<void
     source,
     `#include <cstdio>\n#include "${join(root, 'cuda/gemm_hopper.cuh')}"
 #include "${join(root, 'cuda/gemm_tensor.cuh')}"
+#include "${join(root, 'cuda/gemm_float32.cuh')}"
      using namespace root_optimizer::cuda;\nint main() { ${prints.join('\n')} }\n`,
   );
   await nvcc([...flags, '-arch=sm_80', '-o', program, source]);
@@ -381,7 +384,8 @@ const SYNC_SHARE = 0.62;
 function printTiles(architectures: readonly string[], kernels: readonly Kernel[]): void {
   const shown = architectures.filter((one) => one in tensorFlops);
   console.log(markdownHead(['tile', 'bytes per FLOP', 'registers', ...shown.map((one) => `sm_${one}`)]));
-  for (const [name, { rows, columns, down, across }] of tiles) {
+  const ofTensorCores = [...tiles].filter(([name]) => !name.startsWith('Float32'));
+  for (const [name, { rows, columns, down, across }] of ofTensorCores) {
     const bytes = (2 * (down + across)) / (2 * down * across) + (2 * (rows + columns)) / (2 * rows * columns);
     const usages = kernels.filter(([kernel]) => kernel.includes(name)).flatMap(([, list]) => list);
     const hopper = name.startsWith('Hopper');
