@@ -71,6 +71,7 @@ class CudaQueue final : public Queue {
   void rewind(size_t mark) override { arena_.rewind(mark); }
   void gemm_symmetric(const Product& product) override;
   void gemm(const Product& product) override;
+  bool newton_schulz(const ProductPlan& plan, const Batch& batch, const Operand& x) override;
   void add_identity(const Operand& out, const Operand& z, float a, float b) override;
   void update(std::span<const Batch> batches, std::span<const Operand> x) override;
   void adamw(std::span<const Moments> moments) override;

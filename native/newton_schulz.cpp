@@ -282,6 +282,7 @@ ProductPlan plan_products(int64_t rows, int64_t columns, std::vector<Coefficient
 }
 
 void newton_schulz(Queue& queue, const ProductPlan& plan, const Batch& batch, Operand x) {
+  if (queue.newton_schulz(plan, batch, x)) return;
   const size_t mark = queue.mark();
   Operand next = queue.operand(x.rows, x.columns, x.count, x.precision, plan.split_legs > 1);
   const auto square = [&] { return queue.operand(x.short_side(), x.short_side(), x.count, plan.square, false); };

@@ -8,6 +8,8 @@
 
 namespace root_optimizer {
 
+struct ProductPlan;
+
 /// The verbs of the step. They enqueue work on a device in order: none of them waits, and no scalar travels to the
 /// host. The batches of a list have different shapes; a backend takes them one after another or all at once.
 class Queue {
@@ -41,6 +43,9 @@ class Queue {
   /// arithmetic has two precisions, b may have that of Gram squares. Then b is rounded to a's precision, except the
   /// mean of its diagonal. A product that carries an update does what `update` would do with its result.
   virtual void gemm(const Product& product) = 0;
+  /// Does all of a plan's products, which consume `x`, and what `update` does with their result. Returns false, and
+  /// does nothing, where products one by one are as fast.
+  virtual bool newton_schulz(const ProductPlan&, const Batch&, const Operand&) { return false; }
   /// out ← b·z + a·I.
   virtual void add_identity(const Operand& out, const Operand& z, float a, float b) = 0;
 

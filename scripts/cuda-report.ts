@@ -44,8 +44,11 @@ const ofProducts: readonly Instruction[] = ['mma.sync', '16-byte cp.async', 'ldm
 /** What the products of 16-bit elements need, by kernel. wgmma exists on sm_90a alone. */
 const needed: Readonly<Record<string, { on: RegExp; instructions: readonly Instruction[] }>> = {
   gemm_tensor: { on: /./, instructions: ['mma.sync', '16-byte cp.async', 'ldmatrix'] },
+  newton_schulz_small: { on: /./, instructions: ['mma.sync', '16-byte cp.async', 'ldmatrix'] },
   gemm_hopper: { on: /^90a$/, instructions: ['wgmma', 'bulk copies'] },
 };
+
+const isProduct = /^(gemm|newton_schulz)_/;
 
 interface Usage {
   architecture: string;
@@ -64,8 +67,8 @@ async function main(): Promise<void> {
   const [version] = /release .*/.exec(await nvcc(['--version'])) ?? [''];
   const architectures = await findArchitectures();
   const kernels = await compileAll(architectures);
-  const products = kernels.filter(([name]) => name.startsWith('gemm_'));
-  const passes = kernels.filter(([name]) => !name.startsWith('gemm_') && name !== 'nothing');
+  const products = kernels.filter(([name]) => isProduct.test(name));
+  const passes = kernels.filter(([name]) => !isProduct.test(name) && name !== 'nothing');
 
   console.log(`nvcc ${version}, \`${flags.join(' ')}\`\n\n### Products\n`);
   print(architectures, products, ofProducts);
@@ -130,7 +133,9 @@ async function readTiles(names: readonly string[], folder: string): Promise<void
       ? ['kRows', 'kColumns', 'kDepth', '64', 'kColumns', 'kThreads', 'kSharedBytes']
       : name.startsWith('Float32')
         ? ['kSide', 'kSide', 'kDepth', '4', '4', 'kThreads', '0']
-        : ['kSide', 'kSide', 'kDepth', 'kWarp', 'kWarp', 'kThreads', 'kSharedBytes'];
+        : name.startsWith('Small')
+          ? ['kSide', 'kSide', 'kLength', '16', '16', 'kThreads', 'kSharedBytes']
+          : ['kSide', 'kSide', 'kDepth', 'kWarp', 'kWarp', 'kThreads', 'kSharedBytes'];
   const prints = names.map((name) => {
     const values = fields(name).map((field) => (/^\d+$/.test(field) ? field : `${name}::${field}`));
     return `std::printf("%d %d %d %d %d %d %d\\n", ${values.join(', ')});`;
@@ -141,6 +146,7 @@ async function readTiles(names: readonly string[], folder: string): Promise<void
     `#include <cstdio>\n#include "${join(root, 'cuda/gemm_hopper.cuh')}"
 #include "${join(root, 'cuda/gemm_tensor.cuh')}"
 #include "${join(root, 'cuda/gemm_float32.cuh')}"
+#include "${join(root, 'cuda/newton_schulz.cuh')}"
      using namespace root_optimizer::cuda;\nint main() { ${prints.join('\n')} }\n`,
   );
   await nvcc([...flags, '-arch=sm_80', '-o', program, source]);
@@ -161,7 +167,8 @@ async function compileAll(architectures: readonly string[]): Promise<Kernel[]> {
   const jobs = cuda.flatMap((source) => architectures.map((architecture) => ({ source, architecture })));
   const found = new Map<string, Usage[]>();
   const folder = mkdtempSync(join(tmpdir(), 'cuda-report-'));
-  const named = [...sources.matchAll(/\b((?:Hopper|Tensor)Tile<[\d, ]+>)/g)].map(([, name]) => name!);
+  const named = [...sources.matchAll(/\b((?:Hopper|Tensor|Float32)Tile<[\d, ]+>)/g)].map(([, name]) => name!);
+  named.push(...[64, 128].flatMap((side) => [`SmallTile<${side}, 0>`, `SmallTile<${side}, 1>`]));
   const work = async () => {
     for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
       for (const [name, usage] of await compile(job.source, job.architecture, folder)) {
@@ -239,7 +246,7 @@ function readable(mangled: string): string {
   }
   if (!rest.startsWith('I')) return name;
   const found =
-    /^I(f|6__half|13__nv_bfloat16|NS\d*_6MatrixE|NS\d*_7MomentsE)?(?:LNS\d*_\d+(Contraction|Factors)E(\d)E)?(?:Lb([01])E)?(?:NS\d*_\d+(\w+Tile)I((?:Li\d+E)+)EE)?E/.exec(
+    /^I(f|6__half|13__nv_bfloat16|NS\d*_6MatrixE|NS\d*_7MomentsE)?(?:LNS\d*_\d+(Contraction|Factors)E(\d)E)?(?:Lb([01])E)?(?:NS\d*_\d+(\w+Tile)I((?:L[ib]\d+E)+)EE)?E/.exec(
       rest,
     );
   if (found === null) throw new Error(`Expected scripts/cuda-report.ts to know the template arguments of ${mangled}`);
@@ -384,7 +391,7 @@ const SYNC_SHARE = 0.62;
 function printTiles(architectures: readonly string[], kernels: readonly Kernel[]): void {
   const shown = architectures.filter((one) => one in tensorFlops);
   console.log(markdownHead(['tile', 'bytes per FLOP', 'registers', ...shown.map((one) => `sm_${one}`)]));
-  const ofTensorCores = [...tiles].filter(([name]) => !name.startsWith('Float32'));
+  const ofTensorCores = [...tiles].filter(([name]) => /^(Hopper|Tensor)/.test(name));
   for (const [name, { rows, columns, down, across }] of ofTensorCores) {
     const bytes = (2 * (down + across)) / (2 * down * across) + (2 * (rows + columns)) / (2 * rows * columns);
     const usages = kernels.filter(([kernel]) => kernel.includes(name)).flatMap(([, list]) => list);

@@ -24,8 +24,8 @@ export interface Steps {
 type Shape = [rows: number, columns: number];
 
 export const models = {
-  /** GPT-2's shapes, with an eighth of its width and two layers. */
-  gpt: { matrices: layers(2, 96), vectors: [[96], [96], [500, 96]] },
+  /** GPT-2's shapes, with two layers and a width just above that of small matrices. */
+  gpt: { matrices: layers(2, 136), vectors: [[136], [136], [500, 136]] },
   /** Matrices as large as GPT-2 small's, but with fewer operations in their products. */
   large: {
     matrices: [

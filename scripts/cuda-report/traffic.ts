@@ -59,7 +59,7 @@ async function takeSteps(): Promise<Report> {
   return JSON.parse(steps.stdout) as Report;
 }
 
-const isProduct = ({ kernel }: Launch) => /^(gemm|add_)/.test(kernel);
+const isProduct = ({ kernel }: Launch) => /^(gemm|add_|newton_schulz)/.test(kernel);
 
 /** Bytes a parameter of what a step does, on the first step or a later one. */
 function bytesOf(steps: Steps, still: Steps, when: 'first' | 'later') {

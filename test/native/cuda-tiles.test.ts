@@ -51,6 +51,38 @@ onCuda('products in tiles of every size', () => {
     expect(message).toContain(`Expected ROOT_OPTIMIZER_GEMM to be one of ${tiles.join(', ')}, got 3x3x3`);
   });
 
+  // Of the seven shapes the first six have all iterations in one launch, unless a tile is forced.
+  test('small matrices have the same bits in one launch as in products of tiles', () => {
+    const results = `
+      const { bits, gaussian, parameters, fillGradients } = require('./test/support.ts');
+      const results = {};
+      for (const precision of ['float16', 'bfloat16']) {
+        for (const [rows, columns] of [[1, 1], [3, 200], [200, 3], [64, 64], [128, 150], [100, 37], [128, 700]]) {
+          for (const [coefficients, compensated] of [['adaptive', true], ['polar-express', true], ['cubic5', false]]) {
+            const options = { device: ${JSON.stringify(device)}, precision, coefficients, compensated };
+            const x = gaussian(rows * columns, rows + columns);
+            results[[precision, rows, columns, coefficients]] = bits(orthogonalizeSync(x, [rows, columns], options));
+          }
+        }
+        for (const options of [{}, { normalize: 'rows' }, { weightDecayKind: 'cautious' }]) {
+          const model = parameters('w', [[33, 70], [33, 70], [70, 33]]);
+          fillGradients(1, model);
+          const settings = { device: ${JSON.stringify(device)}, precision, lr: 0.5, weightDecay: 1, ...options };
+          const optimizer = new Root(model, settings);
+          optimizer.stepSync();
+          optimizer.dispose();
+          results[[precision, JSON.stringify(options)]] = model.map((one) => bits(one.data)).join();
+        }
+      }
+      console.log(JSON.stringify(results));`;
+    const [whole, tiled] = ['', '64x64x32'].map((tile) =>
+      runScript<Record<string, string>>(results, { ROOT_OPTIMIZER_GEMM: tile }),
+    );
+    expect(Object.keys(whole!)).toHaveLength(48);
+    const names = Object.keys(whole!);
+    expect(names.filter((name) => whole![name] !== tiled![name])).toEqual([]);
+  });
+
   test.each(cases)('%s agrees with the CPU on compute capability %s', (tile, version) => {
     const emulated = { EMULATOR_CAPABILITY: version, EMULATOR_DEVICES: '1' };
     const errors = runScript<Record<string, number>>(script, {
