@@ -31,33 +31,51 @@ struct Described {
     if (descriptor >> 62 != 1) fault("wgmma: only the swizzle of 128 bytes is emulated");
   }
 
-  uint16_t at(int outer, int depth) const {
+  /// Eight elements that lie side by side: along the depth or, if the operand is transposed, across it.
+  void read(int outer, int depth, uint16_t (&bits)[8]) const {
     const size_t offset = transposed ? size_t(outer % 64) * 2 + size_t(outer / 64) * leading + size_t(depth % 8) * 128 +
                                            size_t(depth / 8) * stride
                                      : size_t(outer % 8) * 128 + size_t(outer / 8) * stride + size_t(depth) * 2;
     const char* address = static_cast<const char*>(dynamic_shared()) + swizzled(start + offset);
-    if (!is_shared(address, 2)) fault("wgmma reads outside of shared memory");
-    uint16_t bits;
-    memcpy(&bits, address, 2);
-    return bits;
+    if (!is_shared(address, sizeof bits)) fault("wgmma reads outside of shared memory");
+    memcpy(bits, address, sizeof bits);
+  }
+
+  /// Calls `put(outer, depth, bits)` for every element.
+  template <typename F>
+  void each(int count, const F& put) const {
+    uint16_t bits[8];
+    const int outer_step = transposed ? 8 : 1, depth_step = transposed ? 1 : 8;
+    for (int outer = 0; outer < count; outer += outer_step) {
+      for (int depth = 0; depth < kDepth; depth += depth_step) {
+        read(outer, depth, bits);
+        for (int i = 0; i < 8; ++i) put(outer + (transposed ? i : 0), depth + (transposed ? 0 : i), bits[i]);
+      }
+    }
   }
 };
 
-float value_of(uint16_t bits, bool bfloat16) { return bfloat16 ? bfloat16_value(bits) : half_value(bits); }
-
+template <float (*kValue)(uint16_t)>
 void run(const GroupProduct& p) {
+  constexpr int kPanels = kColumns / kPanelColumns;
   const Described describe_a(p.a, p.transposes_a), describe_b(p.b, p.transposes_b);
-  static thread_local float a[kRows][kDepth], b[kDepth][kColumns], d[kColumns];
-  for (int k = 0; k < kDepth; ++k) {
-    for (int i = 0; i < kRows; ++i) a[i][k] = value_of(describe_a.at(i, k), p.bfloat16);
-    for (int j = 0; j < kColumns; ++j) b[k][j] = value_of(describe_b.at(j, k), p.bfloat16);
-  }
-  for (int row = 0; row < kRows; ++row) {
-    const int first = row / 16 * 32 + row % 8 * 4, half = row % 16 / 8;
-    for (int j = 0; j < kColumns; ++j) d[j] = p.sums[first + j % 8 / 2][j / 8 * 4 + half * 2 + j % 2];
-    accumulate_row<kColumns>(d, a[row], b[0]);
-    for (int j = 0; j < kColumns; ++j) p.sums[first + j % 8 / 2][j / 8 * 4 + half * 2 + j % 2] = d[j];
-  }
+  static thread_local float a[kRows][kDepth], b[kPanels][kDepth][kPanelColumns], d[kPanels][kRows][kPanelColumns];
+  describe_a.each(kRows, [](int i, int k, uint16_t bits) { a[i][k] = kValue(bits); });
+  describe_b.each(kColumns,
+                  [](int j, int k, uint16_t bits) { b[j / kPanelColumns][k][j % kPanelColumns] = kValue(bits); });
+  // Every thread holds pairs of two rows of every panel.
+  const auto each_pair = [&p](const auto& put) {
+    for (int thread = 0; thread < kGroupThreads; ++thread) {
+      const int row = thread / 32 * 16 + thread % 32 / 4, pair = thread % 4 * 2;
+      for (int i = 0; i < kPanels; ++i) {
+        put(&d[i][row][pair], &p.sums[size_t(thread)][i * 4]);
+        put(&d[i][row + 8][pair], &p.sums[size_t(thread)][i * 4 + 2]);
+      }
+    }
+  };
+  each_pair([](float* own, const float* sums) { memcpy(own, sums, 8); });
+  accumulate(d[0], a, kRows, b[0], kPanels);
+  each_pair([](const float* own, float* sums) { memcpy(sums, own, 8); });
 }
 
 }  // namespace
@@ -89,7 +107,8 @@ void Block::wait_group(int pending) {
   const int committed = group.committed[0];
   size_t done = 0;
   while (done < group.products.size() && group.products[done].group < committed - pending) {
-    emulator::run(group.products[done++]);
+    const GroupProduct& product = group.products[done++];
+    product.bfloat16 ? emulator::run<bfloat16_value>(product) : emulator::run<half_value>(product);
   }
   group.products.erase(group.products.begin(), group.products.begin() + ptrdiff_t(done));
   for (size_t& issued : group.issued) issued -= done;

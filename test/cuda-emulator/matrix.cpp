@@ -53,13 +53,14 @@ struct Product {
     }
     float values[warpSize * 8 + 128];
     for (int i = 0; i < warpSize * 8 + 128; ++i) values[i] = kValue(bits[i]);
+    float a[16][kProductDepth], b[kProductDepth][kPanelColumns];
     for (int row = 0; row < 16; ++row) {
       // A row's four lanes hold its elements in pairs, those of the second half of the depth further on.
-      float a[kProductDepth];
       for (int k = 0; k < kProductDepth; ++k)
-        a[k] = values[row % 8 * 32 + row / 8 * 2 + k % 8 / 2 * 8 + k / 8 * 4 + k % 2];
-      accumulate_row<8>(d[row], a, &values[warpSize * 8]);
+        a[row][k] = values[row % 8 * 32 + row / 8 * 2 + k % 8 / 2 * 8 + k / 8 * 4 + k % 2];
     }
+    memcpy(b, &values[warpSize * 8], sizeof b);
+    accumulate(d, a, 16, b, 1);
     for (int lane = 0; lane < warpSize; ++lane) {
       float* result = static_cast<Product*>(operands[lane])->d;
       for (int half = 0; half < 2; ++half) memcpy(&result[2 * half], &d[lane / 4 + 8 * half][lane % 4 * 2], 8);

@@ -45,45 +45,151 @@ float cut(double x) {
   return float(x);
 }
 
-template <int kColumns>
-void add_block(float* d, const float* a, const float* b, int block, int extra_bits) {
-  int exponents[kColumns];
-  for (int j = 0; j < kColumns; ++j) exponents[j] = exponent_of(d[j]);
-  for (int k = 0; k < block; ++k) {
-    const int own = exponent_of(a[k]);
-    for (int j = 0; j < kColumns; ++j) exponents[j] = std::max(exponents[j], own + exponent_of(b[k * kColumns + j]));
+using Floats = float __attribute__((vector_size(4 * kPanelColumns)));
+using Ints = int32_t __attribute__((vector_size(4 * kPanelColumns)));
+using Doubles = double __attribute__((vector_size(8 * kPanelColumns)));
+using Longs = int64_t __attribute__((vector_size(8 * kPanelColumns)));
+
+template <typename To, typename From>
+To vector_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+Floats load(const float* from) {
+  Floats values;
+  memcpy(&values, from, sizeof values);
+  return values;
+}
+
+Ints exponents_of(Floats x) {
+  const Ints magnitude = vector_bits<Ints>(x) & 0x7fffffff;
+  return magnitude == 0 ? Ints{} + kZero : (magnitude >> 23) - 127;
+}
+
+Floats powers_of_2(Ints exponents) { return vector_bits<Floats>((exponents + 127) << 23); }
+
+/// Whether a comparison holds in a lane.
+bool any(Ints lanes) {
+  using Words = uint64_t __attribute__((vector_size(4 * kPanelColumns)));
+  const Words words = vector_bits<Words>(lanes);
+  uint64_t found = 0;
+  for (size_t i = 0; i < sizeof words / 8; ++i) found |= words[i];
+  return found != 0;
+}
+
+/// A panel of b: its columns in lanes.
+struct Panel {
+  Floats values[kProductDepth];
+  Ints exponents[kProductDepth];
+  bool is_finite = true;
+
+  explicit Panel(const float (*b)[kPanelColumns]) {
+    for (int k = 0; k < kProductDepth; ++k) {
+      values[k] = load(b[k]);
+      exponents[k] = exponents_of(values[k]);
+      if (any(exponents[k] > 127)) is_finite = false;
+    }
   }
-  double scale[kColumns], sum[kColumns];
-  for (int j = 0; j < kColumns; ++j) {
-    exponents[j] = std::max(exponents[j], -300) - 23 - extra_bits;  // of the last bit that is kept
-    scale[j] = power_of_2(-exponents[j]);
-    sum[j] = std::trunc(double(d[j]) * scale[j]);
+};
+
+/// Adds a block in float64, whatever its values are.
+template <Generation generation>
+void add_any_block(float* d, const float* a, const Floats* b) {
+  for (int j = 0; j < kPanelColumns; ++j) {
+    int exponent = exponent_of(d[j]);
+    for (int k = 0; k < generation.block; ++k) exponent = std::max(exponent, exponent_of(a[k]) + exponent_of(b[k][j]));
+    exponent = std::max(exponent, -300) - 23 - generation.extra_bits;  // of the last bit that is kept
+    const double scale = power_of_2(-exponent);
+    double sum = std::trunc(double(d[j]) * scale);
+    for (int k = 0; k < generation.block; ++k) sum += std::trunc(double(a[k]) * double(b[k][j]) * scale);
+    d[j] = cut(sum * power_of_2(exponent));
   }
-  for (int k = 0; k < block; ++k) {
-    const double factor = a[k];
-    for (int j = 0; j < kColumns; ++j) sum[j] += std::trunc(factor * double(b[k * kColumns + j]) * scale[j]);
+}
+
+// Between these exponents float32 holds products of 16-bit elements and what they are scaled by, as far as it is not
+// cut off. The addends are integers below 2²⁷ then, so that int32 holds the sum of eight products and d.
+constexpr int kLeast = -60, kLargest = 100;
+
+/// Adds a block in integers; false, with d as it was, where its values do not allow that.
+template <Generation generation>
+bool add_block(float* d, const float* a, const int* a_exponents, const Floats* b, const Ints* b_exponents) {
+  constexpr int kStep = 8;
+  const Floats sums = load(d);
+  Ints largest = exponents_of(sums);
+  for (int k = 0; k < generation.block; ++k) {
+    const Ints product = a_exponents[k] + b_exponents[k];
+    largest = product > largest ? product : largest;
   }
-  for (int j = 0; j < kColumns; ++j) d[j] = cut(sum[j] * power_of_2(exponents[j]));
+  // Where all addends are 0, any scale will do. A sum of −0 keeps its sign in float64 only.
+  const Ints is_zero = largest < kZero / 2;
+  if (any((largest > kLargest) | ((largest < kLeast) & ~is_zero) | (vector_bits<Ints>(sums) == INT32_MIN)))
+    return false;
+  largest = is_zero ? Ints{} + kLeast : largest;
+  const Ints last = largest - 23 - generation.extra_bits;  // of the last bit that is kept
+  const Floats scale = powers_of_2(-last);
+  Ints addends = __builtin_convertvector(sums * scale, Ints);
+  Doubles total{};
+  for (int first = 0; first < generation.block; first += kStep) {
+    for (int k = first; k < first + kStep; ++k) addends += __builtin_convertvector(a[k] * b[k] * scale, Ints);
+    total += __builtin_convertvector(addends, Doubles);
+    addends = Ints{};
+  }
+  const Longs kept = vector_bits<Longs>(total) & ~int64_t(0) << 29;
+  const Floats result = __builtin_convertvector(vector_bits<Doubles>(kept), Floats) * powers_of_2(last);
+  memcpy(d, &result, sizeof result);
+  return true;
+}
+
+template <Generation generation>
+void accumulate_cut(float (*d)[kPanelColumns], const float (*a)[kProductDepth], int rows,
+                    const float (*b)[kPanelColumns], int panels) {
+  int exponents[kMaxRows][kProductDepth];
+  bool is_finite[kMaxRows];
+  for (int row = 0; row < rows; ++row) {
+    is_finite[row] = true;
+    for (int k = 0; k < kProductDepth; ++k) {
+      exponents[row][k] = exponent_of(a[row][k]);
+      if (exponents[row][k] > 127) is_finite[row] = false;
+    }
+  }
+  for (int i = 0; i < panels; ++i, b += kProductDepth, d += rows) {
+    const Panel panel(b);
+    for (int row = 0; row < rows; ++row) {
+      for (int k = 0; k < kProductDepth; k += generation.block) {
+        if (panel.is_finite && is_finite[row] &&
+            add_block<generation>(d[row], a[row] + k, exponents[row] + k, panel.values + k, panel.exponents + k)) {
+          continue;
+        }
+        add_any_block<generation>(d[row], a[row] + k, panel.values + k);
+      }
+    }
+  }
+}
+
+/// Adds one product after another, each sum rounded to nearest.
+void accumulate_rounded(float (*d)[kPanelColumns], const float (*a)[kProductDepth], int rows,
+                        const float (*b)[kPanelColumns], int panels) {
+  for (int i = 0; i < panels; ++i, b += kProductDepth, d += rows) {
+    for (int row = 0; row < rows; ++row) {
+      for (int k = 0; k < kProductDepth; ++k) {
+        for (int j = 0; j < kPanelColumns; ++j) d[row][j] += a[row][k] * b[k][j];
+      }
+    }
+  }
 }
 
 }  // namespace
 
-template <int kColumns>
-void accumulate_row(float* d, const float* a, const float* b) {
+void accumulate(float (*d)[kPanelColumns], const float (*a)[kProductDepth], int rows, const float (*b)[kPanelColumns],
+                int panels) {
   const Settings& settings = state().settings;
-  if (settings.rounded_sums) {
-    for (int k = 0; k < kProductDepth; ++k) {
-      for (int j = 0; j < kColumns; ++j) d[j] += a[k] * b[k * kColumns + j];
-    }
-    return;
-  }
-  const Generation generation = settings.major >= 9 ? kHopper : kAmpere;
-  for (int k = 0; k < kProductDepth; k += generation.block) {
-    add_block<kColumns>(d, a + k, b + k * kColumns, generation.block, generation.extra_bits);
-  }
+  const auto add = settings.rounded_sums ? accumulate_rounded
+                   : settings.major >= 9 ? accumulate_cut<kHopper>
+                                         : accumulate_cut<kAmpere>;
+  add(d, a, rows, b, panels);
 }
-
-template void accumulate_row<8>(float*, const float*, const float*);
-template void accumulate_row<128>(float*, const float*, const float*);
 
 }  // namespace emulator

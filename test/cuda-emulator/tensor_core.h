@@ -4,16 +4,18 @@ namespace emulator {
 
 /// The depth of one mma and of one wgmma.
 constexpr int kProductDepth = 16;
+/// Columns of b lie in panels of as many.
+constexpr int kPanelColumns = 8;
+constexpr int kMaxRows = 64;
 
-/// A row of d += a · b as tensor cores add it. `a` holds kProductDepth elements, `b` as many rows of kColumns elements.
+/// d += a · b as tensor cores add it. `a` has up to kMaxRows rows of kProductDepth elements. `b` has kProductDepth rows
+/// of kPanelColumns elements in every panel, and so has `d`, as many rows as `a`. All elements of `a` and `b` are ones
+/// of a 16-bit format.
 ///
 /// Products are exact. Tensor cores add a block of them and the sum so far at once: every addend is aligned to the
 /// largest exponent of the block and cut off below the last bit that is kept, and so is the result as a float32.
 /// EMULATOR_SUMS=rounded adds the products one after another instead and rounds each sum to nearest.
-template <int kColumns>
-void accumulate_row(float* d, const float* a, const float* b);
-
-extern template void accumulate_row<8>(float*, const float*, const float*);
-extern template void accumulate_row<128>(float*, const float*, const float*);
+void accumulate(float (*d)[kPanelColumns], const float (*a)[kProductDepth], int rows, const float (*b)[kPanelColumns],
+                int panels);
 
 }  // namespace emulator
