@@ -12,6 +12,8 @@ const common = {
   // Imports are written as Node sees them after compilation. JavaScript comes first, for packages that ship both.
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
+  // Jest's globals are slow to reach: a million uses take a second. These are handed to every module as parameters.
+  sandboxInjectedGlobals: ['Array', 'Float32Array', 'Float64Array', 'Math', 'Number'],
 };
 
 const onEmulator = ['{devices,functions}', 'checkpoint/*', 'native/{accuracy,cuda*,emulator}', 'optimizer/*'];
