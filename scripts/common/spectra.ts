@@ -56,11 +56,10 @@ export function matrixOf(values: readonly number[], rows: number, columns: numbe
   for (const round of [0, 1]) {
     const [left, right] = [signs(rows, 4 * seed + round), signs(columns, 4 * seed + 2 + round)];
     for (let i = 0; i < rows; i++) {
-      const row = x.subarray(i * columns, (i + 1) * columns);
-      for (let j = 0; j < columns; j++) row[j]! *= left[i]! * right[j]!;
-      butterflies(row, columns, 1);
+      for (let j = 0; j < columns; j++) x[i * columns + j]! *= left[i]! * right[j]!;
+      butterflies(x, i * columns, columns, 1);
     }
-    butterflies(x, rows, columns);
+    butterflies(x, 0, rows, columns);
     const scale = 1 / Math.sqrt(rows * columns);
     for (let i = 0; i < x.length; i++) x[i]! *= scale;
   }
@@ -73,16 +72,37 @@ export function iterated(values: readonly number[], coefficients: readonly Tripl
   return values.map((value) => coefficients.reduce((x, [a, b, c]) => x * (a + x * x * (b + c * x * x)), value / norm));
 }
 
-/** The Walsh-Hadamard transform along `count` runs of `width` elements. */
-function butterflies(x: Float64Array, count: number, width: number): void {
-  for (let half = width; half < count * width; half *= 2) {
-    for (let start = 0; start < count * width; start += 2 * half) {
-      for (let i = start; i < start + half; i++) {
-        const [a, b] = [x[i]!, x[i + half]!];
-        x[i] = a + b;
-        x[i + half] = a - b;
+/**
+ * The Walsh-Hadamard transform along `count` runs of `width` elements, from `first` on, two of its levels in a pass.
+ * Quarters of a long transform come one after the other, so that all passes but the last find them in a cache.
+ */
+function butterflies(x: Float64Array, first: number, count: number, width: number): void {
+  const end = first + count * width;
+  let step = width;
+  if (count > 4 && count * width > 1 << 14) {
+    step = (count * width) / 4;
+    for (let quarter = first; quarter < end; quarter += step) butterflies(x, quarter, count / 4, width);
+  }
+  for (; first + 2 * step < end; step *= 4) {
+    for (let start = first; start < end; start += 4 * step) {
+      for (let i = start; i < start + step; i++) {
+        const a = x[i]! + x[i + step]!;
+        const b = x[i]! - x[i + step]!;
+        const c = x[i + 2 * step]! + x[i + 3 * step]!;
+        const d = x[i + 2 * step]! - x[i + 3 * step]!;
+        x[i] = a + c;
+        x[i + step] = b + d;
+        x[i + 2 * step] = a - c;
+        x[i + 3 * step] = b - d;
       }
     }
+  }
+  if (first + step === end) return;
+  for (let i = first; i < first + step; i++) {
+    const a = x[i]!;
+    const b = x[i + step]!;
+    x[i] = a + b;
+    x[i + step] = a - b;
   }
 }
 
