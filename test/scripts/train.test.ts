@@ -117,7 +117,7 @@ test('Ctrl-C ends training and still writes what there is', async () => {
 
 test('a run that fails says so in its report and shows what has ended', async () => {
   const out = path.join(folder, 'failed <i>');
-  const child = start(['--data', text, '--steps', '20', '--optimizers', 'adamw,muon', '--out', out]);
+  const child = start(['--data', text, '--steps', '3', '--optimizers', 'adamw,muon', '--out', out]);
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk));
