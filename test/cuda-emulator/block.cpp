@@ -38,7 +38,7 @@ void Block::enter() {
     block->current_->ended = true;
   } while (block->continue_with_next());
   block->free_stacks_.push_back(block->current_->stack);
-  block->fibers_.suspend();
+  block->suspend();
   __builtin_unreachable();
 }
 
@@ -110,10 +110,10 @@ bool Block::run() {
     Warp& warp = *ready_warps_.back();
     ready_warps_.pop_back();
     warp.is_listed = false;
-    while (warp.ready_count > 0) {
+    goes_on_ = true;
+    while (goes_on_ && warp.ready_count > 0) {
       resume(threads_[warp.first + warp.ready[--warp.ready_count]]);
       if (error != cudaSuccess) return false;
-      if ((random_->next() & 15) == 0) break;
     }
     list(warp);
   }
@@ -143,6 +143,24 @@ void Block::resume(Thread& thread) {
   current_->fiber = stopped;
 }
 
+void Block::suspend() {
+  goes_on_ = (random_->next() & 15) != 0;
+  Warp& warp = warps_[current_->id / warpSize];
+  if (goes_on_ && warp.ready_count > 0) {
+    Thread& next = threads_[warp.first + warp.ready[warp.ready_count - 1]];
+    // The scheduler begins threads, because they need a stack.
+    if (next.fiber) {
+      --warp.ready_count;
+      void** stopped = &current_->fiber;
+      current_ = &next;
+      thread_index = next.index;
+      fibers_.pass(stopped, next.fiber);
+      return;
+    }
+  }
+  fibers_.suspend();
+}
+
 void Block::list(Warp& warp) {
   if (warp.is_listed || warp.ready_count == 0) return;
   warp.is_listed = true;
@@ -150,8 +168,11 @@ void Block::list(Warp& warp) {
 }
 
 void Block::make_ready(Warp& warp, unsigned lanes) {
+  lanes &= kFullMask >> (warpSize - warp.lanes);
+  // Which lanes those are cannot be predicted, so every one is written and may be overwritten by the next.
   for (const uint8_t lane : permutations_[random_->below(permutations_.size())]) {
-    if (lane < warp.lanes && lanes >> lane & 1) warp.ready[warp.ready_count++] = lane;
+    warp.ready[warp.ready_count] = lane;
+    warp.ready_count += int(lanes >> lane & 1);
   }
   list(warp);
 }
@@ -172,7 +193,7 @@ int Block::barrier(Vote vote, int predicate, const Site& site) {
   if (vote != Vote::none && predicate) ++votes_;
   if (++waiting_ < thread_count_) {
     current_->at_barrier = true;
-    fibers_.suspend();
+    suspend();
   } else {
     waiting_ = 0;
     result_ = vote == Vote::any ? votes_ != 0 : votes_;
@@ -202,7 +223,7 @@ void Block::collective(unsigned mask, const Collective& operation, void* operand
   if (i == warp.meetings.size()) warp.meetings.push_back({mask, 0, operation, site});
   warp.meetings[i].arrived |= own;
   if (warp.meetings[i].arrived != mask) {
-    fibers_.suspend();
+    suspend();
     return;
   }
   warp.meetings.erase(warp.meetings.begin() + ptrdiff_t(i));

@@ -36,7 +36,7 @@ struct Meeting {
 struct Warp {
   int first;  ///< id of lane 0
   int lanes;
-  uint8_t ready[warpSize];
+  uint8_t ready[warpSize + 1];  ///< the last element is for make_ready()
   int ready_count;
   bool is_listed;
   std::vector<Meeting> meetings;
@@ -108,6 +108,8 @@ class Block {
   static void enter();
   bool continue_with_next();
   void resume(Thread& thread);
+  /// Ends or interrupts the running thread. Another one of its warp goes on, or the scheduler.
+  void suspend();
   void make_ready(Warp& warp, unsigned lanes);
   void make_ready(int thread);
   void list(Warp& warp);
@@ -129,6 +131,7 @@ class Block {
   std::vector<int> free_stacks_;
   Thread* current_ = nullptr;
   bool is_in_thread_ = false;  // rather than in the scheduler
+  bool goes_on_ = false;       // with the same warp, where it has a thread that can go on
 
   int waiting_ = 0;  // threads at the barrier
   int votes_ = 0, result_ = 0;

@@ -100,7 +100,7 @@ void Block::wait_group(int pending) {
   Warpgroup& group = warpgroup();
   if (++group.waiting < kGroupThreads) {
     group.waiters.push_back(current_->id);
-    fibers_.suspend();
+    suspend();
     return;
   }
   group.waiting = 0;
@@ -146,7 +146,7 @@ void Block::wait_phase(uint64_t* barrier, int parity) {
   PhaseBarrier& own = phase(barrier);
   while (own.number % 2 == parity) {
     own.waiters.push_back(current_->id);
-    fibers_.suspend();
+    suspend();
   }
 }
 
@@ -194,7 +194,7 @@ void Block::named_barrier(int number, int threads) {
   std::vector<int>& waiters = named_[size_t(number)];
   if (int(waiters.size()) + 1 < threads) {
     waiters.push_back(current_->id);
-    fibers_.suspend();
+    suspend();
     return;
   }
   for (const int id : waiters) make_ready(id);
