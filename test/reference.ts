@@ -136,7 +136,7 @@ function products(a: Float64Array, b: Float64Array, m: number, n: number, k: num
 
 export function frobenius(x: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < x.length; i++) sum += x[i]! * x[i]!;
+  for (const value of Float64Array.from(x)) sum += value * value;
   return Math.sqrt(sum);
 }
 
