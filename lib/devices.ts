@@ -1,9 +1,14 @@
-import type { DeviceReport, Precision } from '../binding.js';
-import { addon, guard } from './binding.js';
+import type { DeviceReport as NativeReport, Precision } from '../binding.js';
+import { addon, type AddonReport, addonReport, guard } from './binding.js';
 import { expected, RootError } from './errors.js';
 import { integer, oneOf, type Rule } from './validate.js';
 
-export type { DeviceReport, Precision };
+export type { Precision };
+
+/** What this machine and the addon offer. */
+export interface DeviceReport extends NativeReport {
+  addon: AddonReport;
+}
 
 /**
  * The device to compute on.
@@ -21,14 +26,15 @@ export interface DeviceInfo {
   readonly reason: string;
 }
 
-let report: DeviceReport | undefined;
+let report: NativeReport | undefined;
 
 /**
  * Returns what this machine offers. `cuda.reason` says why there is no more. The addon is asked once per process.
- * @throws RootError ERR_DEVICE_UNAVAILABLE where the addon is not built
+ * @throws RootError ERR_ADDON_MISSING where there is no addon, or where it does not load
  */
 export function devices(): DeviceReport {
-  return structuredClone((report ??= guard(() => addon().devices())));
+  report ??= guard(() => addon().devices());
+  return { ...structuredClone(report), addon: { ...addonReport() } };
 }
 
 export const checkDevice: Rule<Device> = (device, name) => {

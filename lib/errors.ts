@@ -5,6 +5,7 @@ export type RootErrorCode =
   | 'ERR_NON_FINITE'
   | 'ERR_BUSY'
   | 'ERR_DISPOSED'
+  | 'ERR_ADDON_MISSING'
   | 'ERR_DEVICE_UNAVAILABLE'
   | 'ERR_OUT_OF_MEMORY'
   | 'ERR_CUDA'

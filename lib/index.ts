@@ -1,5 +1,4 @@
-import { addon } from './binding.js';
-
+export type { AddonReport } from './binding.js';
 export { type Device, type DeviceInfo, type DeviceReport, devices, type Precision } from './devices.js';
 export { RootError, type RootErrorCode } from './errors.js';
 export {
@@ -40,6 +39,3 @@ export { train } from './train/loop.js';
 export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
 export type { Evaluation, Model, StepMetrics, TrainOptions, TrainResult } from './train/types.js';
-
-// Loads the addon at import. Where it is not built, the import says so, rather than the first call that needs it.
-addon();

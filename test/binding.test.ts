@@ -1,5 +1,16 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -35,7 +46,14 @@ function put(folder: string, content?: string): string {
 }
 
 /** Returns what a process gets that imports the copy and asks for its devices. */
-function use(addon = ''): { name?: string; code?: string; message?: string; cause?: string; cpu?: object } {
+function use(addon = ''): {
+  name?: string;
+  code?: string;
+  message?: string;
+  cause?: string;
+  cpu?: object;
+  addon?: object;
+} {
   const script = `
     require('tsx/cjs');
     try { console.log(JSON.stringify(require(${JSON.stringify(path.join(copy, 'lib/index.ts'))}).devices())); }
@@ -58,28 +76,51 @@ test.each([['build/Release'], ['native/build/Release']])('loads what is built in
   expect(use()).toHaveProperty('cpu.physicalCores');
 });
 
-test('says how to build what is not built, and where it looked', () => {
+test('says in one line how to build what is missing, and where it looked', () => {
   const { name, code, message } = use();
-  expect([name, code]).toEqual(['RootError', 'ERR_DEVICE_UNAVAILABLE']);
-  expect(message).toMatch(/^The native addon is not built; run: npx root-optimizer build\nLooked for /);
+  expect([name, code]).toEqual(['RootError', 'ERR_ADDON_MISSING']);
+  expect(message).toMatch(
+    /^The native addon is missing: .*, and @root-optimizer\/.* is not installed; run: npx root-optimizer build$/,
+  );
   expect(message).toContain(path.join(copy, 'build/Release/root_optimizer.node'));
+});
+
+test('takes the package for the platform where nothing is built', () => {
+  rmSync(path.join(copy, 'node_modules'));
+  mkdirSync(path.join(copy, 'node_modules'));
+  for (const name of readdirSync(path.join(root, 'node_modules'))) {
+    symlinkSync(path.join(root, 'node_modules', name), path.join(copy, 'node_modules', name));
+  }
+  const file = put(`node_modules/@root-optimizer/${process.platform}-${process.arch}`);
+  expect(use()).toMatchObject({ addon: { path: realpathSync(file), source: 'package' } });
+  const own = put('build/Release');
+  expect(use()).toMatchObject({ addon: { path: own, source: 'build' } });
+});
+
+test('says that it has been bundled', () => {
+  put('build/Release');
+  writeFileSync(path.join(copy, 'package.json'), JSON.stringify({ name: 'somebody-elses' }));
+  expect(use()).toMatchObject({
+    code: 'ERR_ADDON_MISSING',
+    message: expect.stringContaining('mark root-optimizer as external') as string,
+  });
 });
 
 test('tells a build that does not load from none', () => {
   const file = put('build/Release', 'not an addon');
   const { code, message, cause } = use();
-  expect(code).toBe('ERR_DEVICE_UNAVAILABLE');
-  expect(message).toContain(`The native addon at ${file} does not load (${cause!})`);
+  expect(code).toBe('ERR_ADDON_MISSING');
+  expect(message).toContain(`The native addon at ${file} does not load (${cause!.split('\n')[0]!})`);
   expect(message).toContain('npx root-optimizer build');
 });
 
 test('ROOT_OPTIMIZER_ADDON comes first', () => {
   put('build/Release', 'must not be loaded');
-  expect(use(built)).toHaveProperty('cpu.physicalCores');
+  expect(use(built)).toMatchObject({ addon: { path: built, source: 'environment' } });
   expect(use('/nonexistent/addon.node')).toMatchObject({
-    code: 'ERR_DEVICE_UNAVAILABLE',
+    code: 'ERR_ADDON_MISSING',
     message: expect.stringMatching(
-      /^Cannot load the addon that ROOT_OPTIMIZER_ADDON names: .*\/nonexistent\/addon.node/s,
+      /^The native addon at \/nonexistent\/addon.node does not load \(.*\); ROOT_OPTIMIZER_ADDON names it$/,
     ) as string,
   });
 });

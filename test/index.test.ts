@@ -11,7 +11,17 @@ const values = [
 
 const types = [
   ...['AdamWGroup', 'AdamWOptions', 'AdamWSettings', 'AdamWState', 'Algorithm', 'Calibration', 'CalibrationEntry'],
-  ...['Coefficients', 'Device', 'DeviceInfo', 'DeviceMemory', 'DeviceReport', 'Evaluation', 'GroupOptions', 'HostSync'],
+  ...[
+    'AddonReport',
+    'Coefficients',
+    'Device',
+    'DeviceInfo',
+    'DeviceMemory',
+    'DeviceReport',
+    'Evaluation',
+    'GroupOptions',
+    'HostSync',
+  ],
   ...['LrScale', 'MatrixLayout', 'Model', 'MuonGroup', 'MuonOptions', 'MuonSettings', 'Optimizer'],
   ...['OrthogonalState', 'OrthogonalityError', 'OrthogonalizeOptions', 'ParamGroup', 'ParameterOptions'],
   ...['ParameterState', 'Precision', 'Preset', 'ProgressOptions', 'RootErrorCode', 'RootGroup', 'RootOptions'],

@@ -117,26 +117,34 @@ test('types resolve in both module systems', () => {
      // @ts-expect-error
      root.devices().gpu;`,
   );
+  // Neither Node's types nor a newer library of types than the language's.
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const options = [
-    '--noEmit',
-    '--strict',
-    '--module',
-    'nodenext',
-    '--target',
-    'es2022',
-    '--lib',
-    'es2023,esnext.disposable',
-  ];
-  const types = ['--types', 'node', '--typeRoots', path.join(root, 'node_modules/@types')];
-  const { stdout } = node([tsc, ...options, ...types, 'imports.mts', 'requires.cts']);
+  const options = { noEmit: true, strict: true, module: 'nodenext', target: 'es2022', types: [] };
+  writeFileSync(
+    path.join(project, 'tsconfig.json'),
+    JSON.stringify({ compilerOptions: options, files: ['imports.mts', 'requires.cts'] }),
+  );
+  const { stdout } = node([tsc]);
   expect(stdout).toBe('');
 }, 30_000);
 
-test('without a built addon an import names the command that builds it', () => {
+test('without an addon an import works, and the first use names the command that builds it', () => {
   for (const load of [`require('root-optimizer')`, `import('root-optimizer')`]) {
-    const code = `(async () => ${load})().catch((error) => console.log(error.code, error.message));`;
-    expect(node(['-e', code]).stdout).toMatch(/^ERR_DEVICE_UNAVAILABLE .*npx root-optimizer build/);
+    const code = `(async () => {
+      const { makeSchedule, Parameter, Root, RootError } = await ${load};
+      makeSchedule('linear', 4);
+      const weight = new Parameter({ name: 'w', shape: [2, 2] });
+      try { new Root([weight]); } catch (error) {
+        console.log(error instanceof RootError, error.code, error.stack === 'RootError: ' + error.message);
+        console.log(error.message);
+      }
+    })();`;
+    const { stdout, stderr } = node(['-e', code]);
+    expect(stderr).toBe('');
+    const [first, message, ...rest] = stdout.split('\n');
+    expect(first).toBe('true ERR_ADDON_MISSING true');
+    expect(message).toMatch(/^The native addon is missing: .*; run: npx root-optimizer build$/);
+    expect(rest).toEqual(['']);
   }
 
   const { status, stderr } = cli(['devices']);

@@ -55,13 +55,14 @@ function printDevices(args: string[]): number {
   return 0;
 }
 
-function describe({ cpu, cuda }: DeviceReport): string {
+function describe({ cpu, cuda, addon }: DeviceReport): string {
   const cores = `${cpu.physicalCores} physical ${cpu.physicalCores === 1 ? 'core' : 'cores'}`;
   const rows = [`cpu     ${cpu.description}: ${cores}, ${cpu.instructionSet}`];
   for (const { name, description, memoryBytes } of cuda.devices) {
     rows.push(`${name.padEnd(7)} ${description}: ${(memoryBytes / 2 ** 30).toFixed(1)} GiB`);
   }
   if (cuda.reason !== null) rows.push(`cuda    none: ${cuda.reason}`);
+  rows.push(`addon   ${addon.path}: ${addon.reason}`);
   return rows.join('\n');
 }
 

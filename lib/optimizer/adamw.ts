@@ -10,7 +10,7 @@ import type { AdamWOptions } from './options.js';
 export class AdamW extends Optimizer {
   /**
    * @param params parameters of any shape: a flat list, or groups with settings of their own
-   * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_ADDON_MISSING, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
    */
   constructor(params: readonly Parameter[] | readonly GroupOptions[], options: AdamWOptions = {}) {
     super('adamw', params, options);

@@ -11,7 +11,7 @@ export class Muon extends Optimizer {
   /**
    * @param params a flat list, or groups with settings of their own; parameters with fewer than two dimensions go to
    * AdamW
-   * @throws RootError ERR_INVALID_ARGUMENT, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_ADDON_MISSING, ERR_DEVICE_UNAVAILABLE, ERR_OUT_OF_MEMORY
    */
   constructor(params: readonly Parameter[] | readonly GroupOptions[], options: MuonOptions = {}) {
     super('muon', params, options);
