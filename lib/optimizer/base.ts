@@ -1,3 +1,5 @@
+// Symbol.dispose, for programs whose own library of types is older.
+/// <reference lib="esnext.disposable" preserve="true" />
 import type * as native from '../../binding.js';
 import { allocate, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';

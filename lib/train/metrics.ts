@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import type { Writable } from 'node:stream';
-import { describe, messageOf, RootError } from '../errors.js';
+import { Writable } from 'node:stream';
+import { describe, expected, messageOf, RootError } from '../errors.js';
+import type { TextStream } from './stream.js';
 
 /**
  * Writes lines of JSON. Each line is handed to the system before the next begins, so that a killed process leaves whole
@@ -15,8 +16,11 @@ export interface MetricsWriter {
  * @param target the name of a file, which is appended to, or a stream, which is left open
  * @throws RootError ERR_INVALID_ARGUMENT where the file cannot be opened
  */
-export async function openMetrics(target: string | Writable): Promise<MetricsWriter> {
-  if (typeof target !== 'string') return new StreamMetrics(target);
+export async function openMetrics(target: string | TextStream): Promise<MetricsWriter> {
+  if (typeof target !== 'string') {
+    if (!(target instanceof Writable)) throw expected('metrics', 'the name of a file or a writable stream', target);
+    return new StreamMetrics(target);
+  }
   try {
     return new FileMetrics(target, await open(target, 'a'));
   } catch (cause) {

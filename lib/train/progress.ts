@@ -1,11 +1,12 @@
 import type { Writable } from 'node:stream';
 import { SingleBar } from 'cli-progress';
+import type { TextStream } from './stream.js';
 
 export interface ProgressOptions {
   /** The text before the bar. */
   label?: string | undefined;
   /** Default: standard error. The bar is drawn on terminals only; elsewhere there are lines. */
-  stream?: Writable | undefined;
+  stream?: TextStream | undefined;
   /** Milliseconds from one line to the next where there is no terminal; default 10000. */
   interval?: number | undefined;
 }
@@ -23,7 +24,7 @@ export interface Progress {
 export function startProgress(steps: number, options: ProgressOptions): Progress {
   const { label = 'training', stream = process.stderr, interval = 10_000 } = options;
   return (stream as { isTTY?: boolean }).isTTY === true
-    ? drawBar(steps, label, stream)
+    ? drawBar(steps, label, stream as Writable)
     : printLines(steps, label, stream, interval);
 }
 
@@ -44,7 +45,7 @@ function drawBar(steps: number, label: string, stream: Writable): Progress {
   };
 }
 
-function printLines(steps: number, label: string, stream: Writable, interval: number): Progress {
+function printLines(steps: number, label: string, stream: TextStream, interval: number): Progress {
   const left = remaining(steps);
   let last = -Infinity;
   return {

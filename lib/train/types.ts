@@ -1,7 +1,7 @@
-import type { Writable } from 'node:stream';
 import type { Optimizer } from '../optimizer/base.js';
 import type { Parameter } from '../parameter.js';
 import type { ProgressOptions } from './progress.js';
+import type { TextStream } from './stream.js';
 import type { Schedule, ScheduleKind, ScheduleOptions } from './schedules.js';
 
 /** A model to be trained: its parameters, and the function that computes their gradients. */
@@ -52,7 +52,7 @@ export interface TrainOptions<Batch> {
    */
   progress?: boolean | ProgressOptions | undefined;
   /** Takes a line of JSON per step: the `StepMetrics`. A file is appended to, a stream is left open. */
-  metrics?: string | Writable | undefined;
+  metrics?: string | TextStream | undefined;
   /** Added to every line of `metrics`. */
   labels?: Readonly<Record<string, string | number | boolean>> | undefined;
   /** Ends training after the current step. */
