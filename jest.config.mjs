@@ -23,6 +23,8 @@ const emulatorTests = onEmulator.map((name) => `<rootDir>/test/${name}.test.ts`)
 export default {
   // This is no limit on speed. A test that hangs has to fail, on the slowest machine and in the emulator too.
   testTimeout: 60_000,
+  // Jest would leave one core alone, which is half of a machine of two.
+  maxWorkers: '100%',
   projects: [
     // The addon as it was built on this machine, on every device that there is.
     {
