@@ -84,13 +84,14 @@ bool any(Ints lanes) {
 struct Panel {
   Floats values[kProductDepth];
   Ints exponents[kProductDepth];
-  bool is_finite = true;
+  bool is_finite = true, is_zero = true;
 
   explicit Panel(const float (*b)[kPanelColumns]) {
     for (int k = 0; k < kProductDepth; ++k) {
       values[k] = load(b[k]);
       exponents[k] = exponents_of(values[k]);
       if (any(exponents[k] > 127)) is_finite = false;
+      if (any(exponents[k] != kZero)) is_zero = false;
     }
   }
 };
@@ -143,23 +144,33 @@ bool add_block(float* d, const float* a, const int* a_exponents, const Floats* b
   return true;
 }
 
+/// Whether the sums stay as they are when zeros are added to them. A sum of −0 becomes 0.
+bool are_kept(const float* d) {
+  const Floats sums = load(d);
+  return !any((exponents_of(sums) > 127) | (vector_bits<Ints>(sums) == INT32_MIN));
+}
+
 template <Generation generation>
 void accumulate_cut(float (*d)[kPanelColumns], const float (*a)[kProductDepth], int rows,
                     const float (*b)[kPanelColumns], int panels) {
   int exponents[kMaxRows][kProductDepth];
-  bool is_finite[kMaxRows];
+  bool is_finite[kMaxRows], is_zero[kMaxRows];
   for (int row = 0; row < rows; ++row) {
-    is_finite[row] = true;
+    is_finite[row] = is_zero[row] = true;
     for (int k = 0; k < kProductDepth; ++k) {
       exponents[row][k] = exponent_of(a[row][k]);
       if (exponents[row][k] > 127) is_finite[row] = false;
+      if (exponents[row][k] != kZero) is_zero[row] = false;
     }
   }
   for (int i = 0; i < panels; ++i, b += kProductDepth, d += rows) {
     const Panel panel(b);
     for (int row = 0; row < rows; ++row) {
+      const bool is_regular = panel.is_finite && is_finite[row];
+      // Much of a tile lies beyond the edges of a small matrix.
+      if (is_regular && (panel.is_zero || is_zero[row]) && are_kept(d[row])) continue;
       for (int k = 0; k < kProductDepth; k += generation.block) {
-        if (panel.is_finite && is_finite[row] &&
+        if (is_regular &&
             add_block<generation>(d[row], a[row] + k, exponents[row] + k, panel.values + k, panel.exponents + k)) {
           continue;
         }
