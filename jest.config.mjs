@@ -14,6 +14,7 @@ const common = {
   moduleFileExtensions: ['js', 'mjs', 'cjs', 'ts', 'mts', 'json', 'node'],
   // Jest's globals are slow to reach: a million uses take a second. These are handed to every module as parameters.
   sandboxInjectedGlobals: ['Array', 'Float32Array', 'Float64Array', 'Math', 'Number'],
+  setupFilesAfterEnv: ['<rootDir>/test/equality.ts'],
 };
 
 const onEmulator = ['{devices,functions}', 'checkpoint/*', 'native/{accuracy,cuda*,emulator}', 'optimizer/*'];
