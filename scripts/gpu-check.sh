@@ -60,7 +60,7 @@ for stage in $stages; do
       if command -v compute-sanitizer >/dev/null; then
         jobs=()
         for job in any:memcheck any:racecheck any:initcheck any:synccheck w256x128x64:memcheck w128x128x64:memcheck \
-          128x128x32:memcheck 64x64x32:memcheck 128x128x32:racecheck; do
+          128x128x32:memcheck 64x64x32:memcheck f128x128x16:memcheck 128x128x32:racecheck; do
           (sanitizer "${job%:*}" "${job#*:}") &
           jobs+=($!)
         done

@@ -25,6 +25,7 @@ with status 1 if an error is larger than it may be. Sanitizers can follow it.
 
 const shapes: readonly (readonly [number, number])[] = [
   [1, 33],
+  [40, 24],
   [72, 72],
   [65, 200],
   [200, 65],
