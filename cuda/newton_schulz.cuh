@@ -246,6 +246,17 @@ class SmallIteration {
     constexpr int kTiles = T::kSide / 16;
     constexpr int kOwn = (kTiles * (kTiles + 1) / 2 + T::kWarps - 1) / T::kWarps;  // tiles of a warp
     float sum[kOwn][2][4] = {};
+    const auto for_own = [&](auto body) {
+#pragma unroll
+      for (int t = 0; t < kOwn; ++t) {
+        const int number = warp_ + t * T::kWarps;
+        if (number >= tile_count()) continue;
+        int row;
+        int column;
+        find_tile(number, row, column);
+        body(sum[t], row * 16, column * 16);
+      }
+    };
     fetch(room, hi_, 0);
     commit_copies();
     for (int strip = 0; strip < strip_count(); ++strip) {
@@ -254,36 +265,22 @@ class SmallIteration {
       wait_copies<1>();
       __syncthreads();
       const Square own = room + strip % 2 * T::kStripChunks;
-#pragma unroll
-      for (int t = 0; t < kOwn; ++t) {
-        const int number = warp_ + t * T::kWarps;
-        if (number >= tile_count()) continue;
-        int row;
-        int column;
-        find_tile(number, row, column);
+      const auto load = [&](uint32_t(&f)[4], int outer, int k) {
+        load_fragment<T::kSide, T::kLength, T::kWide>(f, own, outer, k);
+      };
+      for_own([&](float(&tile)[2][4], int row, int column) {
         accumulate<Element>(
-            sum[t], T::kLength,
-            [&](uint32_t(&f)[4], int outer, int k) {
-              load_fragment<T::kSide, T::kLength, T::kWide>(f, own, row * 16 + outer, k);
-            },
-            [&](uint32_t(&f)[4], int outer, int k) {
-              load_fragment<T::kSide, T::kLength, T::kWide>(f, own, column * 16 + outer, k);
-            });
-      }
+            tile, T::kLength, [&](uint32_t(&f)[4], int outer, int k) { load(f, row + outer, k); },
+            [&](uint32_t(&f)[4], int outer, int k) { load(f, column + outer, k); });
+      });
       __syncthreads();
     }
-#pragma unroll
-    for (int t = 0; t < kOwn; ++t) {
-      const int number = warp_ + t * T::kWarps;
-      if (number >= tile_count()) continue;
-      int row;
-      int column;
-      find_tile(number, row, column);
-      for_pairs(sum[t], [&](int i, int j, float x, float y) {
-        store(out, row * 16 + i, column * 16 + j, x);
-        store(out, row * 16 + i, column * 16 + j + 1, y);
+    for_own([&](float(&tile)[2][4], int row, int column) {
+      for_pairs(tile, [&](int i, int j, float x, float y) {
+        store(out, row + i, column + j, x);
+        store(out, row + i, column + j + 1, y);
       });
-    }
+    });
     __syncthreads();
   }
 

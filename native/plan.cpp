@@ -40,32 +40,32 @@ class Segments {
     const Batch& batch = kind[0]->kind;
     const ProductPlan products =
         plan_products(batch.rows, batch.columns, *kind[0]->coefficients, backend_.arithmetic());
-    bool begun = false;  // whether the last group is of this kind
+    bool grows = false;  // whether the last group is of this kind
     for (const Member* member : kind) {
       MatrixGroup single{.batch = batch, .products = products, .parameters = {}};
       single.batch.matrices = {member->matrix};
-      if (begun)
+      if (grows) {
         ++footprints_.back().count;
-      else
+      } else {
         footprints_.push_back(footprint_of(single));
-      if (begin_if_full()) {
-        footprints_ = {footprint_of(single)};
-        begun = false;
       }
+      if (begin_if_full(footprint_of(single))) grows = false;
+
       std::vector<MatrixGroup>& groups = segments_.back().groups;
-      if (!begun)
-        groups.push_back(std::move(single));
-      else
+      if (grows) {
         groups.back().batch.matrices.push_back(member->matrix);
+      } else {
+        groups.push_back(std::move(single));
+      }
       std::vector<uint32_t>& parameters = groups.back().parameters;
       if (parameters.empty() || parameters.back() != member->parameter) parameters.push_back(member->parameter);
-      begun = true;
+      grows = true;
     }
   }
 
   void add(const MomentsMember& member) {
     footprints_.push_back(footprint_of(member.moments));
-    if (begin_if_full()) footprints_ = {footprint_of(member.moments)};
+    begin_if_full(footprint_of(member.moments));
     segments_.back().moments.push_back(member.moments);
     segments_.back().parameters_of_moments.push_back(member.parameter);
   }
@@ -73,10 +73,14 @@ class Segments {
   const std::vector<Segment>& all() const { return segments_; }
 
  private:
-  // Begins a segment if there is none, or if the last one is not to take what has been added to the footprints.
-  bool begin_if_full() {
+  // Begins a segment with this footprint if there is none, or if the last one is not to take what has been added to
+  // the footprints.
+  bool begin_if_full(const Footprint& first) {
     const bool full = segments_.empty() || (!segments_.back().empty() && !backend_.takes(footprints_, travels_));
-    if (full) segments_.emplace_back();
+    if (full) {
+      segments_.emplace_back();
+      footprints_ = {first};
+    }
     return full;
   }
 
