@@ -1,4 +1,4 @@
-import { EigenvalueDecomposition, Matrix } from 'ml-matrix';
+import { quadrature, tridiagonalize } from './eigenvalues.js';
 
 /** The singular values of an m × n matrix, m ≤ n. The weight of a value is its share of the m. */
 export interface SingularValues {
@@ -18,7 +18,7 @@ const lanczosSteps = 64;
  * Returns the singular values of a matrix, or an estimate of their distribution, depending on the shorter side.
  *
  * - Up to 1024: the square roots of the eigenvalues of XXᵀ in float64, off by at most about 1e-8 of the largest. This
- *   takes m²n + 9m³ operations, about a second for 512 × 512 and about eight for 1024 × 1024.
+ *   takes m²n + 4m³/3 operations, about half a second for 512 × 512 and four seconds for 1024 × 1024.
  * - Beyond 1024: nodes and weights of stochastic Lanczos quadrature, from 4 vectors of random signs with 64 steps each.
  *   This takes 1024mn operations.
  *
@@ -30,7 +30,8 @@ const lanczosSteps = 64;
 export function singularValues(x: Float32Array, rows: number, columns: number): SingularValues {
   const m = Math.min(rows, columns);
   if (m > mostExact) return estimated(x, rows, columns);
-  const values = [...eigenvalues(gram(x, rows, columns))].map((value) => Math.sqrt(Math.max(value, 0)));
+  const eigenvalues = quadrature(tridiagonalize(gram(x, rows, columns)));
+  const values = eigenvalues.map(([value]) => Math.sqrt(Math.max(value, 0)));
   return { values: values.sort((a, b) => b - a), weights: values.map(() => 1 / m), exact: true };
 }
 
@@ -46,10 +47,6 @@ export function gram(x: Float32Array, rows: number, columns: number): Float64Arr
     for (let j = 0; j <= i; j++) result[i]![j] = result[j]![i] = dot(vectors[i]!, vectors[j]!);
   }
   return result;
-}
-
-function eigenvalues(symmetric: Float64Array[]): readonly number[] {
-  return new EigenvalueDecomposition(new Matrix(symmetric), { assumeSymmetric: true }).realEigenvalues;
 }
 
 function estimated(x: Float32Array, rows: number, columns: number): SingularValues {
@@ -90,17 +87,7 @@ function lanczos(
     beside.push(norm);
     next = image.map((value) => value / norm);
   }
-  const size = basis.length;
-  const matrix = Matrix.zeros(size, size);
-  for (let i = 0; i < size; i++) {
-    matrix.set(i, i, diagonal[i]!);
-    if (i + 1 < size) {
-      matrix.set(i, i + 1, beside[i]!);
-      matrix.set(i + 1, i, beside[i]!);
-    }
-  }
-  const decomposition = new EigenvalueDecomposition(matrix, { assumeSymmetric: true });
-  return decomposition.realEigenvalues.map((value, i) => [value, decomposition.eigenvectorMatrix.get(0, i) ** 2]);
+  return quadrature({ diagonal: Float64Array.from(diagonal), beside: Float64Array.from(beside) });
 }
 
 function applyGram(x: Float32Array, rows: number, columns: number, vector: Float64Array): Float64Array {
