@@ -32,7 +32,7 @@
         },
       },
       'conditions': [
-        ['OS=="linux"', {'ldflags': ['-Wl,--exclude-libs,ALL']}],
+        ['OS=="linux"', {'ldflags': ['-Wl,-z,nodelete', '-Wl,--version-script=<(module_root_dir)/exports.map']}],
       ],
       'xcode_settings': {
         'CLANG_CXX_LANGUAGE_STANDARD': 'c++20',

@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { BuildError, fail } from './build.mjs';
+import { BuildError, fail } from './build/run.mjs';
 import { withLock } from './lock.mjs';
 
 const HELP = `Usage: npm run build:emulator -- [options]
@@ -39,6 +39,7 @@ const common = [
 const emulated = ['-fno-strict-aliasing', '-Wno-unknown-pragmas', '-Wno-psabi', `-I${include}`, ...instructionSets()];
 const kernel = ['-O2', ...emulated];
 const emulator = ['-O3', ...emulated];
+const shared = ['-shared', '-Wl,-z,nodelete', `-Wl,--version-script=${join('native', 'exports.map')}`];
 
 /**
  * @param {{ force?: boolean | undefined }} [options]
@@ -49,11 +50,7 @@ export async function buildEmulator({ force = false } = {}) {
   return withLock(join(root, '.lock'), async () => {
     const parts = { emulator: emulatorSteps(), addon: addonSteps(), faults: faultSteps() };
     await compile(Object.values(parts).flat(), force);
-    const addon = await link(
-      'root_optimizer.node',
-      [...parts.addon, ...parts.emulator],
-      ['-shared', '-Wl,--exclude-libs,ALL'],
-    );
+    const addon = await link('root_optimizer.node', [...parts.addon, ...parts.emulator], shared);
     const faults = await link('faults', [...parts.faults, ...parts.emulator], []);
     return { addon, faults };
   });
@@ -68,7 +65,7 @@ export async function buildTraffic() {
     const steps = addonSteps().map((one) => (one.source.endsWith('.cu') ? tracing(one) : one));
     const all = [...steps, ...emulatorSteps()];
     await compile(all, false);
-    return link('traffic.node', all, ['-shared', '-Wl,--exclude-libs,ALL']);
+    return link('traffic.node', all, shared);
   });
 }
 
