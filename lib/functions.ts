@@ -1,11 +1,13 @@
 import { allocate, checkArray, firstNonFinite } from './arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from './binding.js';
+import { fitOnThread } from './coefficients/fit-thread.js';
 import {
   boundedTriplesFor,
   checkCoefficients,
   checkSteps,
   type Coefficients,
   defaultSteps,
+  fitFor,
 } from './coefficients/option.js';
 import {
   checkDevice,
@@ -79,8 +81,11 @@ export async function orthogonalize(
   shape: readonly number[],
   options: OrthogonalizeOptions = {},
 ): Promise<Float32Array> {
-  const { output, args } = prepareOrthogonalize(x, shape, options);
-  await guardAsync(() => addon().orthogonalize(...args), explaining(x));
+  const { output, fits, args } = prepareOrthogonalize(x, shape, options);
+  const fitted = fitOnThread(fits);
+  if (fitted !== undefined) await fitted;
+  const given = args();
+  await guardAsync(() => addon().orthogonalize(...given), explaining(x));
   return output;
 }
 
@@ -91,7 +96,8 @@ export function orthogonalizeSync(
   options: OrthogonalizeOptions = {},
 ): Float32Array {
   const { output, args } = prepareOrthogonalize(x, shape, options);
-  guard(() => addon().orthogonalizeSync(...args), explaining(x));
+  const given = args();
+  guard(() => addon().orthogonalizeSync(...given), explaining(x));
   return output;
 }
 
@@ -115,7 +121,10 @@ export function softThresholdSync(x: Float32Array, options: SoftThresholdOptions
   return { base, outliers, threshold: guard(call, explaining(x)) };
 }
 
-/** Returns the array for the result and the arguments of the addon's call. */
+/**
+ * Returns the array for the result, the fits that the coefficients need, and a function that returns the arguments of
+ * the addon's call.
+ */
 function prepareOrthogonalize(x: Float32Array, shape: unknown, options: OrthogonalizeOptions) {
   checkKeys(checkObject(options, 'the options'), [
     'coefficients',
@@ -139,12 +148,15 @@ function prepareOrthogonalize(x: Float32Array, shape: unknown, options: Orthogon
   const place = where(options);
   const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
   const compensated = boolean(options.compensated ?? true, 'compensated');
-  const coefficients = matrices.map(({ rows, columns }) =>
-    Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()),
-  );
+  const fits = matrices.flatMap(({ rows, columns }) => fitFor(rows, columns, chosen, steps));
+  const coefficients = () =>
+    matrices.map(({ rows, columns }) =>
+      Float64Array.from(boundedTriplesFor(rows, columns, chosen, steps, precision).flat()),
+    );
   const output = out ?? allocate(size, 'the result');
-  const args = [place.device, place.threads, precision, compensated, x, output, matrices, coefficients] as const;
-  return { output, args };
+  const args = () =>
+    [place.device, place.threads, precision, compensated, x, output, matrices, coefficients()] as const;
+  return { output, fits, args };
 }
 
 function prepareSoftThreshold(x: unknown, options: SoftThresholdOptions) {

@@ -16,7 +16,11 @@ const finisher: Triple = Object.freeze([1.875, -1.25, 0.375] as const);
  */
 const table: Readonly<Record<string, readonly number[]>> = adaptiveTable;
 
+/** What has been fitted in this process, beside the table. */
 const cache = new Map<string, readonly Triple[]>();
+
+/** The shorter and the longer side of a matrix, and the number of iterations that are fitted. */
+export type Task = readonly [m: number, n: number, steps: number];
 
 /**
  * Returns the triples of the preset `adaptive`: from the shipped table, from memory, or from a fit (tens of
@@ -24,15 +28,31 @@ const cache = new Map<string, readonly Triple[]>();
  * iteration (15x − 10x³ + 3x⁵)/8 repeats.
  */
 export function adaptiveTriples(rows: number, columns: number, steps: number): readonly Triple[] {
-  const [m, n] = [Math.min(rows, columns), Math.max(rows, columns)];
-  const fitted = Math.min(steps, mostFitted);
-  const key = tableKey(m, n, fitted);
-  let triples = cache.get(key);
+  const task = adaptiveTask(rows, columns, steps);
+  const key = tableKey(...task);
+  let triples = cache.get(key) ?? fromTable(key);
   if (triples === undefined) {
-    triples = fromTable(key) ?? fitAdaptive(m, n, fitted);
+    triples = fitAdaptive(...task);
     cache.set(key, triples);
   }
-  return steps > fitted ? [...triples, ...Array.from({ length: steps - fitted }, () => finisher)] : triples;
+  const further = steps - triples.length;
+  return further > 0 ? [...triples, ...Array.from({ length: further }, () => finisher)] : triples;
+}
+
+/** The fit that `adaptiveTriples` takes its triples from. */
+export function adaptiveTask(rows: number, columns: number, steps: number): Task {
+  return [Math.min(rows, columns), Math.max(rows, columns), Math.min(steps, mostFitted)];
+}
+
+/** Whether the triples are there without a fit. */
+export function isFitted(task: Task): boolean {
+  const key = tableKey(...task);
+  return cache.has(key) || Object.hasOwn(table, key);
+}
+
+/** Keeps what was fitted elsewhere. */
+export function remember(task: Task, triples: readonly Triple[]): void {
+  cache.set(tableKey(...task), Object.freeze(triples.map(([a, b, c]) => Object.freeze([a, b, c] as const))));
 }
 
 /** Fits the triples anew. `npm run coefficients` writes the table with it. */

@@ -1,7 +1,7 @@
 import type { Precision } from '../../binding.js';
 import { expected, RootError } from '../errors.js';
 import { checkShape, integer, product } from '../validate.js';
-import { adaptiveTriples } from './adaptive.js';
+import { adaptiveTask, adaptiveTriples, type Task } from './adaptive.js';
 import { composedBounds } from './bounds.js';
 import { calibratedTriples, type Calibration, checkCalibration, isCalibration } from './calibration.js';
 import { type Preset, presetNames, presets } from './presets.js';
@@ -121,6 +121,20 @@ function listFor(
     return calibratedTriples(coefficients, rows, columns, steps, name) ?? adaptiveTriples(rows, columns, steps);
   }
   return isList(coefficients) ? coefficients : [coefficients];
+}
+
+/** The fit that `triplesFor` needs, for `fitOnThread` to do ahead. Only `adaptive` is fitted. */
+export function fitFor(
+  rows: number,
+  columns: number,
+  coefficients: Coefficients,
+  steps: number,
+  name?: string,
+): Task[] {
+  const isFitted =
+    coefficients === 'adaptive' ||
+    (isCalibration(coefficients) && calibratedTriples(coefficients, rows, columns, steps, name) === undefined);
+  return isFitted ? [adaptiveTask(rows, columns, steps)] : [];
 }
 
 /**

@@ -28,9 +28,9 @@ import type { Triple } from './triple.js';
  * (Marchenko-Pastur) have weight 3, spectra that decay as i^−p, p from 0.5 to 1, have weight 1. ROOT's paper mixes
  * random matrices with momentum in this proportion. A thousandth of the weight goes to longer tails. The map stays
  * within [0, 1.25], and within 1.3 where a bfloat16 rounding (2⁻⁸) moves every value. Between iterations, values peak
- * at 1. Common shapes come from a table. Others are fitted when they are first asked for, in tens of milliseconds, and
- * kept in memory. With `steps: 4`, `adaptive` costs a fifth less than `muon` with 5 and is no less precise, except for
- * large matrices that are nearly square (docs/coefficients.md).
+ * at 1. Common shapes come from a table. Others are fitted when they are first asked for, in a tenth of a second, and
+ * kept in memory. Optimizers and `orthogonalize` fit them on a thread. With `steps: 4`, `adaptive` costs a fifth less
+ * than `muon` with 5 and is no less precise, except for large matrices that are nearly square (docs/coefficients.md).
  */
 export type Preset = 'muon' | 'paper' | 'polar-express' | 'cans' | 'quintic' | 'deepseek-v4' | 'cubic5' | 'adaptive';
 

@@ -11,7 +11,7 @@ import { checkKeys, checkObject, oneOf } from '../validate.js';
 import { type Arrays, checkArrays } from './arrays.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
 import { type Algorithm, resolveOptions } from './options.js';
-import { StepSettings } from './settings.js';
+import { fitCoefficients, StepSettings } from './settings.js';
 import type { DeviceMemory, ParameterState, StepReport } from './types.js';
 
 type Task = 'step' | 'save' | 'load' | 'transfer';
@@ -56,14 +56,17 @@ export abstract class Optimizer {
     this.device = resolveDevice(device);
     this.precision = precisionOn(this.device.name, precision);
     this.compensated = compensated && this.precision === 'float16';
-    this.#settings = this.paramGroups.map((group) => new StepSettings(group, this.precision));
+    this.#settings = this.paramGroups.map(() => new StepSettings(this.precision));
     const layouts = this.paramGroups.flatMap(({ algorithm, params }) =>
       params.map(({ size, matrices, layout }) => ({
         size,
         matrices: algorithm === 'adamw' ? [] : matrices.map((one) => ({ ...one, inOut: layout === 'in-out' })),
       })),
     );
-    this.#stepSettings(); // fits coefficients now rather than in the first step, and refuses those that diverge
+    this.paramGroups.forEach((group, i) => {
+      // Fits are never refused, and end before the first step. Coefficients that were given may be refused, here.
+      if (fitCoefficients([group]) === undefined) this.#settings[i]!.forStep(group, 1);
+    });
     const { Optimizer: Native } = addon();
     this.#native = guard(() => new Native(this.device.name, threads, this.precision, this.compensated, layouts));
     this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
@@ -88,8 +91,12 @@ export abstract class Optimizer {
    */
   async step(): Promise<StepReport> {
     return this.#exclusively('step', async () => {
+      // A schedule may go on while coefficients are fitted.
+      const groups = this.paramGroups.map((group) => ({ ...group }));
+      const fits = fitCoefficients(groups);
+      if (fits !== undefined) await fits;
       const { data, gradients } = this.#stepArrays();
-      const running = guard(() => this.#native.step(data, gradients, this.#stepSettings()));
+      const running = guard(() => this.#native.step(data, gradients, this.#stepSettings(groups)));
       try {
         return this.#report(gradients, await running);
       } catch (error) {
@@ -104,7 +111,7 @@ export abstract class Optimizer {
   stepSync(): StepReport {
     this.#checkIdle();
     const { data, gradients } = this.#stepArrays();
-    const rejected = guard(() => this.#native.stepSync(data, gradients, this.#stepSettings()));
+    const rejected = guard(() => this.#native.stepSync(data, gradients, this.#stepSettings(this.paramGroups)));
     return this.#report(gradients, rejected);
   }
 
@@ -280,8 +287,8 @@ export abstract class Optimizer {
     return (this.#arrays = checkArrays(this.#parameters, this.#arrays));
   }
 
-  #stepSettings(): native.ParameterSettings[] {
-    return this.#settings.flatMap((settings) => settings.forStep(this.#step + 1));
+  #stepSettings(groups: readonly ParamGroup[]): native.ParameterSettings[] {
+    return this.#settings.flatMap((settings, i) => settings.forStep(groups[i]!, this.#step + 1));
   }
 
   #stateOf(parameter: Parameter): native.OrthogonalState | native.AdamWState {

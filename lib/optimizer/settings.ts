@@ -1,5 +1,6 @@
 import type * as native from '../../binding.js';
-import { boundedTriplesFor } from '../coefficients/option.js';
+import { fitOnThread } from '../coefficients/fit-thread.js';
+import { boundedTriplesFor, fitFor } from '../coefficients/option.js';
 import type { Precision } from '../devices.js';
 import type { MatrixLayout, Parameter } from '../parameter.js';
 import type { MuonGroup, ParamGroup, RootGroup } from './groups.js';
@@ -16,20 +17,17 @@ const scaleFactors: Readonly<Record<LrScale, (outputs: number, inputs: number) =
 
 /** Turns a group, as it stands at a step, into the settings that the addon takes for each of its parameters. */
 export class StepSettings {
-  readonly #group: ParamGroup;
   readonly #precision: Precision;
   #made: Pick<MuonGroup, 'coefficients' | 'steps' | 'lrScale'> | undefined;
   #matrices: readonly MatrixSettings[] = [];
 
   /** @param precision the precision of the products */
-  constructor(group: ParamGroup, precision: Precision) {
-    this.#group = group;
+  constructor(precision: Precision) {
     this.#precision = precision;
   }
 
   /** @param step the number of the step to be taken, counted from 1 */
-  forStep(step: number): native.ParameterSettings[] {
-    const group = this.#group;
+  forStep(group: ParamGroup, step: number): native.ParameterSettings[] {
     if (group.algorithm !== 'adamw') return this.#orthogonal(group);
     const { lr, betas, eps, weightDecay, gradientThreshold } = group;
     const cautious = group.weightDecayKind === 'cautious';
@@ -52,6 +50,19 @@ export class StepSettings {
     const common = { lr, momentum, nesterov, weightDecay, cautious, gradientThreshold, normalize, threshold };
     return this.#matrices.map((matrices) => ({ ...common, matrices }));
   }
+}
+
+/** Fits the coefficients that groups need and nobody has fitted yet, on a thread. @see fitOnThread */
+export function fitCoefficients(groups: readonly ParamGroup[]): Promise<void> | undefined {
+  return fitOnThread(
+    groups.flatMap((group) => {
+      if (group.algorithm === 'adamw') return [];
+      const { params, coefficients, steps } = group;
+      return params.flatMap(({ matrices, name }) =>
+        matrices.flatMap(({ rows, columns }) => fitFor(rows, columns, coefficients, steps, name)),
+      );
+    }),
+  );
 }
 
 function matrixSettings(
