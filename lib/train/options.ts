@@ -21,7 +21,7 @@ export interface Training<Batch> {
   readonly clipNorm: number | null;
   readonly evaluate: Evaluation | undefined;
   readonly progress: ProgressOptions | undefined;
-  readonly signal: AbortSignal | undefined;
+  readonly signal: TrainOptions<Batch>['signal'];
 }
 
 const known = [
@@ -58,7 +58,7 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     throw expected('metrics', 'the name of a file or a writable stream', metrics);
   }
   if (labels !== undefined) checkLabels(labels);
-  if (signal !== undefined && !((signal as unknown) instanceof AbortSignal)) {
+  if (signal !== undefined && typeof (signal as { aborted?: unknown } | null)?.aborted !== 'boolean') {
     throw expected('signal', 'an AbortSignal', signal);
   }
   if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);

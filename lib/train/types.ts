@@ -55,8 +55,8 @@ export interface TrainOptions<Batch> {
   metrics?: string | TextStream | undefined;
   /** Added to every line of `metrics`. */
   labels?: Readonly<Record<string, string | number | boolean>> | undefined;
-  /** Ends training after the current step. */
-  signal?: AbortSignal | undefined;
+  /** An AbortSignal. It ends training after the current step. */
+  signal?: { readonly aborted: boolean } | undefined;
   /** Called after every step, and awaited. */
   onStep?: ((metrics: StepMetrics) => void | Promise<void>) | undefined;
 }
