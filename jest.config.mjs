@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 
 /** @type {import('jest').Config} */
 const common = {
-  modulePathIgnorePatterns: ['<rootDir>/(build|dist|runs)/'],
+  modulePathIgnorePatterns: ['<rootDir>/(build|dist|release|runs)/'],
   transform: {
     '\\.m?ts$': [
       '@swc/jest',
@@ -31,7 +31,7 @@ export default {
     {
       ...common,
       displayName: 'addon',
-      testMatch: ['<rootDir>/test/**/*.test.ts', '!**/test/native/emulator.test.ts'],
+      testMatch: ['<rootDir>/test/**/*.test.ts', '!**/test/native/emulator.test.ts', '!**/test/release/**'],
     },
     // The CUDA backend's kernels, compiled for the host.
     {
@@ -41,5 +41,9 @@ export default {
       globalSetup: fileURLToPath(new URL('test/cuda-emulator/build.mjs', import.meta.url)),
       setupFiles: ['<rootDir>/test/cuda-emulator/select.ts'],
     },
+    // The tarballs that `node scripts/release.mjs` has left in this folder.
+    ...(process.env['ROOT_OPTIMIZER_RELEASE']
+      ? [{ ...common, displayName: 'release', testMatch: ['<rootDir>/test/release/*.test.ts'] }]
+      : []),
   ],
 };

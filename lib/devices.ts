@@ -1,5 +1,6 @@
 import type { DeviceReport as NativeReport, Precision } from '../binding.js';
-import { addon, type AddonReport, addonReport, guard } from './binding.js';
+import type { AddonReport } from './addon-file.js';
+import { addon, addonReport, guard } from './binding.js';
 import { expected, RootError } from './errors.js';
 import { integer, oneOf, type Rule } from './validate.js';
 

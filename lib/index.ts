@@ -1,4 +1,4 @@
-export type { AddonReport } from './binding.js';
+export type { AddonReport } from './addon-file.js';
 export { type Device, type DeviceInfo, type DeviceReport, devices, type Precision } from './devices.js';
 export { RootError, type RootErrorCode } from './errors.js';
 export {

@@ -1,244 +1,231 @@
-// Builds the addon for this machine as build/Release/root_optimizer.node, with cmake-js or node-gyp, whichever can.
-import { spawn, spawnSync } from 'node:child_process';
+// Builds the addon for this machine with cmake-js or node-gyp, whichever can: in a clone as
+// build/Release/root_optimizer.node, elsewhere in a folder that is named for what decides the build.
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
-import { createRequire } from 'node:module';
-import { availableParallelism, constants } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { choosePlan, describeOptions } from './build/plan.mjs';
+import { BuildError, fail } from './build/run.mjs';
+import { copySources, hashSources, isClone } from './build/sources.mjs';
+import { fetchTools, runCmake, runNodeGyp, toolPackages } from './build/tools.mjs';
 import { withLock } from './lock.mjs';
+
+/** @import { Plan, Tool } from './build/plan.mjs' */
 
 const HELP = `Usage: root-optimizer build [options]
 
-Builds the native addon. Does nothing where it is up to date.
+Builds the native addon from its sources. Does nothing where it is up to date.
 
   --backend <tool>  cmake or node-gyp (default: cmake where CMake is installed, else node-gyp)
+  --cuda            build the CUDA backend even where there is no NVIDIA driver; fail where there is no toolkit
   --force           build even if the addon is up to date
-  --debug           build without optimisation, as build/Debug/root_optimizer.node, for ROOT_OPTIMIZER_ADDON
+  --debug           build without optimisation, for ROOT_OPTIMIZER_ADDON
+  --into <folder>   build into this folder instead of the cache or, in a clone, build/
   --help            print this
 
-The build with CMake uses a CUDA toolkit (12 or newer) where there is one, unless ROOT_OPTIMIZER_CUDA is 0. node-gyp
-builds for the CPU alone.
+Outside a clone the addon goes to the cache: ROOT_OPTIMIZER_CACHE, or root-optimizer in your folder of caches. What only
+a build needs (cmake-js or node-gyp, and headers) is fetched from the npm registry into the same folder.
+The build with CMake takes a CUDA toolkit (12 or newer) where there is one and an NVIDIA driver; ROOT_OPTIMIZER_CUDA=0
+leaves it out, ROOT_OPTIMIZER_CUDA=1 is --cuda. node-gyp builds for the CPU alone.
 CXX, CXXFLAGS, LDFLAGS and CUDACXX are respected.`;
 
-/** @typedef {'cmake' | 'node-gyp'} Tool */
-/** @typedef {{ tool: Tool, nvcc: string | undefined, why: string }} Plan */
-/** @typedef {{ backend?: Tool | undefined, debug?: boolean | undefined, force?: boolean | undefined }} Options */
+/**
+ * @typedef {object} Options
+ * @property {Tool | undefined} [backend]
+ * @property {boolean | undefined} [cuda]
+ * @property {boolean | undefined} [debug]
+ * @property {boolean | undefined} [force]
+ * @property {string | undefined} [into]
+ * @property {Record<string, string>} [environment] variables that count besides those of the process
+ * @property {boolean} [isForeign] whether it is for another platform, and cannot be loaded here
+ */
+/** @typedef {{ options?: string, root?: string, sources?: string }} Stamp */
 
 const ADDON = 'root_optimizer.node';
-const COMPILER_FAILED = 'The build failed; the output above says why.';
 const root = fileURLToPath(new URL('..', import.meta.url));
-const stampFile = join(root, 'build', 'stamp.json');
-const require = createRequire(import.meta.url);
-
-/** An error in words for the user, who has no use for a stack. */
-export class BuildError extends Error {}
 
 /**
  * @param {Options} [options]
- * @returns {Promise<boolean>} false where the addon was up to date
+ * @returns {Promise<{ addon: string, isNew: boolean }>} not new where the addon was up to date
  */
-export async function build({ backend, debug = false, force = false } = {}) {
+export async function build(options = {}) {
+  const { backend, cuda = false, debug = false, force = false, into, isForeign = false } = options;
   const config = debug ? 'Debug' : 'Release';
+  const plan = choosePlan(backend, cuda);
+  const packages = toolPackages(root, plan.tool);
+  const env = { ...process.env, ...options.environment };
+  const hash = hashSources(root);
+  const describe = (/** @type {Plan} */ one) => ({
+    options: describeOptions(one, config, packages, env),
+    root,
+    sources: hash,
+  });
+  const wanted = describe(plan);
+  // A build that has CUDA besides serves a machine without a driver as well.
+  const accepted = [wanted, ...(plan.unused ? [describe({ ...plan, nvcc: plan.unused })] : [])];
+  /** @type {Job} */
+  const job = { plan, config, force, wanted, accepted, packages, env, isForeign };
+  if (into !== undefined) return buildInto(into, job);
+  if (!isClone(root)) throw new BuildError('Run: npx root-optimizer build');
+  return buildInPlace(job);
+}
+
+/**
+ * @typedef {object} Job
+ * @property {Plan} plan
+ * @property {string} config
+ * @property {boolean} force
+ * @property {Required<Stamp>} wanted
+ * @property {Required<Stamp>[]} accepted stamps that make a build superfluous
+ * @property {string[]} packages
+ * @property {NodeJS.ProcessEnv} env
+ * @property {boolean} isForeign
+ */
+
+/** @param {Job} job */
+async function buildInPlace(job) {
+  const { config, wanted, force } = job;
+  const stampFile = join(root, 'build', 'stamp.json');
   const addon = join(root, 'build', config, ADDON);
-  const plan = choose(backend);
-  const wanted = describe(plan, config);
-  const isCurrent = () => {
-    const built = readStamp();
-    return !force && fs.existsSync(addon) && built.options === wanted.options && built.sources === wanted.sources;
-  };
-
-  if (isCurrent()) return false;
+  const isCurrent = () => !force && fs.existsSync(addon) && matches(readStamp(stampFile), job.accepted);
+  if (isCurrent()) return { addon, isNew: false };
   return withLock(join(root, '.lock'), async () => {
-    if (isCurrent()) return false;
-    const started = performance.now();
-    console.error(`root-optimizer: building the addon with ${plan.tool}, ${plan.why}`);
-
-    // A killed build leaves no stamp. Without a stamp the next build begins anew and reuses no half-written objects.
-    const built = readStamp();
-    const isContinuation = !force && built.options === wanted.options && built.root === root;
-    fs.rmSync(stampFile, { force: true });
-    if (plan.tool === 'cmake') await runCmake(plan, config, isContinuation);
-    else await runNodeGyp(config, addon);
-
-    const check = spawnSync(process.execPath, ['-e', 'require(process.argv[1])', addon], { encoding: 'utf8' });
-    if (check.status !== 0) throw new BuildError(`The addon was built but does not load.\n${check.stderr}`);
-    fs.writeFileSync(stampFile, JSON.stringify(wanted));
-    const seconds = ((performance.now() - started) / 1000).toFixed(0);
-    console.error(`root-optimizer: built build/${config}/${ADDON} in ${seconds} s`);
-    return true;
+    if (isCurrent()) return { addon, isNew: false };
+    await timed(job, addon, async () => {
+      // A killed build leaves no stamp. Without a stamp the next build begins anew and reuses no half-written objects.
+      const built = readStamp(stampFile);
+      const isContinuation = !force && built.options === wanted.options && built.root === root;
+      fs.rmSync(stampFile, { force: true });
+      const made = await compile(job, root, join(root, 'build'), join(root, 'node_modules'), isContinuation);
+      if (made !== addon) {
+        fs.rmSync(join(root, 'build'), { recursive: true, force: true });
+        replace(made, addon);
+      }
+      fs.writeFileSync(stampFile, JSON.stringify(wanted));
+    });
+    return { addon, isNew: true };
   });
 }
 
 /**
- * @param {Tool | undefined} backend
- * @returns {Plan}
+ * Builds a copy of the sources, so that the package's own folder may be read-only, and keeps the addon alone. The
+ * addon's folder is named for what decides the build. `current` leads to the last one that was asked for.
+ * @param {string} into
+ * @param {Job} job
  */
-function choose(backend) {
-  if (process.platform === 'win32') {
-    throw new BuildError('Windows is not supported yet; use the Windows Subsystem for Linux.');
-  }
-  /** @type {Record<Tool, Record<string, string | undefined>>} */
-  const needs = {
-    cmake: { CMake: find('cmake'), 'make or Ninja': find('make', 'ninja') },
-    'node-gyp': { make: find('make'), 'Python 3': process.env['PYTHON'] ?? find('python3', 'python') },
-  };
-  const compiler = process.env['CXX'] ?? find('g++', 'clang++');
-  const missing = (/** @type {Tool} */ tool) =>
-    Object.entries({ 'a C++ compiler': compiler, ...needs[tool] }).flatMap(([name, path]) => (path ? [] : [name]));
-
-  /** @type {Tool[]} */
-  const candidates = backend ? [backend] : ['cmake', 'node-gyp'];
-  const tool = candidates.find((candidate) => missing(candidate).length === 0);
-  if (!tool) {
-    const [systemPackage, brew] = backend === 'node-gyp' ? ['python3', ''] : ['cmake', ' && brew install cmake'];
-    throw new BuildError(
-      `The addon cannot be built here. Missing: ${list(missing(backend ?? 'cmake'))}` +
-        (backend ? '.' : `; or, to build without CMake: ${list(missing('node-gyp'))}.`) +
-        `\n  Debian, Ubuntu  apt-get install g++ make ${systemPackage}` +
-        `\n  Fedora          dnf install gcc-c++ make ${systemPackage}` +
-        `\n  macOS           xcode-select --install${brew}`,
-    );
-  }
-  const cpu = (/** @type {string} */ why) => ({ tool, nvcc: undefined, why: `for the CPU alone: ${why}` });
-  if (tool === 'node-gyp') return cpu(backend ? 'as asked' : `${list(missing('cmake'))} not found`);
-  if (process.env['ROOT_OPTIMIZER_CUDA'] === '0') return cpu('ROOT_OPTIMIZER_CUDA is 0');
-  const nvcc = process.env['CUDACXX'] ?? find('nvcc', '/usr/local/cuda/bin/nvcc');
-  return nvcc ? { tool, nvcc, why: `with CUDA: ${nvcc}` } : cpu('no CUDA toolkit (nvcc) found');
+async function buildInto(into, job) {
+  fs.mkdirSync(into, { recursive: true });
+  return withLock(join(into, '.lock'), async () => {
+    const found = job.force ? undefined : job.accepted.map((stamp) => addonFor(into, stamp)).find(fs.existsSync);
+    const addon = found ?? addonFor(into, job.wanted);
+    if (found === undefined) {
+      const modules = isClone(root) ? join(root, 'node_modules') : await fetchTools(into, job.packages);
+      await timed(job, addon, () => buildCopy(into, addon, modules, job));
+    }
+    if (job.config === 'Release') point(join(into, 'current'), basename(dirname(addon)));
+    return { addon, isNew: found === undefined };
+  });
 }
 
 /**
- * Returns everything that decides what is built. Node's version is not part of it, since Node-API is stable across
- * versions.
- * @param {Plan} plan
- * @param {string} config
+ * @param {string} into
+ * @param {string} addon
+ * @param {string} modules
+ * @param {Job} job
  */
-function describe(plan, config) {
-  const { tool, nvcc } = plan;
-  const { platform, arch } = process;
-  const { CXX, CXXFLAGS, LDFLAGS, CUDAFLAGS } = process.env;
-  const headers = ['node-addon-api', 'node-api-headers'].map((name) => require(`${name}/package.json`).version);
-  const options = JSON.stringify({ tool, nvcc, config, platform, arch, headers, CXX, CXXFLAGS, LDFLAGS, CUDAFLAGS });
-
-  const hash = createHash('sha256');
-  for (const file of ['CMakeLists.txt', ...filesUnder('native'), ...filesUnder('cuda')]) {
-    hash
-      .update(`${file}\0`)
-      .update(fs.readFileSync(join(root, file)))
-      .update('\0');
-  }
-  return { options, root, sources: hash.digest('hex') };
+async function buildCopy(into, addon, modules, job) {
+  const work = join(into, 'work');
+  fs.rmSync(work, { recursive: true, force: true });
+  fs.mkdirSync(work);
+  copySources(root, work);
+  fs.symlinkSync(modules, join(work, 'node_modules'));
+  replace(await compile(job, work, join(work, 'build'), modules, false), addon);
+  fs.rmSync(work, { recursive: true });
 }
 
-/** @returns {{ options?: string, root?: string, sources?: string }} */
-function readStamp() {
+/**
+ * @param {Job} job
+ * @param {string} from the folder of the sources
+ * @param {string} output
+ * @param {string} modules
+ * @param {boolean} isContinuation
+ * @returns {Promise<string>} the addon, which loads
+ */
+async function compile({ plan, config, env, isForeign }, from, output, modules, isContinuation) {
+  const common = { config, sources: from, modules, env };
+  const made = await (plan.tool === 'cmake'
+    ? runCmake({ ...common, plan, output, isContinuation })
+    : runNodeGyp(common));
+  if (isForeign) return made;
+  const check = spawnSync(process.execPath, ['-e', 'require(process.argv[1])', made], { encoding: 'utf8' });
+  if (check.status !== 0) throw new BuildError(`The addon was built but does not load.\n${check.stderr}`);
+  return made;
+}
+
+/**
+ * @param {Job} job
+ * @param {string} addon
+ * @param {() => Promise<void>} work
+ */
+async function timed({ plan }, addon, work) {
+  const started = performance.now();
+  console.error(`root-optimizer: building the addon with ${plan.tool}, ${plan.why}`);
+  await work();
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  console.error(`root-optimizer: built ${addon} in ${seconds} s`);
+}
+
+/**
+ * @param {string} into
+ * @param {Required<Stamp>} stamp
+ */
+function addonFor(into, stamp) {
+  const key = createHash('sha256').update(stamp.options).update(stamp.sources).digest('hex').slice(0, 12);
+  return join(into, key, ADDON);
+}
+
+/**
+ * Renames a file into place. To overwrite the former one would crash a process that has it loaded.
+ * @param {string} made
+ * @param {string} addon
+ */
+function replace(made, addon) {
+  fs.mkdirSync(dirname(addon), { recursive: true });
+  fs.copyFileSync(made, `${addon}.new`);
+  fs.renameSync(`${addon}.new`, addon);
+}
+
+/**
+ * Makes a symbolic link, or turns it to another target, at one stroke.
+ * @param {string} link
+ * @param {string} target
+ */
+function point(link, target) {
+  fs.rmSync(`${link}.new`, { force: true });
+  fs.symlinkSync(target, `${link}.new`);
+  fs.renameSync(`${link}.new`, link);
+}
+
+/**
+ * @param {string} file
+ * @returns {Stamp}
+ */
+function readStamp(file) {
   try {
-    return JSON.parse(fs.readFileSync(stampFile, 'utf8'));
+    return JSON.parse(fs.readFileSync(file, 'utf8'));
   } catch {
     return {};
   }
 }
 
 /**
- * @param {Plan} plan
- * @param {string} config
- * @param {boolean} isContinuation
+ * @param {Stamp} built
+ * @param {Stamp[]} accepted
  */
-async function runCmake(plan, config, isContinuation) {
-  const args = [
-    require.resolve('cmake-js/bin/cmake-js'),
-    isContinuation ? 'build' : 'rebuild',
-    ...['--directory', root, '--config', config, '--parallel', String(availableParallelism()), '--log-level', 'warn'],
-    `--CDROOT_OPTIMIZER_CUDA=${plan.nvcc ? 'ON' : 'OFF'}`,
-    ...(plan.nvcc ? [`--CDCMAKE_CUDA_COMPILER=${plan.nvcc}`] : []),
-  ];
-  await run(
-    process.execPath,
-    args,
-    COMPILER_FAILED + (plan.nvcc ? ' ROOT_OPTIMIZER_CUDA=0 builds for the CPU alone.' : ''),
-  );
-}
-
-/**
- * @param {string} config
- * @param {string} addon
- */
-async function runNodeGyp(config, addon) {
-  const prefix = dirname(dirname(fs.realpathSync(process.execPath)));
-  const hasHeaders = fs.existsSync(join(prefix, 'include', 'node', 'common.gypi'));
-  if (!hasHeaders) console.error(`root-optimizer: no headers in ${prefix}/include/node: node-gyp will download them`);
-  const native = join(root, 'native');
-  const args = [
-    require.resolve('node-gyp/bin/node-gyp.js'),
-    ...['rebuild', '--directory', native, '--jobs', String(availableParallelism()), '--loglevel', 'warn'],
-    config === 'Debug' ? '--debug' : '--release',
-    ...(hasHeaders ? ['--nodedir', prefix] : []),
-  ];
-  await run(process.execPath, args, COMPILER_FAILED);
-
-  // The new file is renamed into place. To overwrite the former one would crash a process that has it loaded.
-  fs.rmSync(join(root, 'build'), { recursive: true, force: true });
-  fs.mkdirSync(dirname(addon), { recursive: true });
-  fs.copyFileSync(join(native, 'build', config, ADDON), `${addon}.new`);
-  fs.renameSync(`${addon}.new`, addon);
-}
-
-/**
- * Runs a program, and the processes that it starts, in a process group of their own. A signal to this process is passed
- * on to the group, and ends this process only after the group. npm in particular tidies up before it obeys, and no
- * other process may begin meanwhile.
- * @param {string} program
- * @param {string[]} args
- * @param {string} failure
- */
-export async function run(program, args, failure) {
-  const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], detached: true });
-  /** @type {NodeJS.Signals | undefined} */
-  let interrupted;
-  const forward = (/** @type {NodeJS.Signals} */ signal) => {
-    interrupted = signal;
-    if (child.pid !== undefined) process.kill(-child.pid, signal);
-  };
-  const signals = /** @type {const} */ (['SIGHUP', 'SIGINT', 'SIGTERM']);
-  for (const signal of signals) process.on(signal, forward);
-  const code = await new Promise((resolve, reject) => child.on('error', reject).on('exit', resolve));
-  for (const signal of signals) process.off(signal, forward);
-  if (interrupted) process.exit(128 + constants.signals[interrupted]);
-  if (code !== 0) throw new BuildError(failure);
-}
-
-/** @param {string} folder */
-function filesUnder(folder) {
-  const files = fs.readdirSync(join(root, folder), { recursive: true, withFileTypes: true });
-  return files
-    .filter((file) => file.isFile())
-    .map((file) => join(file.parentPath, file.name).slice(root.length))
-    .filter((file) => !file.startsWith(join('native', 'build')))
-    .sort();
-}
-
-/** @param {string[]} programs */
-function find(...programs) {
-  const folders = (process.env['PATH'] ?? '').split(delimiter);
-  return programs
-    .flatMap((program) => (program.startsWith('/') ? program : folders.map((folder) => join(folder, program))))
-    .find(isExecutable);
-}
-
-/** @param {string} file */
-function isExecutable(file) {
-  try {
-    fs.accessSync(file, fs.constants.X_OK);
-    return fs.statSync(file).isFile();
-  } catch {
-    return false;
-  }
-}
-
-/** @param {string[]} names */
-function list(names) {
-  return names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1)}` : (names[0] ?? '');
+function matches(built, accepted) {
+  return accepted.some(({ options, sources }) => built.options === options && built.sources === sources);
 }
 
 /** @param {string[]} args */
@@ -247,8 +234,10 @@ async function main(args) {
     args,
     options: {
       backend: { type: 'string' },
+      cuda: { type: 'boolean' },
       force: { type: 'boolean' },
       debug: { type: 'boolean' },
+      into: { type: 'string' },
       help: { type: 'boolean' },
     },
   });
@@ -260,17 +249,8 @@ async function main(args) {
   if (backend !== undefined && backend !== 'cmake' && backend !== 'node-gyp') {
     throw new BuildError(`Expected --backend to be cmake or node-gyp, got ${backend}.`);
   }
-  if (!(await build({ ...values, backend }))) console.error('root-optimizer: the addon is up to date');
-}
-
-/**
- * Ends the process with one message instead of a stack, except where the fault is in the script itself.
- * @param {unknown} error
- */
-export function fail(error) {
-  const isExpected = error instanceof BuildError || (error instanceof Error && 'code' in error);
-  console.error(isExpected ? `root-optimizer: ${error.message}` : error);
-  process.exit(1);
+  const { addon, isNew } = await build({ ...values, backend });
+  if (!isNew) console.error(`root-optimizer: ${addon} is up to date`);
 }
 
 if (process.argv[1] !== undefined && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -15,6 +16,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 const root = path.join(__dirname, '..');
+const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
+const isMusl = !('glibcVersionRuntime' in (process.report.getReport() as { header: object }).header);
+const platform = `${process.platform}-${process.arch}${process.platform === 'linux' && isMusl ? '-musl' : ''}`;
 const candidates = [
   process.env['ROOT_OPTIMIZER_ADDON'] ?? '',
   'build/Release/root_optimizer.node',
@@ -25,12 +29,12 @@ const built = candidates
   .map((file) => path.resolve(root, file))
   .find((file) => existsSync(file))!;
 
-/** A copy of the package's sources, without an addon. */
+/** A copy of a clone's sources, without an addon. */
 let copy: string;
 beforeEach(() => {
   copy = mkdtempSync(path.join(tmpdir(), 'root-optimizer-'));
   cpSync(path.join(root, 'lib'), path.join(copy, 'lib'), { recursive: true });
-  copyFileSync(path.join(root, 'package.json'), path.join(copy, 'package.json'));
+  for (const file of ['package.json', 'package-lock.json']) copyFileSync(path.join(root, file), path.join(copy, file));
   symlinkSync(path.join(root, 'node_modules'), path.join(copy, 'node_modules'));
 });
 afterEach(() => {
@@ -64,7 +68,7 @@ function use(addon = ''): {
   const { stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
     cwd: root,
     encoding: 'utf8',
-    env: { ...process.env, ROOT_OPTIMIZER_ADDON: addon },
+    env: { ...process.env, ROOT_OPTIMIZER_ADDON: addon, ROOT_OPTIMIZER_CACHE: path.join(copy, 'cache') },
   });
   expect(stderr).toBe('');
   return JSON.parse(stdout) as ReturnType<typeof use>;
@@ -80,9 +84,18 @@ test('says in one line how to build what is missing, and where it looked', () =>
   const { name, code, message } = use();
   expect([name, code]).toEqual(['RootError', 'ERR_ADDON_MISSING']);
   expect(message).toMatch(
-    /^The native addon is missing: .*, and @root-optimizer\/.* is not installed; run: npx root-optimizer build$/,
+    /^The native addon is missing: @root-optimizer\/.* is not installed, .*; run: npx root-optimizer build$/,
   );
-  expect(message).toContain(path.join(copy, 'build/Release/root_optimizer.node'));
+  expect(message).toContain(path.join(copy, 'build/Release'));
+});
+
+test('an installed package takes the last build in the cache, and none of its own folder', () => {
+  rmSync(path.join(copy, 'package-lock.json'));
+  put('build/Release');
+  expect(use().message).toContain(path.join(copy, 'cache', version, platform, 'current'));
+  const file = put(`cache/${version}/${platform}/4f2a`);
+  symlinkSync('4f2a', path.join(copy, 'cache', version, platform, 'current'));
+  expect(use()).toMatchObject({ addon: { path: file.replace('4f2a', 'current'), source: 'build' } });
 });
 
 test('takes the package for the platform where nothing is built', () => {
@@ -91,7 +104,7 @@ test('takes the package for the platform where nothing is built', () => {
   for (const name of readdirSync(path.join(root, 'node_modules'))) {
     symlinkSync(path.join(root, 'node_modules', name), path.join(copy, 'node_modules', name));
   }
-  const file = put(`node_modules/@root-optimizer/${process.platform}-${process.arch}`);
+  const file = put(`node_modules/@root-optimizer/${platform}`);
   expect(use()).toMatchObject({ addon: { path: realpathSync(file), source: 'package' } });
   const own = put('build/Release');
   expect(use()).toMatchObject({ addon: { path: own, source: 'build' } });

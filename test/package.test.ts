@@ -57,7 +57,8 @@ beforeAll(() => {
 afterAll(() => rmSync(project, { recursive: true, force: true }));
 
 function node(args: string[], environment?: NodeJS.ProcessEnv) {
-  const env = { ...process.env, ROOT_OPTIMIZER_ADDON: undefined, ...environment };
+  const cache = path.join(project, 'cache');
+  const env = { ...process.env, ROOT_OPTIMIZER_ADDON: undefined, ROOT_OPTIMIZER_CACHE: cache, ...environment };
   return spawnSync(process.execPath, args, { cwd: project, env, encoding: 'utf8' });
 }
 
@@ -67,22 +68,36 @@ function cli(args: string[], environment?: NodeJS.ProcessEnv) {
 
 test('the package holds what a build needs, and nothing of the workshop', () => {
   const { native, cuda } = readJson('native/sources.json') as { native: string[]; cuda: string[] };
-  const needed = [
-    ...native,
-    ...cuda,
-    ...[
-      'native/sources.json',
-      'native/binding.gyp',
-      'native/backend.h',
-      'cuda/no_cuda.cpp',
-      'cuda/launch.cuh',
-      'CMakeLists.txt',
-    ],
-    ...['scripts/build.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'dist/index.js', 'dist/index.mjs', 'dist/cli/main.js'],
-    ...['dist/index.d.ts', 'dist/index.d.mts', 'LICENSE'],
-  ];
-  expect(packed).toEqual(expect.arrayContaining(needed));
-  expect(packed.filter((file) => /^(lib|test|build|native\/build|\.)/.test(file))).toEqual([]);
+  const archive = path.join(project, 'node_modules/root-optimizer/sources.tar.gz');
+  const sources = execFileSync('tar', ['-tzf', archive], { encoding: 'utf8' }).split('\n');
+  expect(sources).toEqual(
+    expect.arrayContaining([
+      ...[...native, ...cuda, 'cuda/no_cuda.cpp', 'cuda/launch.cuh', 'native/backend.h', 'CMakeLists.txt'],
+      ...['native/sources.json', 'native/binding.gyp', 'native/exports.map', 'package.json'],
+    ]),
+  );
+  expect(sources.filter((file) => file.startsWith("native/build"))).toEqual([]);
+  expect(packed).toEqual(
+    expect.arrayContaining([
+      ...['scripts/build.mjs', 'scripts/build/plan.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'LICENSE'],
+      ...['dist/index.js', 'dist/index.mjs', 'dist/cli/main.js', 'dist/index.d.ts', 'dist/index.d.mts'],
+    ]),
+  );
+  expect(packed.filter((file) => /^(lib|test|build|native|cuda|scripts\/(?!build|lock)|\.)/.test(file))).toEqual([]);
+});
+
+test('what the pages of the package link to is in it, or said to be in the repository', () => {
+  const folder = path.join(project, 'node_modules/root-optimizer');
+  const readme = readFileSync(path.join(folder, 'README.md'), 'utf8');
+  const [, elsewhere] = /In the repository alone are (.*)\./.exec(readme.replace(/\s+/g, ' '))!;
+  const outside = elsewhere!.match(/`[^`]+`/g)!.map((name) => `${name.slice(1, -1)}/`);
+  for (const page of packed.filter((file) => file.endsWith('.md'))) {
+    const text = readFileSync(path.join(folder, page), 'utf8');
+    for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
+      const target = path.join(path.dirname(page), link!);
+      if (!outside.some((name) => target.startsWith(name))) expect(packed).toContain(target);
+    }
+  }
 });
 
 test('require and import give the same things', () => {
@@ -117,9 +132,9 @@ test('types resolve in both module systems', () => {
      // @ts-expect-error
      root.devices().gpu;`,
   );
-  // Neither Node's types nor a newer library of types than the language's.
+  // Neither types of Node or of browsers, nor a newer library of types than the language's.
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const options = { noEmit: true, strict: true, module: 'nodenext', target: 'es2022', types: [] };
+  const options = { noEmit: true, strict: true, module: 'nodenext', target: 'es2022', lib: ['es2022'], types: [] };
   writeFileSync(
     path.join(project, 'tsconfig.json'),
     JSON.stringify({ compilerOptions: options, files: ['imports.mts', 'requires.cts'] }),
@@ -143,7 +158,7 @@ test('without an addon an import works, and the first use names the command that
     expect(stderr).toBe('');
     const [first, message, ...rest] = stdout.split('\n');
     expect(first).toBe('true ERR_ADDON_MISSING true');
-    expect(message).toMatch(/^The native addon is missing: .*; run: npx root-optimizer build$/);
+    expect(message).toMatch(/^The native addon is missing: .*cache.*; run: npx root-optimizer build$/);
     expect(rest).toEqual(['']);
   }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { buildFolder, isClone, packageRoot, version } from '../addon-file.js';
 import { type DeviceReport, devices } from '../devices.js';
 import { messageOf } from '../errors.js';
 import { calibrateCommand } from './calibrate.js';
@@ -14,15 +14,10 @@ const help = `Usage: root-optimizer <command>
   --help           print this
   --version        print the version`;
 
-const packageRoot = path.join(__dirname, '..', '..');
-
 function main([command, ...args]: string[]): number | Promise<number> {
   switch (command) {
     case 'build':
-      return (
-        spawnSync(process.execPath, [path.join(packageRoot, 'scripts', 'build.mjs'), ...args], { stdio: 'inherit' })
-          .status ?? 1
-      );
+      return buildCommand(args);
     case 'calibrate':
       return calibrateCommand(args);
     case 'devices':
@@ -42,6 +37,12 @@ function main([command, ...args]: string[]): number | Promise<number> {
       console.error(`Expected a command of root-optimizer, got "${command}".\n\n${help}`);
       return 2;
   }
+}
+
+function buildCommand(args: string[]): number {
+  const script = path.join(packageRoot, 'scripts', 'build.mjs');
+  const into = isClone ? [] : ['--into', buildFolder()];
+  return spawnSync(process.execPath, [script, ...into, ...args], { stdio: 'inherit' }).status ?? 1;
 }
 
 function printDevices(args: string[]): number {
@@ -64,10 +65,6 @@ function describe({ cpu, cuda, addon }: DeviceReport): string {
   if (cuda.reason !== null) rows.push(`cuda    none: ${cuda.reason}`);
   rows.push(`addon   ${addon.path}: ${addon.reason}`);
   return rows.join('\n');
-}
-
-function version(): string {
-  return (JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
 }
 
 async function run(): Promise<void> {
