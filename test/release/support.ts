@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -13,6 +13,7 @@ const folder = path.resolve(root, process.env['ROOT_OPTIMIZER_RELEASE'] ?? 'rele
 interface Manifest {
   readonly name: string;
   readonly version: string;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
 }
 
 export interface Tarball {
@@ -54,30 +55,38 @@ export async function readTarballs(): Promise<Tarball[]> {
   );
 }
 
-/** A registry on loopback that has these tarballs and nothing else. */
+/**
+ * A registry on loopback that has these tarballs and, of the packages for other platforms, what npm asks for before it
+ * passes them over.
+ */
 export async function serve(tarballs: readonly Tarball[]): Promise<{ server: Server; url: string }> {
+  const { optionalDependencies = {} } = tarballs.find(({ manifest }) => manifest.name === 'root-optimizer')!.manifest;
+  const others = Object.entries(optionalDependencies).map(([name, version]): Tarball => {
+    const [os, cpu] = name.split('/')[1]!.split('-');
+    const libc = name.endsWith('-musl') ? { libc: ['musl'] } : {};
+    const manifest = { name, version, os: [os], cpu: [cpu], ...libc };
+    return { file: `${name.replace('/', '-')}.tgz`, manifest };
+  });
   const server = createServer((request, response) => {
     const asked = decodeURIComponent(request.url ?? '/').slice(1);
-    const tarball = tarballs.find(({ file, manifest }) => asked === manifest.name || asked === path.basename(file));
-    if (tarball === undefined) {
-      response.writeHead(404, { 'content-type': 'application/json' }).end('{}');
-      return;
+    const tarball = tarballs.find(({ file }) => asked === path.basename(file));
+    const described = [...tarballs, ...others].find(({ manifest }) => asked === manifest.name);
+    if (tarball !== undefined) {
+      response.end(readFileSync(tarball.file));
+    } else if (described !== undefined) {
+      response.setHeader('content-type', 'application/json');
+      response.end(JSON.stringify(packument(described)));
+    } else {
+      response.writeHead(404).end('{}');
     }
-    const { file, manifest } = tarball;
-    const bytes = readFileSync(file);
-    if (asked !== manifest.name) {
-      response.end(bytes);
-      return;
-    }
-    const dist = {
-      tarball: `${url()}/${path.basename(file)}`,
-      integrity: `sha512-${createHash('sha512').update(bytes).digest('base64')}`,
-    };
-    const { name, version } = manifest;
-    const versions = { [version]: { ...manifest, dist } };
-    response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify({ name, 'dist-tags': { latest: version }, versions }));
   });
+  const packument = ({ file, manifest }: Tarball) => {
+    const bytes = existsSync(file) ? readFileSync(file) : '';
+    const integrity = `sha512-${createHash('sha512').update(bytes).digest('base64')}`;
+    const dist = { tarball: `${url()}/${path.basename(file)}`, integrity };
+    const { name, version } = manifest;
+    return { name, 'dist-tags': { latest: version }, versions: { [version]: { ...manifest, dist } } };
+  };
   const url = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { server, url: url() };
