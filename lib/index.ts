@@ -31,6 +31,7 @@ export type {
   MuonSettings,
   RootOptions,
   RootSettings,
+  Route,
   WeightDecayKind,
 } from './optimizer/options.js';
 export { Root } from './optimizer/root.js';

@@ -12,6 +12,7 @@ import { type Arrays, checkArrays } from './arrays.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
 import { type Algorithm, resolveOptions } from './options.js';
 import { fitCoefficients, StepSettings } from './settings.js';
+import { checkState } from './state.js';
 import type { DeviceMemory, ParameterState, StepReport } from './types.js';
 
 type Task = 'step' | 'save' | 'load' | 'transfer';
@@ -45,11 +46,9 @@ export abstract class Optimizer {
   #disposed = false;
 
   protected constructor(algorithm: Algorithm, params: readonly Parameter[] | readonly GroupOptions[], options: object) {
-    const { defaults, device, threads, nonFinite, hostSync, precision, compensated } = resolveOptions(
-      algorithm,
-      options,
-    );
-    this.paramGroups = resolveGroups(algorithm, params, defaults);
+    const resolved = resolveOptions(algorithm, options);
+    const { defaults, route, device, threads, nonFinite, hostSync, precision, compensated } = resolved;
+    this.paramGroups = resolveGroups(algorithm, params, defaults, route);
     this.#parameters = this.paramGroups.flatMap((group) => group.params);
     this.#nonFinite = nonFinite;
     this.#arrays = checkArrays(this.#parameters);
@@ -190,6 +189,23 @@ export abstract class Optimizer {
       gradientScales: gradientScales!,
       rowSecondMoment: state.rowSecondMoment,
     };
+  }
+
+  /**
+   * Replaces the state of every parameter by copies of what `stateOf` has returned, here or in another optimizer of
+   * such parameters, and the number of steps by theirs. Data stay as they are.
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, before anything changes; ERR_BUSY, ERR_DISPOSED
+   */
+  restore(states: ReadonlyMap<Parameter, ParameterState>): void {
+    this.#checkIdle();
+    const checked = this.paramGroups.flatMap(({ params, algorithm }) =>
+      params.map((one) => checkState(one, algorithm, states.get(one))),
+    );
+    const step = checked[0]!.step;
+    const other = checked.find((one) => one.step !== step);
+    if (other !== undefined) throw expected('the states', `all of step ${step}`, other.step);
+    checked.forEach(({ state }, i) => guard(() => this.#native.setState(i, state)));
+    this.#step = step;
   }
 
   /**

@@ -10,8 +10,10 @@ import {
   type Given,
   type MuonSettings,
   type RootSettings,
+  type Route,
   rules,
 } from './options.js';
+import { routeList } from './routing.js';
 
 interface GroupOf<A extends Algorithm> {
   readonly params: readonly Parameter[];
@@ -42,21 +44,34 @@ const algorithmRule = oneOf('root', 'muon', 'adamw');
 
 /**
  * Returns the groups of an optimizer of `algorithm`. The given groups come first, in their order. For each of them that
- * mixes in parameters with fewer than two dimensions, a group of AdamW follows. A flat list is one group.
+ * mixes in parameters with fewer than two dimensions, a group of AdamW follows. A flat list has a group for each
+ * algorithm that `route` chooses.
  */
-export function resolveGroups(algorithm: Algorithm, params: unknown, defaults: Defaults): readonly ParamGroup[] {
+export function resolveGroups(
+  algorithm: Algorithm,
+  params: unknown,
+  defaults: Defaults,
+  route?: Route,
+): readonly ParamGroup[] {
   if (!Array.isArray(params) || params.length === 0) {
     throw expected('the parameters', 'a non-empty list of Parameters or of groups', params);
   }
   const flat = params.filter((one) => one instanceof Parameter).length;
   if (flat !== 0 && flat !== params.length) throw expected('the parameters', 'all Parameters or all groups', 'both');
-  const given = flat === 0 ? (params as unknown[]) : [{ params }];
-  const resolved = given.map((group, i) =>
-    resolveGroup(algorithm, group, defaults, flat === 0 ? `group ${i}` : 'the list'),
-  );
-  const groups = [...resolved.map(([group]) => group), ...resolved.flatMap(([, vectors]) => vectors ?? [])];
+  if (flat === 0 && route !== undefined) throw expected('the parameters', 'a flat list with "route"', 'groups');
+  const groups =
+    flat === 0
+      ? resolveGiven(algorithm, params, defaults)
+      : routeList(algorithm, params as Parameter[], route).map((one) =>
+          makeGroup(one.algorithm, one.params, {}, defaults, 'the list'),
+        );
   checkNames(groups.flatMap((group) => group.params));
   return Object.freeze(groups);
+}
+
+function resolveGiven(algorithm: Algorithm, given: readonly unknown[], defaults: Defaults): ParamGroup[] {
+  const resolved = given.map((group, i) => resolveGroup(algorithm, group, defaults, `group ${i}`));
+  return [...resolved.map(([group]) => group), ...resolved.flatMap(([, vectors]) => vectors ?? [])];
 }
 
 function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, label: string): [ParamGroup, ParamGroup?] {
@@ -99,7 +114,7 @@ function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, labe
 
 function makeGroup(
   algorithm: Algorithm,
-  params: Parameter[],
+  params: readonly Parameter[],
   given: Record<string, unknown>,
   defaults: Defaults,
   label: string,
@@ -118,7 +133,7 @@ function makeGroup(
 }
 
 /** Makes a group check a value by its rule when it is written, rather than at the next step. */
-function live(algorithm: Algorithm, params: Parameter[], settings: Record<string, unknown>): ParamGroup {
+function live(algorithm: Algorithm, params: readonly Parameter[], settings: Record<string, unknown>): ParamGroup {
   const known = rules[algorithm];
   const target = Object.seal({ params: Object.freeze([...params]), algorithm, ...settings }) as Record<string, unknown>;
   return new Proxy(target, {

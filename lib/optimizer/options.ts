@@ -13,6 +13,9 @@ import { boolean, checkKeys, checkObject, interval, oneOf, type Rule } from '../
 
 export type Algorithm = 'root' | 'muon' | 'adamw';
 
+/** Chooses the algorithm of a parameter. */
+export type Route = (name: string, shape: readonly number[]) => Algorithm;
+
 /**
  * The learning-rate scale. `rms`: 0.2·√max(m, n), so that a learning rate of AdamW's carries over. `spectral`: √max(1,
  * m/n). `none`: 1.
@@ -110,6 +113,11 @@ export interface DeviceOptions {
 export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   /** Settings of the parameters that AdamW updates. */
   adamw?: Given<AdamWSettings> | undefined;
+  /**
+   * Chooses the algorithm of each parameter of a flat list. Default: AdamW updates what has fewer than two dimensions
+   * and what its name calls an embedding, a head, a bias or a norm; the optimizer's own algorithm updates the rest.
+   */
+  route?: Route | undefined;
   /**
    * The precision of the Newton-Schulz products.
    *
@@ -230,6 +238,7 @@ export interface ResolvedOptions {
   readonly hostSync: HostSync;
   readonly precision: Precision;
   readonly compensated: boolean;
+  readonly route: Route | undefined;
 }
 
 /** Checks every option, whether or not a group uses it. */
@@ -239,7 +248,7 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
   const further =
     algorithm === 'adamw'
       ? deviceRules
-      : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision, compensated: boolean };
+      : { ...deviceRules, adamw: nestedAdamW, precision: checkPrecision, compensated: boolean, route: routeRule };
   const checked = checkAll(given, { ...own, ...further });
   const settings = pick(checked, own);
   const muon = { ...matrixDefaults, ...settings };
@@ -258,8 +267,14 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
     hostSync: (checked['hostSync'] ?? 'step') as HostSync,
     precision: (checked['precision'] ?? 'float16') as Precision,
     compensated: (checked['compensated'] ?? true) as boolean,
+    route: checked['route'] as Route | undefined,
   };
 }
+
+const routeRule: Rule<Route> = (value, name) => {
+  if (typeof value !== 'function') throw expected(name, 'a function', value);
+  return value as Route;
+};
 
 const nestedAdamW: Rule<Record<string, unknown>> = (value, name) =>
   checkAll(checkObject(value, name), adamwRules, `${name}.`);
