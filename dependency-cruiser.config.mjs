@@ -3,7 +3,7 @@
  * except those of `face`, are the ground: they import only one another.
  * @type {readonly string[]}
  */
-const rooms = ['coefficients', 'checkpoint', 'optimizer', 'train', 'cli'];
+const rooms = ['coefficients', 'checkpoint', 'optimizer', 'adapters', 'train', 'cli'];
 const face = '^lib/(index|functions|orthogonality)\\.m?ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */

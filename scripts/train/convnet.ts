@@ -1,9 +1,13 @@
-import { defaultDevice, init, jit, nn, numpy as np, valueAndGrad } from '@jax-js/jax';
-import { type Model, Parameter } from '../../lib/index.js';
+import * as jax from '@jax-js/jax';
+import { createOptimizers, type ParameterTree } from '../../lib/adapters/jax.js';
+import type { Model, Parameter } from '../../lib/index.js';
 import { normal, type Random } from '../common/random.js';
 import { type DigitBatch, imageSide } from './digits.js';
 
-type Arrays = Record<string, np.Array>;
+const { jit, nn, numpy: np, valueAndGrad } = jax;
+const { parameters } = createOptimizers(jax);
+
+type Arrays = Record<string, jax.Array>;
 
 const classes = 10;
 const [first, second] = [
@@ -25,29 +29,32 @@ export class ConvNet implements Model<DigitBatch> {
   readonly parameters: readonly Parameter[];
   /** The kernels and the hidden layer, which ROOT and Muon are made for. */
   readonly hidden: readonly Parameter[];
+  readonly #weights: ParameterTree<Arrays>;
   readonly #lossAndGradients = jit(
-    valueAndGrad((weights: Arrays, images: np.Array, targets: np.Array) => lossOf(weights, images, targets)),
+    valueAndGrad((weights: Arrays, images: jax.Array, targets: jax.Array) => lossOf(weights, images, targets)),
   );
-  readonly #logits = jit((weights: Arrays, images: np.Array) => forward(weights, images));
+  readonly #logits = jit((weights: Arrays, images: jax.Array) => forward(weights, images));
 
   /** Starts jax-js with its WebAssembly backend, on which the model computes. */
   static async create(): Promise<ConvNet> {
-    await init('wasm');
-    defaultDevice('wasm');
+    await jax.init('wasm');
+    jax.defaultDevice('wasm');
     return new ConvNet();
   }
 
   private constructor() {
-    const matrix = (name: string, out: number, inputs: number): Parameter[] => [
-      new Parameter({ name, shape: [out, inputs] }),
-      new Parameter({ name: `${name}.bias`, shape: [out] }),
+    const matrix = (name: string, out: number, inputs: number): [string, jax.Array][] => [
+      [name, np.zeros([out, inputs])],
+      [`${name}.bias`, np.zeros([out])],
     ];
-    this.parameters = [
+    const arrays = [
       ...matrix('convolution.0', first.channels, first.kernel ** 2),
       ...matrix('convolution.1', second.channels, second.kernel ** 2 * first.channels),
       ...matrix('dense', 64, lastSide ** 2 * second.channels),
       ...matrix('head', classes, 64),
     ];
+    this.#weights = parameters(Object.fromEntries(arrays), () => ({ layout: 'out-in' }));
+    this.parameters = this.#weights.parameters;
     this.hidden = this.parameters.filter(({ name, shape }) => shape.length === 2 && name !== 'head');
   }
 
@@ -63,41 +70,35 @@ export class ConvNet implements Model<DigitBatch> {
   /** @returns the mean loss in nats per image. Its gradient is in `grad`. */
   async lossAndGradients(batch: DigitBatch): Promise<number> {
     const targets = np.array(batch.targets);
-    const [loss, gradients] = this.#lossAndGradients(this.#weights(), imagesOf(batch), targets);
-    await Promise.all(this.parameters.map(async ({ name, grad }) => grad.set(await values(gradients[name]!))));
+    const [loss, gradients] = this.#lossAndGradients(this.#weights.arrays(), imagesOf(batch), targets);
+    await this.#weights.readGradients(gradients);
     return (await values(loss))[0]!;
   }
 
   /** @returns row-major, rows × classes */
   async logits(batch: DigitBatch): Promise<Float32Array> {
-    return values(this.#logits(this.#weights(), imagesOf(batch)));
+    return values(this.#logits(this.#weights.arrays(), imagesOf(batch)));
   }
 
   /** Frees the memory of the compiled functions. */
   dispose(): void {
     for (const compiled of [this.#lossAndGradients, this.#logits]) compiled.dispose();
   }
-
-  #weights(): Arrays {
-    return Object.fromEntries(
-      this.parameters.map(({ name, shape, data }) => [name, np.array(data).reshape([...shape])]),
-    );
-  }
 }
 
-function imagesOf({ rows, inputs }: DigitBatch): np.Array {
+function imagesOf({ rows, inputs }: DigitBatch): jax.Array {
   return np.array(inputs).reshape([rows, imageSide, imageSide, 1]);
 }
 
-function lossOf(weights: Arrays, images: np.Array, targets: np.Array): np.Array {
+function lossOf(weights: Arrays, images: jax.Array, targets: jax.Array): jax.Array {
   const logProbabilities = nn.logSoftmax(forward(weights, images), -1);
   const [rows] = logProbabilities.shape as [number, number];
   return logProbabilities.mul(nn.oneHot(targets, classes)).sum().div(-rows);
 }
 
 /** @returns [rows, classes] */
-function forward(weights: Arrays, images: np.Array): np.Array {
-  const linear = (x: np.Array, name: string): np.Array =>
+function forward(weights: Arrays, images: jax.Array): jax.Array {
+  const linear = (x: jax.Array, name: string): jax.Array =>
     np.matmul(x, weights[name]!.transpose()).add(weights[`${name}.bias`]!);
   const [rows] = images.shape as [number, number, number, number];
   let x = images;
@@ -115,7 +116,7 @@ function forward(weights: Arrays, images: np.Array): np.Array {
  * @param x [rows, side, side, channels]
  * @returns [rows · ⌈side / 2⌉², kernel · kernel · channels]
  */
-export function patches(x: np.Array, kernel: number, padding: number): np.Array {
+export function patches(x: jax.Array, kernel: number, padding: number): jax.Array {
   const [rows, side, , channels] = x.shape as [number, number, number, number];
   const out = Math.ceil(side / 2);
   const margin: [number, number] = [padding, 2 * out + kernel - padding - side];
@@ -130,6 +131,6 @@ export function patches(x: np.Array, kernel: number, padding: number): np.Array 
   return np.concatenate(shifted, -1).reshape([rows * out * out, kernel * kernel * channels]);
 }
 
-async function values(array: np.Array): Promise<Float32Array> {
+async function values(array: jax.Array): Promise<Float32Array> {
   return (await array.data()) as Float32Array;
 }

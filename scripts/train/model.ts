@@ -1,5 +1,6 @@
-import { defaultDevice, init, jit, lax, nn, numpy as np, valueAndGrad } from '@jax-js/jax';
-import { type Model, Parameter } from '../../lib/index.js';
+import * as jax from '@jax-js/jax';
+import { createOptimizers, type ParameterTree } from '../../lib/adapters/jax.js';
+import type { Model, Parameter } from '../../lib/index.js';
 import type { Batch } from './data.js';
 import { normal, type Random } from '../common/random.js';
 
@@ -13,7 +14,10 @@ export interface ModelShape {
   layers: number;
 }
 
-type Arrays = Record<string, np.Array>;
+const { jit, lax, nn, numpy: np, valueAndGrad } = jax;
+const { parameters } = createOptimizers(jax);
+
+type Arrays = Record<string, jax.Array>;
 
 /**
  * A small GPT. It has token and position embeddings, then in every layer causal attention and an MLP with squared ReLU,
@@ -27,40 +31,46 @@ export class Gpt implements Model<Batch> {
   readonly parameters: readonly Parameter[];
   /** The matrices between embedding and head, which ROOT and Muon are made for. */
   readonly hidden: readonly Parameter[];
+  readonly #weights: ParameterTree<Arrays>;
   readonly #lossAndGradients = jit(
-    valueAndGrad((weights: Arrays, inputs: np.Array, targets: np.Array) => this.#lossOf(weights, inputs, targets)),
+    valueAndGrad((weights: Arrays, inputs: jax.Array, targets: jax.Array) => this.#lossOf(weights, inputs, targets)),
   );
-  readonly #loss = jit((weights: Arrays, inputs: np.Array, targets: np.Array) =>
+  readonly #loss = jit((weights: Arrays, inputs: jax.Array, targets: jax.Array) =>
     this.#lossOf(weights, inputs, targets),
   );
-  readonly #logits = jit((weights: Arrays, inputs: np.Array) => this.#forward(weights, inputs));
+  readonly #logits = jit((weights: Arrays, inputs: jax.Array) => this.#forward(weights, inputs));
 
   /** Starts jax-js with its WebAssembly backend, on which the model computes. */
   static async create(shape: ModelShape): Promise<Gpt> {
-    await init('wasm');
-    defaultDevice('wasm');
+    await jax.init('wasm');
+    jax.defaultDevice('wasm');
     return new Gpt(shape);
   }
 
   private constructor(shape: ModelShape) {
     this.shape = shape;
     const { vocabulary, context, width } = shape;
-    const layers = Array.from({ length: shape.layers }, (_, i) => [
-      new Parameter({ name: `${i}.attention.norm`, shape: [width] }),
-      new Parameter({ name: `${i}.attention.qkv`, shape: [3 * width, width], split: 3 }),
-      new Parameter({ name: `${i}.attention.out`, shape: [width, width] }),
-      new Parameter({ name: `${i}.mlp.norm`, shape: [width] }),
-      new Parameter({ name: `${i}.mlp.up`, shape: [4 * width, width] }),
-      new Parameter({ name: `${i}.mlp.down`, shape: [width, 4 * width] }),
-    ]).flat();
-    this.hidden = layers.filter((one) => one.shape.length === 2);
-    this.parameters = [
-      new Parameter({ name: 'embedding', shape: [vocabulary, width] }),
-      new Parameter({ name: 'positions', shape: [context, width] }),
-      ...layers,
-      new Parameter({ name: 'norm', shape: [width] }),
-      new Parameter({ name: 'head', shape: [vocabulary, width] }),
+    const layer = (i: number): [string, number[]][] => [
+      [`${i}.attention.norm`, [width]],
+      [`${i}.attention.qkv`, [3 * width, width]],
+      [`${i}.attention.out`, [width, width]],
+      [`${i}.mlp.norm`, [width]],
+      [`${i}.mlp.up`, [4 * width, width]],
+      [`${i}.mlp.down`, [width, 4 * width]],
     ];
+    const shapes: [string, number[]][] = [
+      ['embedding', [vocabulary, width]],
+      ['positions', [context, width]],
+      ...Array.from({ length: shape.layers }, (_, i) => layer(i)).flat(),
+      ['norm', [width]],
+      ['head', [vocabulary, width]],
+    ];
+    this.#weights = parameters(Object.fromEntries(shapes.map(([name, of]) => [name, np.zeros(of)])), (name) => ({
+      layout: 'out-in',
+      ...(name.endsWith('qkv') ? { split: 3 } : {}),
+    }));
+    this.parameters = this.#weights.parameters;
+    this.hidden = this.parameters.filter(({ name, shape: of }) => /^\d/.test(name) && of.length === 2);
   }
 
   /** Sets norms to 1, embeddings and head to a standard deviation of 0.02, and other matrices to one of 1 / √in. */
@@ -74,18 +84,18 @@ export class Gpt implements Model<Batch> {
 
   /** @returns the mean loss in nats per token. Its gradient is in `grad`. */
   async lossAndGradients(batch: Batch): Promise<number> {
-    const [loss, gradients] = this.#lossAndGradients(this.#weights(), ...this.#tokens(batch));
-    await Promise.all(this.parameters.map(async ({ name, grad }) => grad.set(await values(gradients[name]!))));
+    const [loss, gradients] = this.#lossAndGradients(this.#weights.arrays(), ...this.#tokens(batch));
+    await this.#weights.readGradients(gradients);
     return (await values(loss))[0]!;
   }
 
   async loss(batch: Batch): Promise<number> {
-    return (await values(this.#loss(this.#weights(), ...this.#tokens(batch))))[0]!;
+    return (await values(this.#loss(this.#weights.arrays(), ...this.#tokens(batch))))[0]!;
   }
 
   /** @returns logits of the token that follows each of the `context` tokens: row-major, context × vocabulary */
   async logits(tokens: Int32Array): Promise<Float32Array> {
-    return values(this.#logits(this.#weights(), np.array(tokens).reshape([1, this.shape.context])));
+    return values(this.#logits(this.#weights.arrays(), np.array(tokens).reshape([1, this.shape.context])));
   }
 
   /** Frees the memory of the compiled functions. */
@@ -93,27 +103,21 @@ export class Gpt implements Model<Batch> {
     for (const compiled of [this.#lossAndGradients, this.#loss, this.#logits]) compiled.dispose();
   }
 
-  #weights(): Arrays {
-    return Object.fromEntries(
-      this.parameters.map(({ name, shape, data }) => [name, np.array(data).reshape([...shape])]),
-    );
-  }
-
-  #tokens({ rows, inputs, targets }: Batch): [np.Array, np.Array] {
+  #tokens({ rows, inputs, targets }: Batch): [jax.Array, jax.Array] {
     const { context } = this.shape;
     return [np.array(inputs).reshape([rows, context]), np.array(targets).reshape([rows * context])];
   }
 
-  #lossOf(weights: Arrays, inputs: np.Array, targets: np.Array): np.Array {
+  #lossOf(weights: Arrays, inputs: jax.Array, targets: jax.Array): jax.Array {
     const logProbabilities = nn.logSoftmax(this.#forward(weights, inputs), -1);
     const [tokens, vocabulary] = logProbabilities.shape as [number, number];
     return logProbabilities.mul(nn.oneHot(targets, vocabulary)).sum().div(-tokens);
   }
 
   /** @returns [rows · context, vocabulary] */
-  #forward(weights: Arrays, inputs: np.Array): np.Array {
+  #forward(weights: Arrays, inputs: jax.Array): jax.Array {
     const { vocabulary, context, width, layers } = this.shape;
-    const weight = (name: string): np.Array => weights[name]!;
+    const weight = (name: string): jax.Array => weights[name]!;
     const [rows] = inputs.shape as [number, number];
     const tokens = rows * context;
     // A product with one-hot rows differentiates faster than a look-up.
@@ -134,12 +138,12 @@ export class Gpt implements Model<Batch> {
    * are divided by their sum after the product with the values and after the transposition of that product. This order
    * keeps jax-js from computing the weights anew for every value.
    */
-  #attention(qkv: np.Array): np.Array {
+  #attention(qkv: jax.Array): jax.Array {
     const { context, width, heads } = this.shape;
     const [rows] = qkv.shape as [number, number, number];
-    const perHead = (x: np.Array): np.Array =>
+    const perHead = (x: jax.Array): jax.Array =>
       np.transpose(x.reshape([rows, context, heads, width / heads]), [0, 2, 1, 3]);
-    const [query, key, value] = np.split(qkv, 3, -1).map(perHead) as [np.Array, np.Array, np.Array];
+    const [query, key, value] = np.split(qkv, 3, -1).map(perHead) as [jax.Array, jax.Array, jax.Array];
     const scores = np.matmul(query, np.matrixTranspose(key)).mul((width / heads) ** -0.5);
     const causal = scores.add(np.tri(context).sub(1).mul(1e9));
     const weights = np.exp(causal.ref.sub(lax.stopGradient(np.max(causal, -1, { keepdims: true }))));
@@ -148,15 +152,15 @@ export class Gpt implements Model<Batch> {
   }
 }
 
-function linear(x: np.Array, weight: np.Array): np.Array {
+function linear(x: jax.Array, weight: jax.Array): jax.Array {
   return np.matmul(x, weight.transpose());
 }
 
-function norm(x: np.Array, gain: np.Array): np.Array {
+function norm(x: jax.Array, gain: jax.Array): jax.Array {
   const meanSquare = np.mean(np.square(x.ref), -1, { keepdims: true });
   return x.div(np.sqrt(meanSquare.add(1e-6))).mul(gain);
 }
 
-async function values(array: np.Array): Promise<Float32Array> {
+async function values(array: jax.Array): Promise<Float32Array> {
   return (await array.data()) as Float32Array;
 }
