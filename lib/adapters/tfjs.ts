@@ -212,9 +212,9 @@ function define(
     }
 
     async load(path: string): Promise<{ step: number }> {
-      const result = await this.#built().load(path);
+      const { step } = await this.#built().load(path);
       this.#assign();
-      return result;
+      return { step };
     }
 
     override dispose(): void {

@@ -13,6 +13,9 @@ export interface Group {
   readonly algorithm: 'root' | 'muon' | 'adamw';
 }
 
+/** What a user keeps in a file besides, such as the place in the data. */
+export type Notes = Readonly<Record<string, string>>;
+
 /** The data and the state that a file held for a parameter, checked and in memory. */
 export interface Entry {
   readonly parameter: Parameter;
@@ -57,6 +60,7 @@ export async function writeCheckpoint(
   groups: readonly Group[],
   dataOf: (parameter: Parameter) => Float32Array,
   stateOf: (parameter: Parameter) => State,
+  notes: Notes,
 ): Promise<void> {
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
   const parameters = members.map(({ parameter, group }) => {
@@ -87,7 +91,7 @@ export async function writeCheckpoint(
   });
   await writeSafetensors(
     file,
-    { format, version, step: String(step), parameters: JSON.stringify(parameters) },
+    { format, version, step: String(step), parameters: JSON.stringify(parameters), notes: JSON.stringify(notes) },
     tensors,
   );
 }
@@ -101,10 +105,10 @@ export async function readCheckpoint(
   path: string,
   groups: readonly Group[],
   compareSettings: boolean,
-): Promise<{ step: number; entries: readonly Entry[] }> {
+): Promise<{ step: number; notes: Notes; entries: readonly Entry[] }> {
   const file = await SafetensorsFile.open(path);
   try {
-    const { step, descriptions } = readMetadata(file, path);
+    const { step, notes, descriptions } = readMetadata(file, path);
     const differences = compare(descriptions, groups, compareSettings);
     if (differences.length > 0) {
       const rest = differences.length > 10 ? [`and ${differences.length - 10} more differences`] : [];
@@ -116,7 +120,7 @@ export async function readCheckpoint(
         entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
       }
     }
-    return { step, entries };
+    return { step, notes, entries };
   } finally {
     await file.close();
   }
@@ -134,7 +138,7 @@ function describeParameter({ name, shape, matrices, layout }: Parameter, group: 
 export function readMetadata(
   { metadata }: SafetensorsFile,
   path: string,
-): { step: number; descriptions: Map<string, Description> } {
+): { step: number; notes: Notes; descriptions: Map<string, Description> } {
   if (metadata['format'] !== format) throw checkpointError(`${path} is not a checkpoint of ${format}`);
   if (metadata['version'] !== version) {
     throw checkpointError(
@@ -143,19 +147,25 @@ export function readMetadata(
   }
   const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : NaN;
   let parameters: unknown;
+  let notes: unknown;
   try {
     parameters = JSON.parse(metadata['parameters'] ?? '');
+    notes = JSON.parse(metadata['notes'] ?? '{}');
   } catch (cause) {
     throw checkpointError(`The parameters in the metadata of ${path} are not JSON`, cause);
   }
-  if (!(step <= mostSteps) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
+  if (!(step <= mostSteps) || !isNotes(notes) || !Array.isArray(parameters) || !parameters.every(isDescription)) {
     throw checkpointError(`The metadata of ${path} are not those of a checkpoint`);
   }
   const descriptions = new Map(parameters.map((one) => [one.name, one]));
   if (descriptions.size !== parameters.length) {
     throw checkpointError(`The metadata of ${path} describe a parameter twice`);
   }
-  return { step, descriptions };
+  return { step, notes, descriptions };
+}
+
+function isNotes(value: unknown): value is Notes {
+  return isRecord(value) && Object.values(value).every((one) => typeof one === 'string');
 }
 
 function isDescription(value: unknown): value is Description {

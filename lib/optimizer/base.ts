@@ -3,7 +3,7 @@
 import type * as native from '../../binding.js';
 import { allocate, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
-import { readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
+import { type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
@@ -211,15 +211,18 @@ export abstract class Optimizer {
   /**
    * Writes data, state, the number of steps and the settings to a safetensors file, atomically: a failure leaves an
    * older file whole. Until the promise settles a step throws ERR_BUSY.
+   * @param options.notes strings that `load` returns, such as the place in the data
    * @throws RootError ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
    */
-  async save(path: string): Promise<void> {
+  async save(path: string, options: { notes?: Notes | undefined } = {}): Promise<void> {
     checkPath(path);
+    checkKeys(checkObject(options, 'the options of save'), ['notes'], 'of save');
+    const notes = checkNotes(options.notes ?? {});
     await this.#exclusively('save', async () => {
       this.#checkArrays();
       const copies = this.#manual ? await this.#copyFromDevice() : undefined;
       const dataOf = (parameter: Parameter) => copies?.get(parameter) ?? parameter.data;
-      await writeCheckpoint(path, this.#step, this.paramGroups, dataOf, (parameter) => this.#stateOf(parameter));
+      await writeCheckpoint(path, this.#step, this.paramGroups, dataOf, (parameter) => this.#stateOf(parameter), notes);
     });
   }
 
@@ -227,15 +230,18 @@ export abstract class Optimizer {
    * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
    * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
    * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
-   * @returns the number of steps that had been applied when the file was saved
+   * @returns the number of steps that had been applied when the file was saved, and the notes that were saved with it
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
-  async load(path: string, options: { options?: 'check' | 'ignore' | undefined } = {}): Promise<{ step: number }> {
+  async load(
+    path: string,
+    options: { options?: 'check' | 'ignore' | undefined } = {},
+  ): Promise<{ step: number; notes: Notes }> {
     checkPath(path);
     checkKeys(checkObject(options, 'the options of load'), ['options'], 'of load');
     const comparison = oneOf('check', 'ignore')(options.options ?? 'check', 'options');
     return this.#exclusively('load', async () => {
-      const { step, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
+      const { step, notes, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
       this.#checkArrays();
       try {
         for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));
@@ -246,7 +252,7 @@ export abstract class Optimizer {
         this.dispose(); // a device failed: it holds neither the file's values nor the former ones
         throw error;
       }
-      return { step };
+      return { step, notes };
     });
   }
 
@@ -351,6 +357,13 @@ export abstract class Optimizer {
 
 function nullsForNaN(values: Float64Array): (number | null)[] {
   return Array.from(values, (one) => (Number.isNaN(one) ? null : one));
+}
+
+function checkNotes(notes: unknown): Notes {
+  for (const [key, note] of Object.entries(checkObject(notes, 'notes'))) {
+    if (typeof note !== 'string') throw expected(`notes.${key}`, 'a string', note);
+  }
+  return notes as Notes;
 }
 
 function checkPath(path: unknown): void {

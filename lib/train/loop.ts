@@ -1,10 +1,12 @@
 import { checkArray } from '../arrays.js';
 import { RootError } from '../errors.js';
 import type { Optimizer } from '../optimizer/base.js';
+import type { StepReport } from '../optimizer/types.js';
 import type { Parameter } from '../parameter.js';
+import { type Place, resumeFrom, saveCheckpoint } from './checkpoints.js';
 import { clipGradients } from './gradients.js';
 import { type MetricsWriter, openMetrics } from './metrics.js';
-import { checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
+import { checkBatches, checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
 import { type Progress, startProgress } from './progress.js';
 import type { StepMetrics, TrainOptions, TrainResult } from './types.js';
 
@@ -30,12 +32,18 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
   inTraining.add(optimizer);
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   try {
+    const place = run.resume && (await resumeFrom(optimizer, run.resume.file, run.resume.isOptional));
     const metrics = options.metrics === undefined ? undefined : await openMetrics(options.metrics);
     return await closing(metrics, () => {
       const progress = run.progress === undefined ? undefined : startProgress(run.steps, run.progress);
       return closing(progress, () => {
-        const batches = new BatchReader(options.batches);
-        return closing(batches, () => takeSteps(run, options, { lrs, metrics, progress, batches }));
+        const done = place?.step ?? 0;
+        const given = options.batches;
+        const batches = new BatchReader(typeof given === 'function' ? checkBatches(given(done + 1)) : given);
+        return closing(batches, async () => {
+          if (typeof given !== 'function') await batches.skip(done * run.accumulation);
+          return takeSteps(run, options, { lrs, place, metrics, progress, batches });
+        });
       });
     });
   } finally {
@@ -68,6 +76,8 @@ async function closing<T>(
 interface Opened<Batch> {
   /** Each group's learning rate before training. */
   readonly lrs: readonly number[];
+  /** Where an earlier training left off. */
+  readonly place: Place | undefined;
   readonly metrics: MetricsWriter | undefined;
   readonly progress: Progress | undefined;
   readonly batches: BatchReader<Batch>;
@@ -76,26 +86,41 @@ interface Opened<Batch> {
 async function takeSteps<Batch>(
   run: Training<Batch>,
   options: TrainOptions<Batch>,
-  { lrs, metrics, progress, batches }: Opened<Batch>,
+  { lrs, place, metrics, progress, batches }: Opened<Batch>,
 ): Promise<TrainResult> {
-  const { steps, optimizer, schedule, evaluate, signal } = run;
+  const { steps, optimizer, schedule, evaluate, earlyStop, checkpoint, signal } = run;
   const history: StepMetrics[] = [];
+  const first = (place?.step ?? 0) + 1;
+  let { best, sinceBest } = place ?? { best: null, sinceBest: 0 };
+  let saved = place?.step;
+  const save = async (step: number): Promise<void> => {
+    if (checkpoint === undefined || saved === step) return;
+    await saveCheckpoint(optimizer, checkpoint, { step, best, sinceBest }, saved);
+    saved = step;
+  };
   const aborted = (): boolean => signal?.aborted === true;
-  const runEvaluation = async (step: number): Promise<number> =>
-    checkNumber(await evaluate?.run(step), 'what evaluate.run returns');
+  const runEvaluation = async (step: number): Promise<number> => {
+    const value = checkNumber(await evaluate?.run(step), 'what evaluate.run returns');
+    const isBest = best === null || value < best;
+    [best, sinceBest] = isBest && Number.isFinite(value) ? [value, 0] : [best, sinceBest + 1];
+    return value;
+  };
   const finish = async (ended: TrainResult['ended']): Promise<TrainResult> => {
     const last = history.at(-1);
+    // What follows is not part of a training that goes on from here.
+    if (last !== undefined) await save(last.step);
     if (evaluate !== undefined && last !== undefined && last.evaluation === undefined) {
       history[history.length - 1] = { ...last, evaluation: await runEvaluation(last.step) };
     }
     return { steps: history.length, ended, history };
   };
-  for (let step = 1; step <= steps; step++) {
+  for (let step = first; step <= steps; step++) {
     if (aborted()) return finish('signal');
+    if (earlyStop !== undefined && sinceBest >= earlyStop.patience) return finish('earlyStop');
     const started = performance.now();
     const loss = await fillGradients(run, batches);
     if (loss === undefined) {
-      if (step === 1) {
+      if (step === first) {
         throw new RootError(
           'ERR_INVALID_ARGUMENT',
           `Expected batches to be at least the ${run.accumulation} of a step, got fewer`,
@@ -107,10 +132,10 @@ async function takeSteps<Batch>(
       const factor = checkFactor(schedule(step));
       optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]! * factor));
     }
-    const gradNorm = run.clipNorm === null ? undefined : clipGradients(run.stepped, run.clipNorm);
+    const gradNorm = run.clipNorm && clipGradients(run.clipNorm.params, run.clipNorm.max);
     const lr = optimizer.paramGroups.map((group) => group.lr);
     const before = performance.now();
-    const { applied } = await optimizer.step();
+    const { applied } = await naming(step, optimizer.step());
     const after = performance.now();
     const due = evaluate !== undefined && (step % evaluate.every === 0 || step === steps || aborted());
     const evaluation = due ? await runEvaluation(step) : undefined;
@@ -125,11 +150,22 @@ async function takeSteps<Batch>(
       optimizerMilliseconds: after - before,
     };
     history.push(taken);
+    if (checkpoint !== undefined && step % checkpoint.every === 0) await save(step);
     await metrics?.write({ ...options.labels, ...taken });
     progress?.update(step, { loss, lr: lr[0]! });
     await options.onStep?.(taken);
   }
   return finish('steps');
+}
+
+/** Adds the step to the error of one whose gradients are not finite. */
+async function naming(step: number, report: Promise<StepReport>): Promise<StepReport> {
+  try {
+    return await report;
+  } catch (error) {
+    if (!(error instanceof RootError) || error.code !== 'ERR_NON_FINITE') throw error;
+    throw new RootError(error.code, `In step ${step}: ${error.message}`, { cause: error });
+  }
 }
 
 /** @returns the mean loss, or undefined where there are not enough batches left for a step */
@@ -162,6 +198,11 @@ class BatchReader<Batch> {
 
   constructor(batches: Iterable<Batch> | AsyncIterable<Batch>) {
     this.#iterator = isAsync(batches) ? batches[Symbol.asyncIterator]() : batches[Symbol.iterator]();
+  }
+
+  /** Reads so many batches that a step had before. */
+  async skip(count: number): Promise<void> {
+    for (let i = 0; i < count && (await this.next()).done !== true; i++);
   }
 
   async next(): Promise<IteratorResult<Batch, unknown>> {

@@ -2,11 +2,12 @@ import { Writable } from 'node:stream';
 import { enumerate, expected, RootError } from '../errors.js';
 import { Optimizer } from '../optimizer/base.js';
 import { Parameter } from '../parameter.js';
-import { checkKeys, checkObject, integer, interval } from '../validate.js';
+import { checkKeys, checkObject, integer, interval, oneOf } from '../validate.js';
+import type { Saving } from './checkpoints.js';
 import { GradientSum } from './gradients.js';
 import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
-import type { Evaluation, Model, StepMetrics, TrainOptions } from './types.js';
+import type { Batches, CheckpointOptions, EarlyStop, Evaluation, Model, StepMetrics, TrainOptions } from './types.js';
 
 /** The options of `train`, checked and complete. */
 export interface Training<Batch> {
@@ -18,10 +19,20 @@ export interface Training<Batch> {
   readonly schedule: Schedule | undefined;
   readonly accumulation: number;
   readonly sum: GradientSum | undefined;
-  readonly clipNorm: number | null;
+  readonly clipNorm: ClipRule | undefined;
   readonly evaluate: Evaluation | undefined;
+  readonly earlyStop: EarlyStop | undefined;
+  readonly checkpoint: Saving | undefined;
+  /** The file to go on from, and whether it may be missing. */
+  readonly resume: { readonly file: string; readonly isOptional: boolean } | undefined;
   readonly progress: ProgressOptions | undefined;
   readonly signal: TrainOptions<Batch>['signal'];
+}
+
+/** The parameters whose gradients are scaled together, and their largest norm. */
+export interface ClipRule {
+  readonly params: readonly Parameter[];
+  readonly max: number;
 }
 
 const known = [
@@ -37,7 +48,7 @@ const known = [
     'progress',
     'metrics',
   ],
-  ...['labels', 'signal', 'onStep'],
+  ...['labels', 'signal', 'onStep', 'earlyStop', 'checkpoint', 'resume'],
 ];
 const metricNames: readonly (keyof StepMetrics)[] = [
   ...(['step', 'loss', 'lr', 'applied', 'gradNorm', 'evaluation', 'milliseconds', 'optimizerMilliseconds'] as const),
@@ -53,7 +64,9 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
   const { metrics, labels, onStep } = options as Record<keyof typeof options, unknown>;
   if (!(optimizer instanceof Optimizer)) throw expected('optimizer', 'a Root, Muon or AdamW', optimizer);
   const stepped = checkModel(model, optimizer);
-  if (!isIterable(batches)) throw expected('batches', 'an iterable or async iterable', batches);
+  if (typeof batches !== 'function' && !isIterable(batches)) {
+    throw expected('batches', 'an iterable, an async iterable or a function', batches);
+  }
   if (metrics !== undefined && !(typeof metrics === 'string' && metrics !== '') && !(metrics instanceof Writable)) {
     throw expected('metrics', 'the name of a file or a writable stream', metrics);
   }
@@ -71,11 +84,19 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     schedule: options.schedule === undefined ? undefined : resolveSchedule(options.schedule, steps),
     accumulation,
     sum: accumulation === 1 ? undefined : new GradientSum(stepped),
-    clipNorm: options.clipNorm == null ? null : clipNormRule(options.clipNorm, 'clipNorm'),
+    clipNorm: resolveClipNorm(options.clipNorm, optimizer, stepped),
     evaluate: evaluate === undefined ? undefined : checkEvaluation(evaluate),
+    earlyStop: resolveEarlyStop(options.earlyStop, evaluate !== undefined),
+    ...resolveCheckpoints(options.checkpoint, options.resume ?? false),
     progress: resolveProgress(options.progress ?? false),
     signal,
   };
+}
+
+/** Checks what a user's function for batches returns. */
+export function checkBatches<T>(batches: Batches<T>): Batches<T> {
+  if (!isIterable(batches)) throw expected('what batches returns', 'an iterable or async iterable', batches);
+  return batches;
 }
 
 /** Checks the value of a schedule, which may be a user's own function. */
@@ -125,6 +146,52 @@ function checkEvaluation(evaluate: Evaluation): Evaluation {
   return evaluate;
 }
 
+function resolveClipNorm(
+  clipNorm: TrainOptions<unknown>['clipNorm'],
+  optimizer: Optimizer,
+  stepped: readonly Parameter[],
+): ClipRule | undefined {
+  if (clipNorm == null) return undefined;
+  if (typeof clipNorm !== 'object') return { params: stepped, max: clipNormRule(clipNorm, 'clipNorm') };
+  checkKeys(checkObject(clipNorm, 'clipNorm'), ['max', 'only'], 'of clipNorm');
+  const max = clipNormRule(clipNorm.max, 'clipNorm.max');
+  if (clipNorm.only === undefined) return { params: stepped, max };
+  oneOf('adamw')(clipNorm.only, 'clipNorm.only');
+  const groups = optimizer.paramGroups.filter((group) => group.algorithm === 'adamw');
+  return { params: groups.flatMap((group) => group.params), max };
+}
+
+function resolveEarlyStop(earlyStop: EarlyStop | undefined, hasEvaluation: boolean): EarlyStop | undefined {
+  if (earlyStop === undefined) return undefined;
+  checkKeys(checkObject(earlyStop, 'earlyStop'), ['patience'], 'of earlyStop');
+  if (!hasEvaluation) throw expected('evaluate', 'given with earlyStop', undefined);
+  return { patience: count(earlyStop.patience, 'earlyStop.patience') };
+}
+
+function resolveCheckpoints(
+  checkpoint: CheckpointOptions | undefined,
+  resume: unknown,
+): Pick<Training<unknown>, 'checkpoint' | 'resume'> {
+  if (checkpoint !== undefined) {
+    checkKeys(checkObject(checkpoint, 'checkpoint'), ['path', 'every', 'keep'], 'of checkpoint');
+    checkFile(checkpoint.path, 'checkpoint.path');
+    count(checkpoint.every, 'checkpoint.every');
+  }
+  const saving =
+    checkpoint === undefined ? undefined : { ...checkpoint, keep: count(checkpoint.keep ?? 1, 'checkpoint.keep') };
+  if (resume === false) return { checkpoint: saving, resume: undefined };
+  if (resume !== true) {
+    return { checkpoint: saving, resume: { file: checkFile(resume, 'resume', 'true, false or '), isOptional: false } };
+  }
+  if (saving === undefined) throw expected('checkpoint', 'given with resume: true', undefined);
+  return { checkpoint: saving, resume: { file: saving.path, isOptional: true } };
+}
+
+function checkFile(value: unknown, name: string, also = ''): string {
+  if (typeof value !== 'string' || value === '') throw expected(name, `${also}the name of a file`, value);
+  return value;
+}
+
 function resolveSchedule(schedule: unknown, steps: number): Schedule {
   if (typeof schedule === 'function') return schedule as Schedule;
   if (typeof schedule === 'string') return makeSchedule(schedule as 'constant', steps);
@@ -146,7 +213,7 @@ function resolveProgress(progress: unknown): ProgressOptions | undefined {
   return options;
 }
 
-export function isAsync<T>(value: Iterable<T> | AsyncIterable<T>): value is AsyncIterable<T> {
+export function isAsync<T>(value: Batches<T>): value is AsyncIterable<T> {
   return typeof (value as Partial<AsyncIterable<T>>)[Symbol.asyncIterator] === 'function';
 }
 

@@ -22,14 +22,41 @@ export interface Evaluation {
   run: (step: number) => number | Promise<number>;
 }
 
+export type Batches<Batch> = Iterable<Batch> | AsyncIterable<Batch>;
+
+export interface ClipNorm {
+  /** Above 0. */
+  max: number;
+  only?: 'adamw' | undefined;
+}
+
+export interface EarlyStop {
+  /** The number of evaluations in a row that may bring no new least value. */
+  patience: number;
+}
+
+export interface CheckpointOptions {
+  /** The file of the newest one, replaced atomically. */
+  path: string;
+  /** The number of steps between two. */
+  every: number;
+  /**
+   * The number of files to keep, default 1. Those besides the newest have their step in their names:
+   * run.safetensors.step-200.
+   */
+  keep?: number | undefined;
+}
+
 export interface TrainOptions<Batch> {
   model: Model<Batch>;
   /** An optimizer of some or all of the model's parameters. The others stay as they are. */
   optimizer: Optimizer;
   /**
-   * The source of the batches: anything that can be iterated, also asynchronously. Training ends early where it ends.
+   * The source of the batches: anything that can be iterated, also asynchronously, or a function that returns it for
+   * the number of the first step. Training ends early where it ends. Where training resumes, a function is asked for
+   * the batches from that step on. Of anything else, the batches of the steps before are read and passed over.
    */
-  batches: Iterable<Batch> | AsyncIterable<Batch>;
+  batches: Batches<Batch> | ((firstStep: number) => Batches<Batch>);
   /** Optimizer steps to take. */
   steps: number;
   /**
@@ -43,9 +70,22 @@ export interface TrainOptions<Batch> {
   /**
    * The largest Euclidean norm of all gradients together. Gradients that exceed it are scaled down to it. Default:
    * none.
+   *
+   * An orthogonalised update forgets the length of its gradient. Its momentum does not, so that a scaled gradient
+   * counts less beside those of other steps. `only: 'adamw'` measures and scales the gradients of AdamW's parameters
+   * alone.
    */
-  clipNorm?: number | null | undefined;
+  clipNorm?: number | ClipNorm | null | undefined;
   evaluate?: Evaluation | undefined;
+  /** Ends training when evaluations improve no more. It needs `evaluate`. */
+  earlyStop?: EarlyStop | undefined;
+  /** Saves the optimizer and the place in training. There is a last one where training ends without an error. */
+  checkpoint?: CheckpointOptions | undefined;
+  /**
+   * Goes on from a checkpoint of `train`: a file, or with `true` the one at `checkpoint.path`, if there is one. The run
+   * then gives the same bits as one that was never interrupted, if the model does. Default false.
+   */
+  resume?: boolean | string | undefined;
   /**
    * Shows a bar with loss, learning rate and time left, or a line every so often where there is no terminal. Default
    * false.
@@ -70,7 +110,7 @@ export interface StepMetrics {
   readonly lr: readonly number[];
   /** False where a gradient was not finite and the optimizer's `nonFinite` is `skip`. */
   readonly applied: boolean;
-  /** Euclidean norm of all gradients together before clipping; present with `clipNorm` only. */
+  /** Euclidean norm of the gradients that `clipNorm` is for, before clipping; present with `clipNorm` only. */
   readonly gradNorm?: number;
   /**
    * The value of `evaluate` after this step, where it ran. If it turns out only after the report of a step that it was
@@ -84,9 +124,9 @@ export interface StepMetrics {
 }
 
 export interface TrainResult {
-  /** Steps taken. */
+  /** Steps taken. Where training has resumed, those before do not count. */
   readonly steps: number;
-  /** Why training ended: all steps taken, the signal, or no more batches. */
-  readonly ended: 'steps' | 'signal' | 'batches';
+  /** Why training ended: all steps taken, the signal, no more batches, or evaluations that improved no more. */
+  readonly ended: 'steps' | 'signal' | 'batches' | 'earlyStop';
   readonly history: readonly StepMetrics[];
 }

@@ -85,7 +85,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     using second = new Kind(after, { device });
     run(first, before, 0, 3);
     await first.save(file);
-    expect(await second.load(file)).toEqual({ step: 3 });
+    expect(await second.load(file)).toEqual({ step: 3, notes: {} });
     expect(run(second, after, 3, 6)).toEqual(run(whole, uninterrupted, 0, 6));
   });
 
@@ -150,7 +150,7 @@ test('before the first step, and over an older file behind a link', async () => 
   symlinkSync(file, link);
   using optimizer = new Root(model());
   await optimizer.save(link);
-  expect(await optimizer.load(file)).toEqual({ step: 0 });
+  expect(await optimizer.load(file)).toEqual({ step: 0, notes: {} });
   expect(optimizer.paramGroups[0]!.params.map((one) => optimizer.stateOf(one))).toMatchObject([
     { threshold: null },
     { threshold: null },

@@ -472,8 +472,11 @@ describe('options', () => {
     ],
     [{ model: { parameters: [model.w] } }, 'Expected model.lossAndGradients to be a function, got undefined'],
     [{ model: logistic('v') }, 'Expected the optimizer\'s parameters to be the model\'s, got "w" besides'],
-    [{ batches: 7 }, 'Expected batches to be an iterable or async iterable, got 7'],
-    [{ batches: { [Symbol.iterator]: 7 } }, 'Expected batches to be an iterable or async iterable, got an Object'],
+    [{ batches: 7 }, 'Expected batches to be an iterable, an async iterable or a function, got 7'],
+    [
+      { batches: { [Symbol.iterator]: 7 } },
+      'Expected batches to be an iterable, an async iterable or a function, got an Object',
+    ],
     [{ steps: 0 }, 'Expected steps to be an integer in [1, 9007199254740991], got 0'],
     [{ steps: undefined }, 'got undefined'],
     [{ schedule: 'step' }, 'Expected the kind of schedule to be one of "cosine", "linear", "constant", got "step"'],

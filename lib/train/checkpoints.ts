@@ -1,0 +1,84 @@
+import { copyFileSync, existsSync, linkSync, readdirSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { checkpointError } from '../checkpoint/safetensors.js';
+import { messageOf } from '../errors.js';
+import type { Optimizer } from '../optimizer/base.js';
+import { isRecord } from '../validate.js';
+import type { CheckpointOptions } from './types.js';
+
+/** The place in training, which a checkpoint holds besides what the optimizer writes. */
+export interface Place {
+  /** The last step, counted from 1. Steps that were left out count too. */
+  readonly step: number;
+  /** The least value of `evaluate`, and the evaluations since. */
+  readonly best: number | null;
+  readonly sinceBest: number;
+}
+
+/** The options of checkpoints, complete. */
+export interface Saving extends CheckpointOptions {
+  keep: number;
+}
+
+const note = 'train';
+
+/** Writes the newest checkpoint, and keeps as many older ones as are asked for. */
+export async function saveCheckpoint(
+  optimizer: Optimizer,
+  { path: file, keep }: Saving,
+  place: Place,
+  former: number | undefined,
+): Promise<void> {
+  // The former file gets a second name, so that at every moment there is a whole one under the first.
+  if (keep > 1 && former !== undefined && existsSync(file)) link(file, `${file}.step-${former}`);
+  await optimizer.save(file, { notes: { [note]: JSON.stringify(place) } });
+  for (const old of olderFiles(file).slice(keep - 1)) rmSync(old, { force: true });
+}
+
+/**
+ * Loads what `saveCheckpoint` wrote, or nothing where `isOptional` and there is no file.
+ * @throws RootError ERR_CHECKPOINT
+ */
+export async function resumeFrom(optimizer: Optimizer, file: string, isOptional: boolean): Promise<Place | undefined> {
+  if (isOptional && !existsSync(file)) return undefined;
+  const { notes } = await optimizer.load(file);
+  let place: unknown;
+  try {
+    place = JSON.parse(notes[note] ?? 'null');
+  } catch {
+    place = undefined;
+  }
+  if (!isPlace(place)) throw checkpointError(`Expected ${file} to be a checkpoint of train, got one of an optimizer`);
+  return place;
+}
+
+function isPlace(value: unknown): value is Place {
+  if (!isRecord(value)) return false;
+  const { step, best, sinceBest } = value;
+  const isCount = (one: unknown) => Number.isSafeInteger(one) && (one as number) >= 0;
+  return isCount(step) && isCount(sinceBest) && (best === null || typeof best === 'number');
+}
+
+/** The files of former steps, the newest first. */
+function olderFiles(file: string): string[] {
+  const prefix = `${path.basename(file)}.step-`;
+  const folder = path.dirname(path.resolve(file));
+  const steps = readdirSync(folder)
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
+    .map((name) => Number(name.slice(prefix.length)));
+  return steps.sort((a, b) => b - a).map((step) => path.join(folder, `${prefix}${step}`));
+}
+
+/** Gives a file another name besides. A file system without links gets a copy. */
+function link(file: string, name: string): void {
+  rmSync(name, { force: true });
+  try {
+    linkSync(file, name);
+  } catch {
+    try {
+      copyFileSync(file, name);
+    } catch (cause) {
+      throw checkpointError(`Cannot keep ${name}: ${messageOf(cause)}`, cause);
+    }
+  }
+}
