@@ -20,6 +20,7 @@ namespace cuda {
 
 // The most scratch that a job may fill, unless a single matrix needs more: enough for eleven of 2048 × 8192.
 constexpr size_t kJobBytes = size_t(1) << 30;
+constexpr int64_t kMostMatrices = 65535;
 // The most data that a job may change if they go to the host, so that they leave while the next job runs.
 constexpr int64_t kTravellingBytes = int64_t(32) << 20;
 
@@ -70,6 +71,9 @@ class CudaBackend final : public Backend, private ParameterStore {
   Arithmetic arithmetic() const override { return arithmetic_; }
   bool takes(std::span<const Footprint> job, bool travels) const override {
     int64_t data = 0;
+    // A launch for all matrices of a batch counts them in the grid's second dimension.
+    for (const Footprint& f : job)
+      if (f.count > kMostMatrices) return false;
     for (const Footprint& f : job) data += f.long_side * f.short_side * f.count * int64_t(sizeof(float));
     return CudaQueue::scratch_bytes(precision_, job) <= kJobBytes && (!travels || data <= kTravellingBytes);
   }
@@ -124,7 +128,7 @@ class CudaBackend final : public Backend, private ParameterStore {
     require_whole();
     const OnDevice scope(index_);
     prepare(plan);
-    CudaQueue queue = queue_behind(open_gate());
+    CudaQueue queue = queue_behind(open_gate(), stream_.get());
     require(cudaMemsetAsync(plan.flags, 0, plan.parameters * sizeof(uint32_t), stream_.get()), "cudaMemsetAsync");
     for (const Job& job : plan.checks) enqueue(job, queue);
     std::vector<uint32_t> flags(plan.parameters);
@@ -150,10 +154,12 @@ class CudaBackend final : public Backend, private ParameterStore {
       return apply(plan, host, begun);
     } catch (const Error& error) {
       if (!begun) throw;
+      is_lost_ = true;
       lost_ = error.what();
       throw Error(error.code(), lost_ + kLost);
     } catch (const std::exception&) {
       if (!begun) throw;
+      is_lost_ = true;
       lost_ = "The host ran out of memory";
       throw Error("ERR_OUT_OF_MEMORY", lost_ + kLost);
     }
@@ -191,7 +197,7 @@ class CudaBackend final : public Backend, private ParameterStore {
   }
 
   void require_whole() const {
-    if (!lost_.empty()) throw Error("ERR_CUDA", lost_ + kLost);
+    if (is_lost_) throw Error("ERR_CUDA", lost_ + kLost);
   }
 
   static std::vector<uint32_t> all(const std::vector<Arrays>& host) {
@@ -215,9 +221,11 @@ class CudaBackend final : public Backend, private ParameterStore {
       captured_.launch_update(job, stream_.get());
       begun = true;
       require(cudaEventRecord(captured_.done(job), stream_.get()), "cudaEventRecord");
-      if (job > 0) finish(job - 1);
+      if (job == 0) continue;
+      finish(job - 1);
+      if (!all_clear(flags)) break;  // behind a closed gate the other jobs would do nothing
     }
-    finish(jobs - 1);
+    if (jobs == 1 || all_clear(flags)) finish(jobs - 1);
     synchronize();
     return flags;
   }
@@ -242,15 +250,16 @@ class CudaBackend final : public Backend, private ParameterStore {
     captured_ = {};
     if (flags_.get() == nullptr) flags_ = make_pinned(std::max<size_t>(plan.parameters, 1) * sizeof(uint32_t));
     prepare(plan);
-    CudaQueue checks = queue_behind(open_gate());
-    CudaQueue updates = queue_behind(gate_);
-    CapturedPlan captured(plan, checks, updates, stream_.get(), gate_);
+    CudaQueue checks = queue_behind(open_gate(), side_stream_.get());
+    CudaQueue updates = queue_behind(gate_, side_stream_.get());
+    CapturedPlan captured(plan, checks, updates, side_stream_.get(), gate_);
     synchronize();
     captured_ = std::move(captured);
   }
 
-  CudaQueue queue_behind(const uint32_t* gate) {
-    return CudaQueue(precision_, stream_.get(), arena_, tables_, gate, notes_);
+  // What is captured is captured on the side stream: a user has the other one, and may launch into it at any time.
+  CudaQueue queue_behind(const uint32_t* gate, cudaStream_t stream) {
+    return CudaQueue(precision_, stream, arena_, tables_, gate, notes_);
   }
 
   // Makes ready what the plan's launches read. The plan captured before goes, because its launches hold addresses.
@@ -259,8 +268,8 @@ class CudaBackend final : public Backend, private ParameterStore {
     reserve_notes(plan.notes);
     reserve_scratch(plan);
     tables_.collect();
-    CudaQueue queue = queue_behind(open_gate());
-    record(stream_.get(), [&] {
+    CudaQueue queue = queue_behind(open_gate(), side_stream_.get());
+    record(side_stream_.get(), [&] {
       for (const std::vector<Job>* jobs : {&plan.checks, &plan.updates}) {
         for (const Job& job : *jobs) enqueue(job, queue);
       }
@@ -327,7 +336,9 @@ class CudaBackend final : public Backend, private ParameterStore {
   std::optional<HostLink> link_;
   Pinned flags_;
   CapturedPlan captured_;
-  std::string lost_;  // the failure of a step that had begun to change what is held; empty if there was none
+  // Whether a step failed that had begun to change what is held, and how it failed. To note the latter takes memory.
+  bool is_lost_ = false;
+  std::string lost_;
 };
 
 }  // namespace cuda
