@@ -82,8 +82,12 @@ export async function orthogonalize(
   options: OrthogonalizeOptions = {},
 ): Promise<Float32Array> {
   const { output, fits, args } = prepareOrthogonalize(x, shape, options);
+  const size = output.length;
   const fitted = fitOnThread(fits);
-  if (fitted !== undefined) await fitted;
+  if (fitted !== undefined) {
+    await fitted;
+    for (const [name, array] of Object.entries({ x, out: output })) checkArray(array, size, name);
+  }
   const given = args();
   await guardAsync(() => addon().orthogonalize(...given), explaining(x));
   return output;

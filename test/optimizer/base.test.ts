@@ -13,7 +13,7 @@ function detach(array: Float32Array): ArrayBuffer {
 
 describe.each(devicesUnderTest())('on %s', (device) => {
   // A step on this parameter takes long enough for something to happen meanwhile.
-  const large = () => parameter('large', isEmulated(device) ? [128, 128] : [1024, 1024]);
+  const large = () => parameter('large', isEmulated(device) ? [256, 256] : [1024, 1024]);
 
   test('step leaves the event loop free', async () => {
     using optimizer = new Root([large()], { device });
