@@ -13,6 +13,7 @@ export {
 export { orthogonalityError, type OrthogonalityError } from './orthogonality.js';
 export { type MatrixLayout, Parameter, type ParameterOptions } from './parameter.js';
 export type { GradientThreshold, GradientThresholdOption, Threshold, ThresholdOption } from './threshold.js';
+export type { Notes } from './checkpoint/contents.js';
 export type { Calibration, CalibrationEntry } from './coefficients/calibration.js';
 export { type Coefficients, newtonSchulzCoefficients } from './coefficients/option.js';
 export type { Preset } from './coefficients/presets.js';
@@ -39,4 +40,14 @@ export type { AdamWState, DeviceMemory, OrthogonalState, ParameterState, StepRep
 export { train } from './train/loop.js';
 export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
-export type { Evaluation, Model, StepMetrics, TrainOptions, TrainResult } from './train/types.js';
+export type {
+  Batches,
+  CheckpointOptions,
+  ClipNorm,
+  EarlyStop,
+  Evaluation,
+  Model,
+  StepMetrics,
+  TrainOptions,
+  TrainResult,
+} from './train/types.js';

@@ -37,6 +37,12 @@ const types = [
     'TrainOptions',
     'TrainResult',
     'Triple',
+    'Route',
+    'Notes',
+    'Batches',
+    'CheckpointOptions',
+    'ClipNorm',
+    'EarlyStop',
   ],
 ];
 

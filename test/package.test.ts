@@ -76,7 +76,7 @@ test('the package holds what a build needs, and nothing of the workshop', () => 
       ...['native/sources.json', 'native/binding.gyp', 'native/exports.map', 'package.json'],
     ]),
   );
-  expect(sources.filter((file) => file.startsWith("native/build"))).toEqual([]);
+  expect(sources.filter((file) => file.startsWith('native/build'))).toEqual([]);
   expect(packed).toEqual(
     expect.arrayContaining([
       ...['scripts/build.mjs', 'scripts/build/plan.mjs', 'scripts/lock.mjs', 'binding.d.ts', 'LICENSE'],
