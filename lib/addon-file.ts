@@ -37,7 +37,7 @@ export function findAddon(): AddonReport {
   }
   const builds = isClone
     ? [path.join(packageRoot, 'build', 'Release'), path.join(packageRoot, 'native', 'build', 'Release')]
-    : [path.join(buildFolder(), 'current')];
+    : cachedBuilds();
   const built = builds.map((folder) => path.join(folder, fileName)).find((file) => existsSync(file));
   if (built !== undefined) return { path: built, source: 'build', reason: 'it was built from the sources' };
   const name = `@root-optimizer/${platformName()}`;
@@ -45,11 +45,21 @@ export function findAddon(): AddonReport {
     const file = require.resolve(`${name}/${fileName}`);
     return { path: file, source: 'package', reason: `${name} is installed, and nothing was built from the sources` };
   } catch (cause) {
+    const places = builds.length > 0 ? `in ${builds.join(' or ')}` : 'nor a folder for one';
     throw missingAddon(
-      `The native addon is missing: ${name} is not installed, and there is no build in ${builds.join(' or ')}; ` +
+      `The native addon is missing: ${name} is not installed, and there is no build ${places}; ` +
         'run: npx root-optimizer build',
       cause,
     );
+  }
+}
+
+/** A user without a home has no cache, and may have the platform's package. */
+function cachedBuilds(): string[] {
+  try {
+    return [path.join(buildFolder(), 'current')];
+  } catch {
+    return [];
   }
 }
 

@@ -1,5 +1,6 @@
 // Builds and packs what a release publishes: the package, and a package for each platform with the addon for it. The
 // tarballs are left in release/. Publishes nothing.
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -40,6 +41,8 @@ async function main(args) {
 
   const output = join(root, 'release');
   const work = join(output, 'work');
+  mkdirSync(output, { recursive: true });
+  for (const file of readdirSync(output)) if (file.endsWith('.tgz')) rmSync(join(output, file));
   const tarballs = [packMain(root, work, output)];
   for (const name of names) tarballs.push(packPlatform(root, name, await buildAddon(name, work), work, output));
 
