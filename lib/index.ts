@@ -41,6 +41,7 @@ export { train } from './train/loop.js';
 export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
 export type {
+  AdaptiveAccumulation,
   Batches,
   CheckpointOptions,
   ClipNorm,

@@ -39,6 +39,7 @@ const types = [
     'Triple',
     'Route',
     'Notes',
+    'AdaptiveAccumulation',
     'Batches',
     'CheckpointOptions',
     'ClipNorm',

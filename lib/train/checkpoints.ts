@@ -13,6 +13,9 @@ export interface Place {
   /** The least value of `evaluate`, and the evaluations since. */
   readonly best: number | null;
   readonly sinceBest: number;
+  /** Batches that have been read, and those of the next step. */
+  readonly batches: number;
+  readonly accumulation: number;
 }
 
 /** The options of checkpoints, complete. */
@@ -54,9 +57,9 @@ export async function resumeFrom(optimizer: Optimizer, file: string, isOptional:
 
 function isPlace(value: unknown): value is Place {
   if (!isRecord(value)) return false;
-  const { step, best, sinceBest } = value;
+  const { step, best, sinceBest, batches, accumulation } = value;
   const isCount = (one: unknown) => Number.isSafeInteger(one) && (one as number) >= 0;
-  return isCount(step) && isCount(sinceBest) && (best === null || typeof best === 'number');
+  return [step, sinceBest, batches, accumulation].every(isCount) && (best === null || typeof best === 'number');
 }
 
 /** The files of former steps, the newest first. */

@@ -4,7 +4,7 @@ import type { Optimizer } from '../optimizer/base.js';
 import type { StepReport } from '../optimizer/types.js';
 import type { Parameter } from '../parameter.js';
 import { type Place, resumeFrom, saveCheckpoint } from './checkpoints.js';
-import { clipGradients } from './gradients.js';
+import { clipGradients, noiseScale, passingCount, type Spread } from './gradients.js';
 import { type MetricsWriter, openMetrics } from './metrics.js';
 import { checkBatches, checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
 import { type Progress, startProgress } from './progress.js';
@@ -39,15 +39,18 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
       return closing(progress, () => {
         const done = place?.step ?? 0;
         const given = options.batches;
-        const batches = new BatchReader(typeof given === 'function' ? checkBatches(given(done + 1)) : given);
+        const before = place?.batches ?? 0;
+        const batches = new BatchReader(typeof given === 'function' ? checkBatches(given(done + 1, before)) : given);
         return closing(batches, async () => {
-          if (typeof given !== 'function') await batches.skip(done * run.accumulation);
+          if (typeof given !== 'function') await batches.skip(before);
           return takeSteps(run, options, { lrs, place, metrics, progress, batches });
         });
       });
     });
   } finally {
-    if (run.schedule !== undefined) optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]!));
+    if (run.schedule !== undefined || run.adaptive !== undefined) {
+      optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]!));
+    }
     inTraining.delete(optimizer);
   }
 }
@@ -91,11 +94,11 @@ async function takeSteps<Batch>(
   const { steps, optimizer, schedule, evaluate, earlyStop, checkpoint, signal } = run;
   const history: StepMetrics[] = [];
   const first = (place?.step ?? 0) + 1;
-  let { best, sinceBest } = place ?? { best: null, sinceBest: 0 };
+  let { best, sinceBest, accumulation, batches: read } = place ?? start(run);
   let saved = place?.step;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;
-    await saveCheckpoint(optimizer, checkpoint, { step, best, sinceBest }, saved);
+    await saveCheckpoint(optimizer, checkpoint, { step, best, sinceBest, accumulation, batches: read }, saved);
     saved = step;
   };
   const aborted = (): boolean => signal?.aborted === true;
@@ -118,18 +121,20 @@ async function takeSteps<Batch>(
     if (aborted()) return finish('signal');
     if (earlyStop !== undefined && sinceBest >= earlyStop.patience) return finish('earlyStop');
     const started = performance.now();
-    const loss = await fillGradients(run, batches);
-    if (loss === undefined) {
+    const filled = await fillGradients(run, batches, accumulation);
+    if (filled === undefined) {
       if (step === first) {
         throw new RootError(
           'ERR_INVALID_ARGUMENT',
-          `Expected batches to be at least the ${run.accumulation} of a step, got fewer`,
+          `Expected batches to be at least the ${accumulation} of a step, got fewer`,
         );
       }
       return finish('batches');
     }
-    if (schedule !== undefined) {
-      const factor = checkFactor(schedule(step));
+    const { loss, spread } = filled;
+    read += accumulation;
+    if (schedule !== undefined || run.adaptive !== undefined) {
+      const factor = checkFactor(schedule?.(step) ?? 1) * Math.sqrt(accumulation / run.accumulation);
       optimizer.paramGroups.forEach((group, i) => (group.lr = lrs[i]! * factor));
     }
     const gradNorm = run.clipNorm && clipGradients(run.clipNorm.params, run.clipNorm.max);
@@ -145,11 +150,16 @@ async function takeSteps<Batch>(
       lr,
       applied,
       ...(gradNorm === undefined ? {} : { gradNorm }),
+      ...(run.adaptive === undefined ? {} : { accumulation }),
+      ...(spread === undefined ? {} : { noiseScale: noiseScale(spread) }),
       ...(evaluation === undefined ? {} : { evaluation }),
       milliseconds: after - started,
       optimizerMilliseconds: after - before,
     };
     history.push(taken);
+    if (spread !== undefined && run.adaptive !== undefined) {
+      accumulation = passingCount(spread, run.adaptive.theta, run.adaptive.max);
+    }
     if (checkpoint !== undefined && step % checkpoint.every === 0) await save(step);
     await metrics?.write({ ...options.labels, ...taken });
     progress?.update(step, { loss, lr: lr[0]! });
@@ -168,11 +178,20 @@ async function naming(step: number, report: Promise<StepReport>): Promise<StepRe
   }
 }
 
-/** @returns the mean loss, or undefined where there are not enough batches left for a step */
+/** The place of a training that begins. */
+function start({ accumulation }: Training<unknown>): Omit<Place, 'step'> {
+  return { best: null, sinceBest: 0, batches: 0, accumulation };
+}
+
+/**
+ * @returns the mean loss and, of several batches, how their gradients differ; undefined where there are not enough
+ * batches left for a step
+ */
 async function fillGradients<Batch>(
-  { model, stepped, accumulation, sum }: Training<Batch>,
+  { model, stepped, sum }: Training<Batch>,
   batches: BatchReader<Batch>,
-): Promise<number | undefined> {
+  accumulation: number,
+): Promise<{ loss: number; spread: Spread | undefined } | undefined> {
   let total = 0;
   for (let i = 0; i < accumulation; i++) {
     const next = await batches.next();
@@ -182,8 +201,7 @@ async function fillGradients<Batch>(
     gradientsOf(stepped);
     sum?.add();
   }
-  sum?.writeMean();
-  return total / accumulation;
+  return { loss: total / accumulation, spread: sum?.writeMean() };
 }
 
 /** @throws RootError for a gradient whose memory was taken away, for example by a transfer to another thread */

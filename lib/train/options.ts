@@ -7,7 +7,16 @@ import type { Saving } from './checkpoints.js';
 import { GradientSum } from './gradients.js';
 import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
-import type { Batches, CheckpointOptions, EarlyStop, Evaluation, Model, StepMetrics, TrainOptions } from './types.js';
+import type {
+  AdaptiveAccumulation,
+  Batches,
+  CheckpointOptions,
+  EarlyStop,
+  Evaluation,
+  Model,
+  StepMetrics,
+  TrainOptions,
+} from './types.js';
 
 /** The options of `train`, checked and complete. */
 export interface Training<Batch> {
@@ -17,7 +26,9 @@ export interface Training<Batch> {
   readonly stepped: readonly Parameter[];
   readonly steps: number;
   readonly schedule: Schedule | undefined;
+  /** Batches of the first step. */
   readonly accumulation: number;
+  readonly adaptive: { readonly theta: number; readonly max: number } | undefined;
   readonly sum: GradientSum | undefined;
   readonly clipNorm: ClipRule | undefined;
   readonly evaluate: Evaluation | undefined;
@@ -51,7 +62,18 @@ const known = [
   ...['labels', 'signal', 'onStep', 'earlyStop', 'checkpoint', 'resume'],
 ];
 const metricNames: readonly (keyof StepMetrics)[] = [
-  ...(['step', 'loss', 'lr', 'applied', 'gradNorm', 'evaluation', 'milliseconds', 'optimizerMilliseconds'] as const),
+  ...([
+    'step',
+    'loss',
+    'lr',
+    'applied',
+    'gradNorm',
+    'accumulation',
+    'noiseScale',
+    'evaluation',
+    'milliseconds',
+    'optimizerMilliseconds',
+  ] as const),
 ];
 const count = integer(1, Number.MAX_SAFE_INTEGER);
 const factorRule = interval('[0, 1]');
@@ -75,15 +97,15 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     throw expected('signal', 'an AbortSignal', signal);
   }
   if (onStep !== undefined && typeof onStep !== 'function') throw expected('onStep', 'a function', onStep);
-  const accumulation = count(options.accumulation ?? 1, 'accumulation');
+  const accumulation = resolveAccumulation(options.accumulation ?? 1);
   return {
     model,
     optimizer,
     stepped,
     steps: count(steps, 'steps'),
     schedule: options.schedule === undefined ? undefined : resolveSchedule(options.schedule, steps),
-    accumulation,
-    sum: accumulation === 1 ? undefined : new GradientSum(stepped),
+    ...accumulation,
+    sum: accumulation.accumulation === 1 ? undefined : new GradientSum(stepped),
     clipNorm: resolveClipNorm(options.clipNorm, optimizer, stepped),
     evaluate: evaluate === undefined ? undefined : checkEvaluation(evaluate),
     earlyStop: resolveEarlyStop(options.earlyStop, evaluate !== undefined),
@@ -144,6 +166,17 @@ function checkEvaluation(evaluate: Evaluation): Evaluation {
   count(evaluate.every, 'evaluate.every');
   if (typeof (evaluate.run as unknown) !== 'function') throw expected('evaluate.run', 'a function', evaluate.run);
   return evaluate;
+}
+
+function resolveAccumulation(
+  value: number | AdaptiveAccumulation,
+): Pick<Training<unknown>, 'accumulation' | 'adaptive'> {
+  if (typeof value !== 'object') return { accumulation: count(value, 'accumulation'), adaptive: undefined };
+  checkKeys(checkObject(value, 'accumulation'), ['test', 'theta', 'start', 'max'], 'of accumulation');
+  oneOf('norm')(value.test, 'accumulation.test');
+  const theta = interval('(0, ∞)')(value.theta, 'accumulation.theta');
+  const max = integer(2, Number.MAX_SAFE_INTEGER)(value.max, 'accumulation.max');
+  return { accumulation: integer(2, max)(value.start ?? 2, 'accumulation.start'), adaptive: { theta, max } };
 }
 
 function resolveClipNorm(

@@ -30,6 +30,22 @@ export interface ClipNorm {
   only?: 'adamw' | undefined;
 }
 
+/**
+ * A number of batches per step that grows as the gradients' noise comes to outweigh them: AdAdaGrad's norm test (arXiv
+ * 2402.11215), with batches in place of examples. Where the variance of the mean gradient exceeds θ²‖g‖², the next step
+ * takes as many batches as the test asks for. Learning rates grow with the root of the number; `train` sets them, also
+ * without a schedule.
+ */
+export interface AdaptiveAccumulation {
+  test: 'norm';
+  /** θ, above 0: the relative standard error that a step's gradient may have. */
+  theta: number;
+  /** The number of the first step, at least 2; default 2. */
+  start?: number | undefined;
+  /** The largest number. */
+  max: number;
+}
+
 export interface EarlyStop {
   /** The number of evaluations in a row that may bring no new least value. */
   patience: number;
@@ -53,10 +69,11 @@ export interface TrainOptions<Batch> {
   optimizer: Optimizer;
   /**
    * The source of the batches: anything that can be iterated, also asynchronously, or a function that returns it for
-   * the number of the first step. Training ends early where it ends. Where training resumes, a function is asked for
-   * the batches from that step on. Of anything else, the batches of the steps before are read and passed over.
+   * the number of the first step and of the batches before it. Training ends early where it ends. Where training
+   * resumes, a function is asked for the batches from that step on. Of anything else, the batches of the steps before
+   * are read and passed over.
    */
-  batches: Batches<Batch> | ((firstStep: number) => Batches<Batch>);
+  batches: Batches<Batch> | ((firstStep: number, batchesBefore: number) => Batches<Batch>);
   /** Optimizer steps to take. */
   steps: number;
   /**
@@ -65,8 +82,8 @@ export interface TrainOptions<Batch> {
    * returns. Default: none. The rates are then left to whoever sets them, `onStep` for example.
    */
   schedule?: ScheduleKind | ({ kind: ScheduleKind } & ScheduleOptions) | Schedule | undefined;
-  /** Number of batches per step, whose gradients and losses are averaged; default 1. */
-  accumulation?: number | undefined;
+  /** Number of batches per step, whose gradients and losses are averaged; default 1. It may be adaptive. */
+  accumulation?: number | AdaptiveAccumulation | undefined;
   /**
    * The largest Euclidean norm of all gradients together. Gradients that exceed it are scaled down to it. Default:
    * none.
@@ -112,6 +129,14 @@ export interface StepMetrics {
   readonly applied: boolean;
   /** Euclidean norm of the gradients that `clipNorm` is for, before clipping; present with `clipNorm` only. */
   readonly gradNorm?: number;
+  /** Number of batches in this step; present where it is adaptive. */
+  readonly accumulation?: number;
+  /**
+   * The gradient noise scale (arXiv 1812.06162) in batches, estimated from those of this step: beyond as many per step,
+   * further ones bring little. Present with two or more batches per step; infinite (null in JSON) where noise hides the
+   * gradient.
+   */
+  readonly noiseScale?: number;
   /**
    * The value of `evaluate` after this step, where it ran. If it turns out only after the report of a step that it was
    * the last, the value is in the history alone.

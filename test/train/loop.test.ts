@@ -500,7 +500,7 @@ describe('options', () => {
     [{ labels: { run: null } }, 'Expected labels.run to be a string, a number, true or false, got null'],
     [
       { labels: { loss: 1 } },
-      'Expected the names of labels to be other than step, loss, lr, applied, gradNorm, evaluation, milliseconds, ',
+      'Expected the names of labels to be other than step, loss, lr, applied, gradNorm, accumulation, noiseScale, ',
     ],
     [{ signal: {} }, 'Expected signal to be an AbortSignal, got an Object'],
     [{ onStep: true }, 'Expected onStep to be a function, got true'],

@@ -52,11 +52,11 @@ const total = 12;
 
 interface Case {
   schedule?: TrainOptions<number>['schedule'];
-  accumulation?: number;
+  accumulation?: TrainOptions<number>['accumulation'];
   source: 'list' | 'generator' | 'asynchronous' | 'function';
 }
 
-function batchesOf({ source, accumulation = 1 }: Case): TrainOptions<number>['batches'] {
+function batchesOf({ source }: Case): TrainOptions<number>['batches'] {
   switch (source) {
     case 'list':
       return seeds(0);
@@ -69,7 +69,7 @@ function batchesOf({ source, accumulation = 1 }: Case): TrainOptions<number>['ba
         for (const seed of seeds(0)) yield await Promise.resolve(seed);
       })();
     case 'function':
-      return (firstStep) => seeds((firstStep - 1) * accumulation);
+      return (_, batchesBefore) => seeds(batchesBefore);
   }
 }
 
@@ -79,6 +79,8 @@ const cases: Case[] = [
   { source: 'asynchronous', schedule: (step) => 1 / step },
   { source: 'function', schedule: 'constant', accumulation: 2 },
   { source: 'function' },
+  { source: 'function', schedule: 'cosine', accumulation: { test: 'norm', theta: 1, max: 7 } },
+  { source: 'list', accumulation: { test: 'norm', theta: 0.6, start: 3, max: 8 } },
 ];
 
 describe.each(Object.entries(optimizers))('%s', (_, makeOptimizer) => {
