@@ -57,8 +57,8 @@ export interface Spread {
 
 /**
  * The gradient noise scale in micro-batches: the trace of the covariance over an unbiased estimate of ‖G‖²
- * (McCandlish et al., arXiv 1812.06162, appendix A). Beyond as many of them, averaging brings little. Infinite where the
- * noise hides the gradient.
+ * (McCandlish et al., arXiv 1812.06162, appendix A). Beyond as many of them, averaging brings little. It is infinite
+ * where the noise hides the gradient.
  */
 export function noiseScale({ count, mean, variance }: Spread): number {
   const signal = mean - variance / count;
