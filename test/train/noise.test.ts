@@ -49,8 +49,9 @@ test('the number of batches grows to what the norm test asks for, and rates with
     const variance =
       own.reduce((sum, one) => sum + one.reduce((all, value, i) => all + (value - mean[i]!) ** 2, 0), 0) / (count - 1);
     const needed = variance / (theta * theta * square);
-    if (step + 1 < counts.length)
-      {expect(Math.abs(counts[step + 1]! - Math.max(count, Math.ceil(needed)))).toBeLessThan(2);}
+    if (step + 1 < counts.length) {
+      expect(Math.abs(counts[step + 1]! - Math.max(count, Math.ceil(needed)))).toBeLessThan(2);
+    }
     expect(history[step]!.lr[0]).toBeCloseTo(0.1 * Math.sqrt(count / 2), 10);
   });
   // Of g = G + noise, the test sees ‖g‖² = 1 + 8 / count: 8 / count ≤ (1 + 8 / count) / 4 from 24 on.
