@@ -26,8 +26,8 @@ test('the network with gradients by hand learns digits', () => {
 });
 
 test('the convolutional network of TensorFlow.js learns digits', () => {
-  const output = run('digits-tfjs.ts', '--steps', '25');
-  const [before, after] = numbersAfter('loss', output);
+  // Its weights begin at random.
+  const [before, after] = numbersAfter('loss', run('digits-tfjs.ts', '--steps', '50'));
   expect(after).toBeLessThan(0.8 * before!);
 });
 

@@ -25,7 +25,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     setImmediate(turn);
     expect(await optimizer.step()).toEqual({ step: 1, applied: true, nonFinite: [] });
     stepping = false;
-    expect(turns).toBeGreaterThan(10);
+    // A step on this thread would end before the first turn. How many there are depends on what else the machine does.
+    expect(turns).toBeGreaterThan(0);
   });
 
   test('step and stepSync do the same', async () => {
