@@ -190,10 +190,9 @@ class CudaBackend final : public Backend, private ParameterStore {
     synchronize();
   }
 
-  // Waits asleep; cudaStreamSynchronize would keep a processor busy.
   void synchronize() {
     require(cudaEventRecord(finished_.get(), stream_.get()), "cudaEventRecord");
-    require(cudaEventSynchronize(finished_.get()), "cudaEventSynchronize");
+    wait_for(finished_.get(), "cudaEventSynchronize");
   }
 
   void require_whole() const {
@@ -238,7 +237,7 @@ class CudaBackend final : public Backend, private ParameterStore {
                             side_stream_.get()),
             "cudaMemcpyAsync of the flags");
     require(cudaEventRecord(read_.get(), side_stream_.get()), "cudaEventRecord");
-    require(cudaEventSynchronize(read_.get()), "cudaEventSynchronize");
+    wait_for(read_.get(), "cudaEventSynchronize");
     return {flags, flags + plan.parameters};
   }
 

@@ -1,5 +1,6 @@
 #include "handles.h"
 
+#include <chrono>
 #include <string>
 
 #include "../native/error.h"
@@ -34,6 +35,17 @@ Event make_event() {
   cudaEvent_t event;
   require(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreateWithFlags");
   return Event(event);
+}
+
+void wait_for(cudaEvent_t event, const char* call) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kAwake(2);
+  const Clock::time_point start = Clock::now();
+  do {
+    const cudaError_t status = cudaEventQuery(event);
+    if (status != cudaErrorNotReady) return require(status, call);
+  } while (Clock::now() - start < kAwake);
+  require(cudaEventSynchronize(event), call);
 }
 
 Pinned make_pinned(size_t bytes) {
