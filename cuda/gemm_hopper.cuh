@@ -87,6 +87,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   const Tile at = tile_of_block<kSymmetric, T::kRows, T::kColumns>(gemm.out, first_matrix);
   const SliceRange depth = slices_of_part<T::kDepth>(gemm, kDepthAlongA ? gemm.a.columns : gemm.a.rows);
   const int slices = depth.count;
+  // On the diagonal of a matrix's product with itself the slices of a have those of b.
+  const bool one_operand =
+      kSymmetric && gemm.a.data == gemm.b.data && at.column >= at.row && at.column < at.row + T::kRows;
 
   if (threadIdx.x >= T::kMultipliers) {
     if (threadIdx.x > T::kMultipliers) return;
@@ -94,8 +97,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
       const int stage = slice % T::kStages;
       char* a = shared + stage * T::kStageBytes;
       if (slice >= T::kStages) wait_barrier(&empty[stage], (slice / T::kStages - 1) % 2);
-      expect_bytes(&full[stage], T::kStageBytes);
+      expect_bytes(&full[stage], one_operand ? kBytesOfA : T::kStageBytes);
       OperandA::copy(a, map_a, at.row, (depth.first + slice) * T::kDepth, at.matrix, &full[stage]);
+      if (one_operand) continue;
       OperandB::copy(a + kBytesOfA, map_b, at.column, (depth.first + slice) * T::kDepth, at.matrix, &full[stage]);
     }
     return;
@@ -107,13 +111,14 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   const Square result(at.matrix, at.row + square * 128, at.column, threadIdx.x % T::kSquareThreads, 1 + square,
                       reinterpret_cast<Chunk<Element>*>(shared) + square * Square::kSharedChunks);
   result.template prefetch<kSymmetric>(gemm);
+  const int place_of_b = one_operand ? int(at.column - at.row) / 64 * OperandA::kOuterBlock : kBytesOfA;
   float sum[T::kDown][64] = {};
 #pragma unroll 1
   for (int slice = 0; slice < slices; ++slice) {
     const int stage = slice % T::kStages;
     wait_barrier(&full[stage], slice / T::kStages % 2);
     const char* a = shared + stage * T::kStageBytes + group * T::kDown * OperandA::kOuterBlock;
-    const char* b = shared + stage * T::kStageBytes + kBytesOfA;
+    const char* b = shared + stage * T::kStageBytes + place_of_b;
     begin_products();
 #pragma unroll
     for (int step = 0; step < T::kDepth / 16; ++step) {
