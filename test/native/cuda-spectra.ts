@@ -39,3 +39,10 @@ export const limits: [Precision, number][] = [
   ['float16', 5e-3],
   ['bfloat16', 3e-2],
 ];
+
+/** Those of matrices of 768 × 3072 and more, whose spectra reach further down (docs/cuda.md, Precision). */
+export const limitsOfLarge: [Precision, number][] = [
+  ['float32', 4e-5],
+  ['float16', 1.2e-2],
+  ['bfloat16', 2e-1],
+];
