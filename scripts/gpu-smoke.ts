@@ -15,31 +15,25 @@ import { relativeError } from './common/numbers.js';
 import { gaussian, makeRandom } from './common/random.js';
 import { markdownHead, markdownRow } from './common/tables.js';
 
+const SHAPES = '1x33,40x24,72x72,65x200,200x65,300x300,129x600,3x40000';
+
 const HELP = `Usage: npx tsx scripts/gpu-smoke.ts [options]
 
 Runs every kernel of the CUDA backend once or more at small sizes, and prints its largest error against the CPU. Ends
 with status 1 if an error is larger than it may be. Sanitizers can follow it.
 
   --device <name>  cuda or cuda:N (default cuda)
+  --shapes <list>  rows x columns (default ${SHAPES})
   --help           print this`;
 
-const shapes: readonly (readonly [number, number])[] = [
-  [1, 33],
-  [40, 24],
-  [72, 72],
-  [65, 200],
-  [200, 65],
-  [300, 300],
-  [129, 600],
-  [3, 40_000],
-];
 const limits: Readonly<Record<Precision, number>> = { float32: 1e-5, float16: 5e-3, bfloat16: 3e-2 };
 const precisions = Object.keys(limits) as Precision[];
 
 runMain(() => {
-  const options = readOptions(HELP, ['device']);
+  const options = readOptions(HELP, ['device', 'shapes']);
   if (options === undefined) return;
   const device = (options.device ?? 'cuda') as Device;
+  const shapes = (options.shapes ?? SHAPES).split(',').map(parseShape);
   console.log(`${devices().cuda.devices[0]?.description ?? devices().cuda.reason ?? ''}\n`);
   console.log(markdownHead(['what', 'largest error', 'at most']));
   const report = (what: string, error: number, limit: number) => {
@@ -63,7 +57,7 @@ runMain(() => {
   };
   for (const [name, settings] of Object.entries(steps)) {
     for (const precision of precisions) {
-      const { data, thresholds } = train({ ...settings, device, precision }, { ...settings, device: 'cpu' });
+      const { data, thresholds } = train(shapes, { ...settings, device, precision }, { ...settings, device: 'cpu' });
       report(`ROOT, ${name}, ${precision}`, data, 2 * limits[precision]);
       report(`its thresholds, ${precision}`, thresholds, 0);
     }
@@ -74,11 +68,23 @@ runMain(() => {
   report('softThreshold', relativeError(there!.outliers, here!.outliers), 0);
 });
 
-/** Four steps on both devices: the largest relative error of data, and whether a threshold differs (1) or not (0). */
-function train(onDevice: RootOptions, onHost: RootOptions): { data: number; thresholds: number } {
+type Shape = readonly [rows: number, columns: number];
+
+function parseShape(text: string): Shape {
+  const [, rows, columns] = /^([1-9]\d*)x([1-9]\d*)$/.exec(text) ?? [];
+  if (rows === undefined) throw new Error(`Expected shapes such as 72x300, got "${text}"`);
+  return [Number(rows), Number(columns)];
+}
+
+/** Four steps on both devices, with two matrices of the last shape but one: the largest relative error of data, and whether a threshold differs (1) or not (0). */
+function train(
+  shapes: readonly Shape[],
+  onDevice: RootOptions,
+  onHost: RootOptions,
+): { data: number; thresholds: number } {
   const models = [onDevice, onHost].map((options) => {
     const random = makeRandom(3, 'smoke');
-    const params = [...shapes, [129, 600] as const].map(([rows, columns], i) => {
+    const params = [...shapes, ...shapes.slice(-2, -1)].map(([rows, columns], i) => {
       return new Parameter({ name: `w${i}`, shape: [rows, columns] });
     });
     const vector = new Parameter({ name: 'v', shape: [1001], data: gaussian(1001, random) });
