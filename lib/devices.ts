@@ -15,8 +15,7 @@ export interface DeviceReport extends NativeReport {
  * The device to compute on.
  *
  * - `cuda`: the first CUDA device; an error where there is none.
- * - `auto`: the CPU, until all tests of CUDA have run on a GPU (see docs/cuda.md). With ROOT_OPTIMIZER_AUTO_CUDA=1
- *   in the environment: the first CUDA device that can be used, else the CPU.
+ * - `auto`: the first CUDA device that can be used, else the CPU.
  */
 export type Device = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
 
@@ -50,12 +49,6 @@ export function resolveDevice(device: Device): DeviceInfo {
   const { cpu, cuda } = devices();
   const onCpu = (reason: string) => Object.freeze({ name: 'cpu', description: cpu.description, reason } as const);
   if (device === 'cpu') return onCpu('asked for');
-  if (device === 'auto' && cuda.devices[0] !== undefined && process.env['ROOT_OPTIMIZER_AUTO_CUDA'] !== '1') {
-    return onCpu(
-      `not all tests of CUDA have run on a GPU yet: ${cuda.devices[0].name} is used where "cuda" is asked for ` +
-        'or ROOT_OPTIMIZER_AUTO_CUDA is 1',
-    );
-  }
   const candidates = device.includes(':') ? cuda.devices.filter((one) => one.name === device) : cuda.devices;
   const obstacles: string[] = [];
   for (const { name, description } of device === 'auto' ? candidates : candidates.slice(0, 1)) {

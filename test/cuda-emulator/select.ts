@@ -3,4 +3,3 @@ import path from 'node:path';
 
 process.env['ROOT_OPTIMIZER_ADDON'] = path.join(__dirname, '..', '..', 'build', 'Emulator', 'root_optimizer.node');
 process.env['ROOT_OPTIMIZER_TEST_DEVICE'] = 'cuda:0';
-process.env['ROOT_OPTIMIZER_AUTO_CUDA'] = '1';
