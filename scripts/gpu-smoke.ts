@@ -76,7 +76,10 @@ function parseShape(text: string): Shape {
   return [Number(rows), Number(columns)];
 }
 
-/** Four steps on both devices, with two matrices of the last shape but one: the largest relative error of data, and whether a threshold differs (1) or not (0). */
+/**
+ * Four steps on both devices, with two matrices of the last shape but one: the largest relative error of data, and
+ * whether a threshold differs (1) or not (0).
+ */
 function train(
   shapes: readonly Shape[],
   onDevice: RootOptions,
