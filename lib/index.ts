@@ -13,7 +13,7 @@ export {
 export { orthogonalityError, type OrthogonalityError } from './orthogonality.js';
 export { type MatrixLayout, Parameter, type ParameterOptions } from './parameter.js';
 export type { GradientThreshold, GradientThresholdOption, Threshold, ThresholdOption } from './threshold.js';
-export type { Notes } from './checkpoint/contents.js';
+export type { NamedTensor, NamedTensors, Notes } from './checkpoint/contents.js';
 export type { Calibration, CalibrationEntry } from './coefficients/calibration.js';
 export { type Coefficients, newtonSchulzCoefficients } from './coefficients/option.js';
 export type { Preset } from './coefficients/presets.js';
@@ -42,6 +42,8 @@ export type { ProgressOptions } from './train/progress.js';
 export { makeSchedule, type Schedule, type ScheduleKind, type ScheduleOptions } from './train/schedules.js';
 export type {
   AdaptiveAccumulation,
+  AverageOptions,
+  BatchPlace,
   Batches,
   CheckpointOptions,
   ClipNorm,
@@ -51,4 +53,6 @@ export type {
   StepMetrics,
   TrainOptions,
   TrainResult,
+  Watched,
+  WatchOptions,
 } from './train/types.js';

@@ -1,6 +1,6 @@
 import type * as native from '../../binding.js';
 import { checkArray } from '../arrays.js';
-import { describe } from '../errors.js';
+import { describe, expected } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 import { isRecord } from '../validate.js';
 import { checkpointError, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
@@ -15,6 +15,13 @@ export interface Group {
 
 /** What a user keeps in a file besides, such as the place in the data. */
 export type Notes = Readonly<Record<string, string>>;
+
+/** A tensor that a user keeps in a file besides. */
+export interface NamedTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+export type NamedTensors = Readonly<Record<string, NamedTensor>>;
 
 /** The data and the state that a file held for a parameter, checked and in memory. */
 export interface Entry {
@@ -53,6 +60,7 @@ const mostSteps = 1e15;
  * Writes every parameter's data and state: `<name>.data`, `<name>.momentumBuffer` or `<name>.expAvg` and
  * `<name>.expAvgSq`.
  * @param dataOf returns a parameter's data: its own array, or a copy of the device's
+ * @throws RootError ERR_INVALID_ARGUMENT where a tensor of the user's has the name of another; ERR_CHECKPOINT
  */
 export async function writeCheckpoint(
   file: string,
@@ -60,7 +68,7 @@ export async function writeCheckpoint(
   groups: readonly Group[],
   dataOf: (parameter: Parameter) => Float32Array,
   stateOf: (parameter: Parameter) => State,
-  notes: Notes,
+  { notes, tensors: besides }: { notes: Notes; tensors: NamedTensors },
 ): Promise<void> {
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
   const parameters = members.map(({ parameter, group }) => {
@@ -89,6 +97,11 @@ export async function writeCheckpoint(
       ...ofState,
     ];
   });
+  const taken = new Set(['__metadata__', ...tensors.map(({ name }) => name)]);
+  for (const [name, { shape, data }] of Object.entries(besides)) {
+    if (taken.has(name)) throw expected('the names of tensors', "other than the checkpoint's own", name);
+    tensors.push({ name, shape, values: () => data });
+  }
   await writeSafetensors(
     file,
     { format, version, step: String(step), parameters: JSON.stringify(parameters), notes: JSON.stringify(notes) },
@@ -105,7 +118,7 @@ export async function readCheckpoint(
   path: string,
   groups: readonly Group[],
   compareSettings: boolean,
-): Promise<{ step: number; notes: Notes; entries: readonly Entry[] }> {
+): Promise<{ step: number; notes: Notes; tensors: NamedTensors; entries: readonly Entry[] }> {
   const file = await SafetensorsFile.open(path);
   try {
     const { step, notes, descriptions } = readMetadata(file, path);
@@ -115,12 +128,21 @@ export async function readCheckpoint(
       throw checkpointError([`${path} is not of this optimizer:`, ...differences.slice(0, 10), ...rest].join('\n- '));
     }
     const entries: Entry[] = [];
+    const own = new Set<string>();
     for (const group of groups) {
       for (const parameter of group.params) {
-        entries.push(await readEntry(file, path, parameter, group, descriptions.get(parameter.name)!));
+        const description = descriptions.get(parameter.name)!;
+        entries.push(await readEntry(file, path, parameter, group, description));
+        for (const key of ['data', ...stateKeys(group, description.normalized ?? false)]) {
+          own.add(`${parameter.name}.${key}`);
+        }
       }
     }
-    return { step, notes, entries };
+    const tensors: [string, NamedTensor][] = [];
+    for (const [name, { shape }] of file.tensors) {
+      if (!own.has(name)) tensors.push([name, { shape, data: await file.read(name) }]);
+    }
+    return { step, notes, tensors: Object.fromEntries(tensors), entries };
   } finally {
     await file.close();
   }

@@ -1,16 +1,16 @@
 // Symbol.dispose, for programs whose own library of types is older.
 /// <reference lib="esnext.disposable" preserve="true" />
 import type * as native from '../../binding.js';
-import { allocate, firstNonFinite } from '../arrays.js';
+import { allocate, checkArray, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
-import { type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
+import { type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
-import { checkKeys, checkObject, oneOf } from '../validate.js';
+import { checkKeys, checkObject, checkShape, oneOf, product } from '../validate.js';
 import { type Arrays, checkArrays } from './arrays.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
-import { type Algorithm, resolveOptions } from './options.js';
+import { type Algorithm, type HostSync, resolveOptions } from './options.js';
 import { fitCoefficients, StepSettings } from './settings.js';
 import { checkState } from './state.js';
 import type { DeviceMemory, ParameterState, StepReport } from './types.js';
@@ -34,10 +34,10 @@ export abstract class Optimizer {
   readonly precision: Precision;
   /** Whether products are compensated (see `MuonOptions`), which only those in `float16` are. */
   readonly compensated: boolean;
+  /** When arrays travel between host and device: the one asked for on CUDA, `step` on the CPU, where none do. */
+  readonly hostSync: HostSync;
   readonly #native: native.Optimizer;
   readonly #nonFinite: 'error' | 'skip';
-  /** Whether steps work on the device's copies. Data then pass between host and device only on request. */
-  readonly #manual: boolean;
   readonly #parameters: readonly Parameter[];
   readonly #settings: readonly StepSettings[];
   #arrays: Arrays;
@@ -68,7 +68,7 @@ export abstract class Optimizer {
     });
     const { Optimizer: Native } = addon();
     this.#native = guard(() => new Native(this.device.name, threads, this.precision, this.compensated, layouts));
-    this.#manual = hostSync === 'manual' && this.device.name !== 'cpu';
+    this.hostSync = this.device.name === 'cpu' ? 'step' : hostSync;
     if (!this.#manual) return;
     try {
       guard(() => this.#native.writeParametersSync(this.#arrays.data));
@@ -76,6 +76,11 @@ export abstract class Optimizer {
       this.dispose();
       throw error;
     }
+  }
+
+  /** Whether steps work on the device's copies. Data then pass between host and device only on request. */
+  get #manual(): boolean {
+    return this.hostSync === 'manual';
   }
 
   /**
@@ -212,17 +217,29 @@ export abstract class Optimizer {
    * Writes data, state, the number of steps and the settings to a safetensors file, atomically: a failure leaves an
    * older file whole. Until the promise settles a step throws ERR_BUSY.
    * @param options.notes strings that `load` returns, such as the place in the data
-   * @throws RootError ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
+   * @param options.tensors arrays that `load` returns, such as averages of the weights, by names that no other tensor
+   * of the file has
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
    */
-  async save(path: string, options: { notes?: Notes | undefined } = {}): Promise<void> {
+  async save(
+    path: string,
+    options: { notes?: Notes | undefined; tensors?: NamedTensors | undefined } = {},
+  ): Promise<void> {
     checkPath(path);
-    checkKeys(checkObject(options, 'the options of save'), ['notes'], 'of save');
-    const notes = checkNotes(options.notes ?? {});
+    checkKeys(checkObject(options, 'the options of save'), ['notes', 'tensors'], 'of save');
+    const besides = { notes: checkNotes(options.notes ?? {}), tensors: checkTensors(options.tensors ?? {}) };
     await this.#exclusively('save', async () => {
       this.#checkArrays();
       const copies = this.#manual ? await this.#copyFromDevice() : undefined;
       const dataOf = (parameter: Parameter) => copies?.get(parameter) ?? parameter.data;
-      await writeCheckpoint(path, this.#step, this.paramGroups, dataOf, (parameter) => this.#stateOf(parameter), notes);
+      await writeCheckpoint(
+        path,
+        this.#step,
+        this.paramGroups,
+        dataOf,
+        (parameter) => this.#stateOf(parameter),
+        besides,
+      );
     });
   }
 
@@ -230,18 +247,19 @@ export abstract class Optimizer {
    * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
    * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
    * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
-   * @returns the number of steps that had been applied when the file was saved, and the notes that were saved with it
+   * @returns the number of steps that had been applied when the file was saved, and the notes and tensors that were
+   * saved with it
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
   async load(
     path: string,
     options: { options?: 'check' | 'ignore' | undefined } = {},
-  ): Promise<{ step: number; notes: Notes }> {
+  ): Promise<{ step: number; notes: Notes; tensors: NamedTensors }> {
     checkPath(path);
     checkKeys(checkObject(options, 'the options of load'), ['options'], 'of load');
     const comparison = oneOf('check', 'ignore')(options.options ?? 'check', 'options');
     return this.#exclusively('load', async () => {
-      const { step, notes, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
+      const { step, notes, tensors, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
       this.#checkArrays();
       try {
         for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));
@@ -252,7 +270,7 @@ export abstract class Optimizer {
         this.dispose(); // a device failed: it holds neither the file's values nor the former ones
         throw error;
       }
-      return { step, notes };
+      return { step, notes, tensors };
     });
   }
 
@@ -364,6 +382,19 @@ function checkNotes(notes: unknown): Notes {
     if (typeof note !== 'string') throw expected(`notes.${key}`, 'a string', note);
   }
   return notes as Notes;
+}
+
+/** @returns copies, which a user cannot change while they are written */
+function checkTensors(tensors: unknown): NamedTensors {
+  const checked = Object.entries(checkObject(tensors, 'tensors')).map(([name, tensor]) => {
+    const { shape, data } = checkObject(tensor, `tensors.${name}`);
+    const extents = checkShape(shape, `tensors.${name}.shape`);
+    return [
+      name,
+      { shape: extents, data: checkArray(data, product(extents), `tensors.${name}.data`).slice() },
+    ] as const;
+  });
+  return Object.fromEntries(checked);
 }
 
 function checkPath(path: unknown): void {

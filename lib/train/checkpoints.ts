@@ -1,5 +1,6 @@
 import { copyFileSync, existsSync, linkSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import type { NamedTensors } from '../checkpoint/contents.js';
 import { checkpointError } from '../checkpoint/safetensors.js';
 import { messageOf } from '../errors.js';
 import type { Optimizer } from '../optimizer/base.js';
@@ -30,11 +31,12 @@ export async function saveCheckpoint(
   optimizer: Optimizer,
   { path: file, keep }: Saving,
   place: Place,
+  tensors: NamedTensors,
   former: number | undefined,
 ): Promise<void> {
   // The former file gets a second name, so that at every moment there is a whole one under the first.
   if (keep > 1 && former !== undefined && existsSync(file)) link(file, `${file}.step-${former}`);
-  await optimizer.save(file, { notes: { [note]: JSON.stringify(place) } });
+  await optimizer.save(file, { notes: { [note]: JSON.stringify(place) }, tensors });
   for (const old of olderFiles(file).slice(keep - 1)) rmSync(old, { force: true });
 }
 
@@ -42,9 +44,13 @@ export async function saveCheckpoint(
  * Loads what `saveCheckpoint` wrote, or nothing where `isOptional` and there is no file.
  * @throws RootError ERR_CHECKPOINT
  */
-export async function resumeFrom(optimizer: Optimizer, file: string, isOptional: boolean): Promise<Place | undefined> {
+export async function resumeFrom(
+  optimizer: Optimizer,
+  file: string,
+  isOptional: boolean,
+): Promise<{ place: Place; tensors: NamedTensors } | undefined> {
   if (isOptional && !existsSync(file)) return undefined;
-  const { notes } = await optimizer.load(file);
+  const { notes, tensors } = await optimizer.load(file);
   let place: unknown;
   try {
     place = JSON.parse(notes[note] ?? 'null');
@@ -52,7 +58,7 @@ export async function resumeFrom(optimizer: Optimizer, file: string, isOptional:
     place = undefined;
   }
   if (!isPlace(place)) throw checkpointError(`Expected ${file} to be a checkpoint of train, got one of an optimizer`);
-  return place;
+  return { place, tensors };
 }
 
 function isPlace(value: unknown): value is Place {

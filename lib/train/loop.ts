@@ -3,12 +3,14 @@ import { RootError } from '../errors.js';
 import type { Optimizer } from '../optimizer/base.js';
 import type { StepReport } from '../optimizer/types.js';
 import type { Parameter } from '../parameter.js';
+import { WeightAverages } from './averages.js';
 import { type Place, resumeFrom, saveCheckpoint } from './checkpoints.js';
 import { clipGradients, noiseScale, passingCount, type Spread } from './gradients.js';
 import { type MetricsWriter, openMetrics } from './metrics.js';
 import { checkBatches, checkFactor, checkNumber, isAsync, prepareTraining, type Training } from './options.js';
 import { type Progress, startProgress } from './progress.js';
 import type { StepMetrics, TrainOptions, TrainResult } from './types.js';
+import { watchStep } from './watch.js';
 
 /** Optimizers that some call of `train` is stepping. */
 const inTraining = new WeakSet<Optimizer>();
@@ -32,7 +34,10 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
   inTraining.add(optimizer);
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   try {
-    const place = run.resume && (await resumeFrom(optimizer, run.resume.file, run.resume.isOptional));
+    const resumed = run.resume && (await resumeFrom(optimizer, run.resume.file, run.resume.isOptional));
+    const place = resumed?.place;
+    const averages = run.decay === undefined ? undefined : new WeightAverages(run.stepped, run.decay);
+    if (resumed !== undefined) averages?.restore(resumed.tensors, run.resume!.file);
     const metrics = options.metrics === undefined ? undefined : await openMetrics(options.metrics);
     return await closing(metrics, () => {
       const progress = run.progress === undefined ? undefined : startProgress(run.steps, run.progress);
@@ -43,7 +48,7 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
         const batches = new BatchReader(typeof given === 'function' ? checkBatches(given(done + 1, before)) : given);
         return closing(batches, async () => {
           if (typeof given !== 'function') await batches.skip(before);
-          return takeSteps(run, options, { lrs, place, metrics, progress, batches });
+          return takeSteps(run, options, { lrs, place, averages, metrics, progress, batches });
         });
       });
     });
@@ -81,6 +86,7 @@ interface Opened<Batch> {
   readonly lrs: readonly number[];
   /** Where an earlier training left off. */
   readonly place: Place | undefined;
+  readonly averages: WeightAverages | undefined;
   readonly metrics: MetricsWriter | undefined;
   readonly progress: Progress | undefined;
   readonly batches: BatchReader<Batch>;
@@ -89,21 +95,26 @@ interface Opened<Batch> {
 async function takeSteps<Batch>(
   run: Training<Batch>,
   options: TrainOptions<Batch>,
-  { lrs, place, metrics, progress, batches }: Opened<Batch>,
+  { lrs, place, averages, metrics, progress, batches }: Opened<Batch>,
 ): Promise<TrainResult> {
-  const { steps, optimizer, schedule, evaluate, earlyStop, checkpoint, signal } = run;
+  const { steps, optimizer, schedule, evaluate, watch, earlyStop, checkpoint, signal } = run;
   const history: StepMetrics[] = [];
   const first = (place?.step ?? 0) + 1;
   let { best, sinceBest, accumulation, batches: read } = place ?? start(run);
   let saved = place?.step;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;
-    await saveCheckpoint(optimizer, checkpoint, { step, best, sinceBest, accumulation, batches: read }, saved);
+    const here = { step, best, sinceBest, accumulation, batches: read };
+    await saveCheckpoint(optimizer, checkpoint, here, averages?.tensors() ?? {}, saved);
     saved = step;
   };
   const aborted = (): boolean => signal?.aborted === true;
   const runEvaluation = async (step: number): Promise<number> => {
-    const value = checkNumber(await evaluate?.run(step), 'what evaluate.run returns');
+    const evaluated = () => evaluate?.run(step);
+    const value = checkNumber(
+      await (averages === undefined ? evaluated() : averages.during(evaluated)),
+      'what evaluate.run returns',
+    );
     const isBest = best === null || value < best;
     [best, sinceBest] = isBest && Number.isFinite(value) ? [value, 0] : [best, sinceBest + 1];
     return value;
@@ -115,13 +126,13 @@ async function takeSteps<Batch>(
     if (evaluate !== undefined && last !== undefined && last.evaluation === undefined) {
       history[history.length - 1] = { ...last, evaluation: await runEvaluation(last.step) };
     }
-    return { steps: history.length, ended, history };
+    return { steps: history.length, ended, history, ...(averages === undefined ? {} : { averages: averages.all }) };
   };
   for (let step = first; step <= steps; step++) {
     if (aborted()) return finish('signal');
     if (earlyStop !== undefined && sinceBest >= earlyStop.patience) return finish('earlyStop');
     const started = performance.now();
-    const filled = await fillGradients(run, batches, accumulation);
+    const filled = await fillGradients(run, batches, { step, accumulation });
     if (filled === undefined) {
       if (step === first) {
         throw new RootError(
@@ -142,6 +153,9 @@ async function takeSteps<Batch>(
     const before = performance.now();
     const { applied } = await naming(step, optimizer.step());
     const after = performance.now();
+    if (applied) averages?.update(step);
+    const isWatched = watch !== undefined && applied && step % watch.every === 0;
+    const watched = isWatched ? await watchStep(optimizer, watch.parameters) : undefined;
     const due = evaluate !== undefined && (step % evaluate.every === 0 || step === steps || aborted());
     const evaluation = due ? await runEvaluation(step) : undefined;
     const taken: StepMetrics = {
@@ -152,6 +166,7 @@ async function takeSteps<Batch>(
       ...(gradNorm === undefined ? {} : { gradNorm }),
       ...(run.adaptive === undefined ? {} : { accumulation }),
       ...(spread === undefined ? {} : { noiseScale: noiseScale(spread) }),
+      ...(watched === undefined ? {} : { watch: watched }),
       ...(evaluation === undefined ? {} : { evaluation }),
       milliseconds: after - started,
       optimizerMilliseconds: after - before,
@@ -190,14 +205,14 @@ function start({ accumulation }: Training<unknown>): Omit<Place, 'step'> {
 async function fillGradients<Batch>(
   { model, stepped, sum }: Training<Batch>,
   batches: BatchReader<Batch>,
-  accumulation: number,
+  { step, accumulation }: { step: number; accumulation: number },
 ): Promise<{ loss: number; spread: Spread | undefined } | undefined> {
   let total = 0;
-  for (let i = 0; i < accumulation; i++) {
+  for (let index = 0; index < accumulation; index++) {
     const next = await batches.next();
     if (next.done === true) return undefined;
     for (const gradient of gradientsOf(model.parameters)) gradient.fill(0);
-    total += checkNumber(await model.lossAndGradients(next.value), 'what lossAndGradients returns');
+    total += checkNumber(await model.lossAndGradients(next.value, { step, index }), 'what lossAndGradients returns');
     gradientsOf(stepped);
     sum?.add();
   }

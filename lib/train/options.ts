@@ -9,6 +9,7 @@ import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
 import type {
   AdaptiveAccumulation,
+  AverageOptions,
   Batches,
   CheckpointOptions,
   EarlyStop,
@@ -16,6 +17,7 @@ import type {
   Model,
   StepMetrics,
   TrainOptions,
+  WatchOptions,
 } from './types.js';
 
 /** The options of `train`, checked and complete. */
@@ -31,6 +33,9 @@ export interface Training<Batch> {
   readonly adaptive: { readonly theta: number; readonly max: number } | undefined;
   readonly sum: GradientSum | undefined;
   readonly clipNorm: ClipRule | undefined;
+  /** Of the averages of the weights. */
+  readonly decay: number | undefined;
+  readonly watch: { readonly every: number; readonly parameters: readonly Parameter[] } | undefined;
   readonly evaluate: Evaluation | undefined;
   readonly earlyStop: EarlyStop | undefined;
   readonly checkpoint: Saving | undefined;
@@ -59,7 +64,7 @@ const known = [
     'progress',
     'metrics',
   ],
-  ...['labels', 'signal', 'onStep', 'earlyStop', 'checkpoint', 'resume'],
+  ...['labels', 'signal', 'onStep', 'earlyStop', 'checkpoint', 'resume', 'ema', 'watch'],
 ];
 const metricNames: readonly (keyof StepMetrics)[] = [
   ...([
@@ -70,6 +75,7 @@ const metricNames: readonly (keyof StepMetrics)[] = [
     'gradNorm',
     'accumulation',
     'noiseScale',
+    'watch',
     'evaluation',
     'milliseconds',
     'optimizerMilliseconds',
@@ -85,6 +91,9 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
   const { model, optimizer, batches, steps, evaluate, signal } = options;
   const { metrics, labels, onStep } = options as Record<keyof typeof options, unknown>;
   if (!(optimizer instanceof Optimizer)) throw expected('optimizer', 'a Root, Muon or AdamW', optimizer);
+  if (optimizer.hostSync === 'manual') {
+    throw expected("the optimizer's hostSync", "'step', since models fill the gradients of the host", 'manual');
+  }
   const stepped = checkModel(model, optimizer);
   if (typeof batches !== 'function' && !isIterable(batches)) {
     throw expected('batches', 'an iterable, an async iterable or a function', batches);
@@ -107,6 +116,8 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
     ...accumulation,
     sum: accumulation.accumulation === 1 ? undefined : new GradientSum(stepped),
     clipNorm: resolveClipNorm(options.clipNorm, optimizer, stepped),
+    decay: resolveAverages(options.ema),
+    watch: resolveWatch(options.watch, optimizer, stepped),
     evaluate: evaluate === undefined ? undefined : checkEvaluation(evaluate),
     earlyStop: resolveEarlyStop(options.earlyStop, evaluate !== undefined),
     ...resolveCheckpoints(options.checkpoint, options.resume ?? false),
@@ -192,6 +203,34 @@ function resolveClipNorm(
   oneOf('adamw')(clipNorm.only, 'clipNorm.only');
   const groups = optimizer.paramGroups.filter((group) => group.algorithm === 'adamw');
   return { params: groups.flatMap((group) => group.params), max };
+}
+
+function resolveAverages(ema: AverageOptions | undefined): number | undefined {
+  if (ema === undefined) return undefined;
+  checkKeys(checkObject(ema, 'ema'), ['decay'], 'of ema');
+  return interval('[0, 1)')(ema.decay, 'ema.decay');
+}
+
+function resolveWatch(
+  watch: WatchOptions | undefined,
+  optimizer: Optimizer,
+  stepped: readonly Parameter[],
+): Training<unknown>['watch'] {
+  if (watch === undefined) return undefined;
+  checkKeys(checkObject(watch, 'watch'), ['every', 'parameters'], 'of watch');
+  const every = count(watch.every, 'watch.every');
+  const names: unknown = watch.parameters;
+  if (names === undefined) {
+    const groups = optimizer.paramGroups.filter(({ algorithm }) => algorithm !== 'adamw');
+    return { every, parameters: groups.flatMap(({ params }) => params) };
+  }
+  if (!Array.isArray(names)) throw expected('watch.parameters', 'a list of names', names);
+  const parameters = names.map((name: unknown) => {
+    const found = stepped.find((one) => one.name === name);
+    if (found === undefined) throw expected('watch.parameters', "names of the optimizer's parameters", name);
+    return found;
+  });
+  return { every, parameters };
 }
 
 function resolveEarlyStop(earlyStop: EarlyStop | undefined, hasEvaluation: boolean): EarlyStop | undefined {

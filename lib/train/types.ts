@@ -9,10 +9,19 @@ export interface Model<Batch> {
   readonly parameters: readonly Parameter[];
   /**
    * Fills `grad` of every parameter with the gradient of the mean loss over `batch`. It may write or add, since the
-   * gradients come as zeros.
+   * gradients come as zeros. A model that draws numbers, for dropout say, draws the same in a training that resumes if
+   * it draws them from `place`, which `train` always gives.
    * @returns the loss
    */
-  lossAndGradients(batch: Batch): number | Promise<number>;
+  lossAndGradients(batch: Batch, place?: BatchPlace): number | Promise<number>;
+}
+
+/** Where in training a batch is. */
+export interface BatchPlace {
+  /** The step, counted from 1. */
+  readonly step: number;
+  /** The batch among those of its step, counted from 0. */
+  readonly index: number;
 }
 
 export interface Evaluation {
@@ -44,6 +53,39 @@ export interface AdaptiveAccumulation {
   start?: number | undefined;
   /** The largest number. */
   max: number;
+}
+
+/**
+ * An exponential moving average of the weights. After step t each average moves to the weight by
+ * 1 − min(decay, (1 + t) / (10 + t)) of the way, so that it does not cling to the first ones (the rule of TensorFlow's
+ * ExponentialMovingAverage). `evaluate.run` finds the averages in the parameters' `data`.
+ */
+export interface AverageOptions {
+  /** In [0, 1), such as 0.999. */
+  decay: number;
+}
+
+export interface WatchOptions {
+  /** The number of steps between two looks, each of which orthogonalises every watched matrix once more. */
+  every: number;
+  /** Names of parameters. Default: all that ROOT and Muon update. */
+  parameters?: readonly string[] | undefined;
+}
+
+/** What a step did to a matrix, or to a parameter of AdamW's, which lacks what is said to be of matrices. */
+export interface Watched {
+  /** ε_G, at which the gradient was clipped; null where it was not. */
+  readonly gradientThreshold: number | null;
+  /** e, the running mean of ε_G; null as above. */
+  readonly gradientScale: number | null;
+  /** The share of Σ|G| that lay beyond ε_G, or that the limit on its growth took away. */
+  readonly gradientClipped: number;
+  /** ε of ROOT, of matrices; null where nothing was clipped. */
+  readonly threshold?: number | null;
+  /** The share of Σ|U| that lay beyond ε, of matrices. */
+  readonly clipped?: number;
+  /** How far the update's direction was from orthogonal, of matrices: ‖X − UVᵀ‖ / √m before rows are normalized. */
+  readonly orthogonalityError?: number;
 }
 
 export interface EarlyStop {
@@ -94,6 +136,10 @@ export interface TrainOptions<Batch> {
    */
   clipNorm?: number | ClipNorm | null | undefined;
   evaluate?: Evaluation | undefined;
+  /** Averages of the weights, which the result holds. Checkpoints keep them as tensors `<name>.ema`. */
+  ema?: AverageOptions | undefined;
+  /** Looks at thresholds, at what they clip, and at how orthogonal updates are. Default: not. */
+  watch?: WatchOptions | undefined;
   /** Ends training when evaluations improve no more. It needs `evaluate`. */
   earlyStop?: EarlyStop | undefined;
   /** Saves the optimizer and the place in training. There is a last one where training ends without an error. */
@@ -138,6 +184,11 @@ export interface StepMetrics {
    */
   readonly noiseScale?: number;
   /**
+   * By the name of a parameter, `name.0` and so on where it is several matrices. Present in every step of `watch` that
+   * was applied.
+   */
+  readonly watch?: Readonly<Record<string, Watched>>;
+  /**
    * The value of `evaluate` after this step, where it ran. If it turns out only after the report of a step that it was
    * the last, the value is in the history alone.
    */
@@ -154,4 +205,6 @@ export interface TrainResult {
   /** Why training ended: all steps taken, the signal, no more batches, or evaluations that improved no more. */
   readonly ended: 'steps' | 'signal' | 'batches' | 'earlyStop';
   readonly history: readonly StepMetrics[];
+  /** The averages of the weights; present with `ema` only. */
+  readonly averages?: ReadonlyMap<Parameter, Float32Array>;
 }

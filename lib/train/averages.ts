@@ -1,0 +1,63 @@
+import { checkpointError } from '../checkpoint/safetensors.js';
+import type { NamedTensors } from '../checkpoint/contents.js';
+import { allocate } from '../arrays.js';
+import type { Parameter } from '../parameter.js';
+
+/** Exponential moving averages of parameters' data. */
+export class WeightAverages {
+  readonly #decay: number;
+  readonly #averages: ReadonlyMap<Parameter, Float32Array>;
+
+  constructor(parameters: readonly Parameter[], decay: number) {
+    this.#decay = decay;
+    this.#averages = new Map(
+      parameters.map((one) => {
+        const average = allocate(one.size, `the average of parameter "${one.name}"`);
+        average.set(one.data);
+        return [one, average];
+      }),
+    );
+  }
+
+  get all(): ReadonlyMap<Parameter, Float32Array> {
+    return this.#averages;
+  }
+
+  /** @param step the number of the step that has just been taken, from 1 */
+  update(step: number): void {
+    const share = 1 - Math.min(this.#decay, (1 + step) / (10 + step));
+    for (const [{ data }, average] of this.#averages) {
+      for (let i = 0; i < average.length; i++) average[i]! += share * (data[i]! - average[i]!);
+    }
+  }
+
+  /** Runs `work` while the parameters' data are the averages. Afterwards data are as before, even where it fails. */
+  async during<T>(work: () => T | Promise<T>): Promise<T> {
+    const former = [...this.#averages].map(([{ data }, average]) => {
+      const copy = data.slice();
+      data.set(average);
+      return copy;
+    });
+    try {
+      return await work();
+    } finally {
+      [...this.#averages.keys()].forEach(({ data }, i) => data.set(former[i]!));
+    }
+  }
+
+  /** The averages as tensors of a checkpoint. */
+  tensors(): NamedTensors {
+    return Object.fromEntries(
+      [...this.#averages].map(([{ name, shape }, data]) => [`${name}.ema`, { shape, data }] as const),
+    );
+  }
+
+  /** @throws RootError ERR_CHECKPOINT where one is missing */
+  restore(tensors: NamedTensors, file: string): void {
+    for (const [{ name, size }, average] of this.#averages) {
+      const data = Object.hasOwn(tensors, `${name}.ema`) ? tensors[`${name}.ema`]!.data : undefined;
+      if (data?.length !== size) throw checkpointError(`Expected ${file} to have the average "${name}.ema" of ${size}`);
+      average.set(data);
+    }
+  }
+}
