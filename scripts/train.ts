@@ -9,6 +9,7 @@ import { Gpt } from './train/model.js';
 import { learningRates } from './train/optimizers.js';
 import { type Options, parseOptions, UsageError } from './train/options.js';
 import { decode, writeReport } from './train/report.js';
+import { readTrials, writeTrials } from './train/resume.js';
 import { summarize, tableCells } from './train/summary.js';
 import { runTrial, type Setup, type Trial, type TrialResult } from './train/trial.js';
 
@@ -27,7 +28,7 @@ async function main(): Promise<void> {
       model,
       validation: validationBatches(corpus.validation, 16, shape.context, 8),
       prompt: firstLine(corpus),
-      folder: makeFolder(options.out),
+      folder: options.resume ?? makeFolder(options.out),
       signal: stopOnInterrupt(),
     };
     await runTrials(setup, describeRun(setup, device));
@@ -38,22 +39,27 @@ async function main(): Promise<void> {
 
 async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): Promise<void> {
   const { options, corpus, folder, signal } = setup;
-  writeFileSync(
-    path.join(folder, 'config.json'),
-    `${JSON.stringify({ ...config, vocabulary: [...corpus.vocabulary] }, null, 2)}\n`,
-  );
+  if (options.resume === undefined) {
+    const recorded = { ...config, vocabulary: [...corpus.vocabulary] };
+    writeFileSync(path.join(folder, 'config.json'), `${JSON.stringify(recorded, null, 2)}\n`);
+  }
   console.log(
     `${config.text}, ${corpus.vocabulary.length} different bytes\n${config.parameters} parameters, ${config.device}\n`,
   );
   const results: TrialResult[] = [];
+  const record = async (state: 'running' | 'stopped') => {
+    writeTrials(folder, results);
+    await writeReport(results, setup, config, { state });
+  };
   try {
+    const former = readTrials(folder);
     for (const trial of planTrials(options)) {
       if (signal.aborted) break;
-      const result: TrialResult = { trial, history: [], orthogonality: [] };
+      const result = former(trial);
       results.push(result);
-      await runTrial(result, setup, () =>
-        writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'running' }),
-      );
+      if (result.sample !== undefined) continue;
+      await runTrial(result, setup, () => record(signal.aborted ? 'stopped' : 'running'));
+      writeTrials(folder, results);
     }
     await writeReport(results, setup, config, { state: signal.aborted ? 'stopped' : 'ended' });
   } catch (error) {
@@ -63,7 +69,9 @@ async function runTrials(setup: Setup, config: ReturnType<typeof describeRun>): 
     throw error;
   }
   printResults(results, setup);
-  if (signal.aborted) process.exitCode = 130;
+  if (!signal.aborted) return;
+  console.log(`To go on: npm run train -- --resume ${folder}`);
+  process.exitCode = 130;
 }
 
 /** Orders the trials seed by seed, so that a run that is stopped has compared the seeds that it finished. */

@@ -28,7 +28,8 @@ export interface Noisy {
  *   the root mean square of that gradient
  * - `labels`: each target is replaced by a random class with probability 0.1
  *
- * How many numbers are drawn does not depend on the gradients. The same seed gives every optimizer the same noise.
+ * How many numbers are drawn does not depend on the gradients. The same seed gives every optimizer the same noise, and
+ * a training that resumes the noise that it would have had.
  */
 export function withNoise<Batch extends Labelled>(kind: NoiseKind, model: Model<Batch>, noisy: Noisy): Model<Batch> {
   switch (kind) {
@@ -59,26 +60,37 @@ function withDisturbance<Batch>(
   choose: (step: number, random: Random) => Disturbance | undefined,
 ): Model<Batch> {
   let step = 0;
+  const disturbNext = (gradients: readonly Float32Array[]) => {
+    const disturb = choose(step++, random);
+    if (disturb !== undefined) for (const gradient of gradients) disturb(gradient, random);
+  };
   return {
     parameters: model.parameters,
-    async lossAndGradients(batch) {
-      const loss = await model.lossAndGradients(batch);
-      const disturb = choose(step++, random);
-      if (disturb !== undefined) for (const { grad } of matrices) disturb(grad, random);
+    async lossAndGradients(batch, place) {
+      const loss = await model.lossAndGradients(batch, place);
+      while (place !== undefined && step < place.step - 1) {
+        disturbNext(matrices.map(({ size }) => new Float32Array(size)));
+      }
+      disturbNext(matrices.map(({ grad }) => grad));
       return loss;
     },
   };
 }
 
 function withRandomTargets<Batch extends Labelled>(model: Model<Batch>, { classes, random }: Noisy): Model<Batch> {
+  let step = 0;
+  const next = (given: Int32Array) => {
+    step++;
+    return given.map((target) => {
+      const [replaced, other] = [random() < 0.1, Math.floor(random() * classes)];
+      return replaced ? other : target;
+    });
+  };
   return {
     parameters: model.parameters,
-    lossAndGradients(batch) {
-      const targets = batch.targets.map((target) => {
-        const [replaced, other] = [random() < 0.1, Math.floor(random() * classes)];
-        return replaced ? other : target;
-      });
-      return model.lossAndGradients({ ...batch, targets });
+    lossAndGradients(batch, place) {
+      while (place !== undefined && step < place.step - 1) next(batch.targets);
+      return model.lossAndGradients({ ...batch, targets: next(batch.targets) }, place);
     },
   };
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkCoefficients, type Coefficients } from '../../lib/coefficients/option.js';
 import { presetNames } from '../../lib/coefficients/presets.js';
@@ -38,6 +39,7 @@ checkpoints and a report with loss curves to runs/<time>/.
   --threads <n>          number of CPU threads of the optimizers (default 0, the physical cores)
   --repeat <file>        take the options of an earlier run from its config.json; those given beside it come first,
                          those that are in neither have the defaults of this version
+  --resume <folder>      go on with a run that was stopped or killed, with its options and in its folder
   --out <folder>         the folder to write to instead of runs/<time>
   --help                 print this`;
 
@@ -56,7 +58,9 @@ export interface Options extends StepOptions {
   precision: Precision;
   threads: number;
   out: string | undefined;
-  /** The options as they were typed, with defaults, except --out and --repeat. `--repeat` reads them. */
+  /** The folder of the run to go on with. */
+  resume: string | undefined;
+  /** The options as they were typed, with defaults, except --out, --repeat and --resume. `--repeat` reads them. */
   flags: Readonly<Record<string, string>>;
 }
 
@@ -73,8 +77,8 @@ export function parseOptions(args: string[]): Options | undefined {
     console.log(HELP);
     return undefined;
   }
-  const values = given.repeat === undefined ? given : parseFlags([...recordedFlags(given.repeat), ...args]);
-  const { out, help, repeat, ...flags } = values;
+  const values = withRecorded(given, args);
+  const { out, help, repeat, resume, ...flags } = values;
   const first = wholeNumber('seed', values.seed, 0);
   return {
     optimizers: parseOptimizers(values.optimizers),
@@ -92,19 +96,32 @@ export function parseOptions(args: string[]): Options | undefined {
     precision: oneOf('precision', values.precision, ['float16', 'bfloat16', 'float32']),
     threads: wholeNumber('threads', values.threads, 0, 1024),
     out,
+    resume,
     flags,
   };
 }
 
+/** @returns the options that apply: with --repeat and --resume, those of an earlier run as well */
+function withRecorded(given: ReturnType<typeof parseFlags>, args: string[]): ReturnType<typeof parseFlags> {
+  const { resume, repeat } = given;
+  if (resume === undefined) {
+    return repeat === undefined ? given : parseFlags([...recordedFlags('repeat', repeat), ...args]);
+  }
+  const others = args.filter((arg) => arg.startsWith('--') && !/^--resume(=|$)/.test(arg));
+  if (others.length > 0) throw new UsageError(`Expected --resume without other options, got ${others.join(', ')}`);
+  return parseFlags([...recordedFlags('resume', path.join(resume, 'config.json')), ...args]);
+}
+
 /** Reads the options of a run from the config.json that it wrote, as arguments. */
-function recordedFlags(file: string): string[] {
+function recordedFlags(flag: 'repeat' | 'resume', file: string): string[] {
   try {
     const { flags } = JSON.parse(readFileSync(file, 'utf8')) as { flags?: Record<string, string> };
     if (flags === undefined) throw new Error('it has no "flags"');
     return Object.entries(flags).map(([name, value]) => `--${name}=${value}`);
   } catch (cause) {
     const problem = (cause as Error).message;
-    throw new UsageError(`Expected --repeat to be the config.json of a run, got "${file}": ${problem}`, { cause });
+    const wanted = flag === 'repeat' ? 'the config.json of a run' : 'the folder of a run';
+    throw new UsageError(`Expected --${flag} to be ${wanted}, got "${file}": ${problem}`, { cause });
   }
 }
 
@@ -130,6 +147,7 @@ function parseFlags(args: string[]) {
         precision: { type: 'string', default: 'float16' },
         threads: { type: 'string', default: '0' },
         repeat: { type: 'string' },
+        resume: { type: 'string' },
         out: { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },

@@ -20,6 +20,7 @@ export interface Trial {
 
 export interface TrialResult {
   readonly trial: Trial;
+  /** Of all steps, also of those before training was resumed. */
   readonly history: StepMetrics[];
   /**
    * Measurements of two matrices, at the first step and whenever the validation loss is known. There are none with
@@ -42,7 +43,8 @@ export interface Setup {
 }
 
 /**
- * Trains a model. Leaves a checkpoint and one line of metrics per step in the folder.
+ * Trains a model, or goes on where its checkpoint in the folder left off. Leaves a checkpoint and one line of metrics
+ * per step in the folder.
  * @param result filled as training goes on
  * @param onEvaluation called each time that the validation loss is known
  */
@@ -66,11 +68,16 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
       steps: options.steps,
       schedule: { kind: 'cosine', warmup: Math.floor(options.steps / 10) },
       evaluate: { every, run: () => validationLoss(model, validation) },
+      checkpoint: { path: path.join(folder, `${label.replace(/\W+/g, '-')}-seed${seed}.safetensors`), every },
+      resume: true,
       progress: { label: several ? `${label}, seed ${seed}` : label },
       metrics: path.join(folder, 'metrics.jsonl'),
       labels: { optimizer: name, hiddenLr: lr, seed },
       signal,
       onStep: async (metrics) => {
+        // Steps after the last checkpoint are taken again.
+        keepBefore(metrics.step, result.history);
+        keepBefore(metrics.step, result.orthogonality);
         result.history.push(metrics);
         if (metrics.step === 1 || metrics.evaluation !== undefined) {
           // The matrices are a square one and a tall one, which the iterations serve differently. To measure all of
@@ -88,13 +95,16 @@ export async function runTrial(result: TrialResult, setup: Setup, onEvaluation: 
       },
     });
     // Where training was stopped, the last step has been evaluated after its metrics were recorded.
-    result.history.splice(0, Infinity, ...history);
-    if (history.length === 0) return;
-    await optimizer.save(path.join(folder, `${label.replace(/\W+/g, '-')}-seed${seed}.safetensors`));
+    result.history.splice(result.history.length - history.length, Infinity, ...history);
+    if (result.history.length === 0) return;
     if (!signal.aborted) result.sample = await sample(model, prompt, 240, 0.8, makeRandom(seed, 'sample'));
   } finally {
     optimizer.dispose();
   }
+}
+
+function keepBefore(step: number, list: { readonly step: number }[]): void {
+  while (list.length > 0 && list.at(-1)!.step >= step) list.pop();
 }
 
 async function validationLoss(model: Gpt, batches: readonly Batch[]): Promise<number> {

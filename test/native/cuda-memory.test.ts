@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import koffi from 'koffi';
-import { AdamW, orthogonalizeSync, Root, type RootOptions } from '../../lib/index.js';
+import { AdamW, orthogonalizeSync, Root, type RootOptions, train } from '../../lib/index.js';
 import { deviceMemory } from '../../scripts/common/device-memory.js';
 import {
   bits,
@@ -117,6 +117,18 @@ onCuda('transfers', () => {
 
 onCuda('hostSync: manual', () => {
   const options: RootOptions = { device, hostSync: 'manual' };
+
+  test('is no mode for train, whose models fill the gradients of the host', async () => {
+    const [parameter] = parameters('w', [[3, 4]]);
+    using optimizer = new Root([parameter!], options);
+    expect(optimizer.hostSync).toBe('manual');
+    const model = { parameters: [parameter!], lossAndGradients: () => 1 };
+    await expectError(
+      () => train({ model, optimizer, batches: [1], steps: 1 }),
+      'ERR_INVALID_ARGUMENT',
+      "Expected the optimizer's hostSync to be 'step'",
+    );
+  });
 
   test('gradients may be computed on the device', async () => {
     const [there, twin] = [parameters('w', [[24, 40], [33]]), parameters('w', [[24, 40], [33]])];
