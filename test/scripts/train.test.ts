@@ -66,6 +66,7 @@ test('a short run leaves a table, metrics, checkpoints and a report', async () =
     'muon-seed1.safetensors',
     'report.html',
     'root-seed1.safetensors',
+    'trials.json',
   ]);
   expect(JSON.parse(readFileSync(path.join(out, 'config.json'), 'utf8'))).toMatchObject({
     steps: 3,
