@@ -1,6 +1,12 @@
 import { types } from 'node:util';
 import { describe, expected, RootError } from './errors.js';
 
+/** Reads a property as the language defines it. An own property of the object may say something else. */
+function read(prototype: object, key: string, object: object): unknown {
+  return Reflect.get(prototype, key, object);
+}
+const typedArray = Object.getPrototypeOf(Float32Array.prototype) as object;
+
 /**
  * Returns `array` if it is a Float32Array of length `size` over memory that cannot shrink while a step uses it.
  * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH
@@ -8,21 +14,26 @@ import { describe, expected, RootError } from './errors.js';
 export function checkArray(array: unknown, size: number, name: string): Float32Array {
   // `instanceof` fails for arrays from another realm.
   if (!types.isFloat32Array(array)) throw expected(name, `a Float32Array of length ${size}`, array);
-  if (types.isArrayBuffer(array.buffer) && (array.buffer as { resizable?: boolean }).resizable === true) {
+  const buffer = read(typedArray, 'buffer', array) as ArrayBufferLike;
+  if (types.isArrayBuffer(buffer) && read(ArrayBuffer.prototype, 'resizable', buffer) === true) {
     throw new RootError(
       'ERR_INVALID_ARGUMENT',
       `Expected ${name} to be over memory of fixed length, got a resizable ArrayBuffer`,
     );
   }
-  if (array.length !== size) {
-    if (array.length === 0 && array.buffer.byteLength === 0) {
+  const length = read(typedArray, 'length', array) as number;
+  if (length !== size || array.length !== size) {
+    if (length === 0 && buffer.byteLength === 0) {
       const got = 'one without memory: empty or detached (transferred to another thread?)';
       throw new RootError(
         'ERR_INVALID_ARGUMENT',
         `Expected ${name} to be a Float32Array of length ${size}, got ${got}`,
       );
     }
-    throw new RootError('ERR_SHAPE_MISMATCH', `Expected ${name} to be of length ${size}, got ${describe(array)}`);
+    throw new RootError(
+      'ERR_SHAPE_MISMATCH',
+      `Expected ${name} to be of length ${size}, got Float32Array of length ${length}`,
+    );
   }
   return array;
 }

@@ -37,32 +37,54 @@ export function expected(name: string, requirement: string, got: unknown): RootE
 
 /** A value in a few words, for the end of a message. */
 export function describe(value: unknown): string {
+  try {
+    return describeAny(value);
+  } catch {
+    // Proxies, getters and names of classes may do anything.
+    return 'a value that cannot be described';
+  }
+}
+
+function describeAny(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
-  if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}`;
+  if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${cut(value.name)}`;
   if (Array.isArray(value)) return describeArray(value);
   if (ArrayBuffer.isView(value)) {
     return `${kind(value)} of length ${String('length' in value ? value.length : value.byteLength)}`;
   }
   if (typeof value === 'object' && value !== null) return `${/^[AEIOU]/.test(kind(value)) ? 'an' : 'a'} ${kind(value)}`;
-  return typeof value === 'bigint' ? `${value}n` : String(value);
+  return cut(typeof value === 'bigint' ? `${value}n` : String(value));
 }
 
 function describeArray(array: unknown[]): string {
-  const simple = array.every((item) => typeof item === 'number');
-  return simple && array.length <= 8 ? `[${array.join(', ')}]` : `an array of length ${array.length}`;
+  const simple = array.length <= 8 && array.every((item) => typeof item === 'number');
+  return simple ? `[${array.join(', ')}]` : `an array of length ${array.length}`;
 }
 
 function kind(object: object): string {
-  return Object.prototype.toString.call(object) === '[object Object]'
-    ? ((object.constructor as { name?: string } | undefined)?.name ?? 'Object')
-    : Object.prototype.toString.call(object).slice(8, -1);
+  const tag = Object.prototype.toString.call(object);
+  if (tag !== '[object Object]') return cut(tag.slice(8, -1));
+  const name: unknown = (object.constructor as { name?: unknown } | undefined)?.name;
+  return typeof name === 'string' && name !== '' ? cut(name) : 'Object';
+}
+
+/** What comes from a file or a user may be of any length; a message shows this much of it. */
+const shown = 200;
+
+export function cut(text: string): string {
+  return text.length > shown ? `${text.slice(0, shown)}…` : text;
+}
+
+/** A name in quotation marks, for a message. */
+export function quote(name: string): string {
+  return JSON.stringify(cut(name));
 }
 
 /** `"a", "b" and 3 more` */
 export function enumerate(names: readonly string[], most = 5): string {
-  const shown = names.slice(0, most).map((name) => JSON.stringify(name));
-  const rest = names.length - shown.length;
-  return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
+  const first = names.slice(0, most).map(quote);
+  const rest = names.length - first.length;
+  return rest > 0 ? `${first.join(', ')} and ${rest} more` : first.join(', ');
 }
 
 /** Returns the message of what was thrown. It need not be an Error of this realm, or an Error at all. */

@@ -66,6 +66,11 @@ export class Parameter {
     this.#grad = this.#check('grad', grad ?? allocate(this.size, label));
   }
 
+  /** Whether a value is a Parameter itself, and no proxy of one, which would have no arrays. */
+  static isOne(value: unknown): value is Parameter {
+    return typeof value === 'object' && value !== null && #data in value;
+  }
+
   get data(): Float32Array {
     return this.#data;
   }

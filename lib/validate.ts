@@ -1,4 +1,4 @@
-import { expected, RootError } from './errors.js';
+import { expected, quote, RootError } from './errors.js';
 
 /** Checks a value and returns it as it will be kept. `name` is what the error message calls the value. */
 export type Rule<T> = (value: unknown, name: string) => T;
@@ -87,7 +87,7 @@ export function checkKeys(object: object, known: readonly string[], where = ''):
 }
 
 export function unknownOption(key: string, known: readonly string[], where = ''): RootError {
-  const name = `Unknown option ${JSON.stringify(key)}${where === '' ? '' : ` ${where}`}`;
+  const name = `Unknown option ${quote(key)}${where === '' ? '' : ` ${where}`}`;
   const near = nearest(key, known);
   return new RootError(
     'ERR_INVALID_ARGUMENT',
@@ -113,6 +113,7 @@ const aliases: Readonly<Record<string, string>> = {
 };
 
 function nearest(key: string, known: readonly string[]): string | undefined {
+  if (key.length > 60) return undefined; // the comparison takes time by the length
   const plain = key.toLowerCase().replace(/[^a-z0-9]/g, '');
   const alias = Object.hasOwn(aliases, plain) ? aliases[plain] : undefined;
   if (alias !== undefined && known.includes(alias)) return alias;

@@ -56,7 +56,7 @@ export function resolveGroups(
   if (!Array.isArray(params) || params.length === 0) {
     throw expected('the parameters', 'a non-empty list of Parameters or of groups', params);
   }
-  const flat = params.filter((one) => one instanceof Parameter).length;
+  const flat = params.filter((one) => Parameter.isOne(one)).length;
   if (flat !== 0 && flat !== params.length) throw expected('the parameters', 'all Parameters or all groups', 'both');
   if (flat === 0 && route !== undefined) throw expected('the parameters', 'a flat list with "route"', 'groups');
   const groups =
@@ -80,7 +80,7 @@ function resolveGroup(own: Algorithm, options: unknown, defaults: Defaults, labe
     throw expected(`params of ${label}`, 'a non-empty list of Parameters', params);
   }
   for (const one of params) {
-    if (!(one instanceof Parameter)) throw expected(`params of ${label}`, 'a list of Parameters', one);
+    if (!Parameter.isOne(one)) throw expected(`params of ${label}`, 'a list of Parameters', one);
   }
   const vectors = (params as Parameter[]).filter((one) => one.shape.length < 2);
   const matrices = (params as Parameter[]).filter((one) => one.shape.length >= 2);

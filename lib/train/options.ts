@@ -146,7 +146,7 @@ export function checkNumber(value: unknown, name: string): number {
 /** @returns the optimizer's parameters: those that are trained, all of which the model has to fill */
 function checkModel(model: unknown, optimizer: Optimizer): readonly Parameter[] {
   const { parameters, lossAndGradients } = checkObject(model, 'model');
-  if (!Array.isArray(parameters) || !parameters.every((one) => one instanceof Parameter)) {
+  if (!Array.isArray(parameters) || !parameters.every((one) => Parameter.isOne(one))) {
     throw expected('model.parameters', 'a list of Parameters', parameters);
   }
   if (typeof lossAndGradients !== 'function') throw expected('model.lossAndGradients', 'a function', lossAndGradients);
