@@ -1,6 +1,6 @@
 import type * as native from '../../binding.js';
 import { checkArray } from '../arrays.js';
-import { describe, expected } from '../errors.js';
+import { cut, describe, expected, messageOf, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 import { isRecord } from '../validate.js';
 import { checkpointError, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
@@ -30,7 +30,7 @@ export interface Entry {
   readonly state: State;
 }
 
-/** The description of a parameter in a file's metadata. A parameter of AdamW's has no matrices and no thresholds. */
+/** What a file's metadata say of a parameter. A parameter of AdamW's has no matrices and no thresholds. */
 export interface Description {
   readonly name: string;
   readonly shape: readonly number[];
@@ -49,10 +49,16 @@ export interface Description {
 }
 
 /** The part of a description that the optimizer's groups alone decide. */
-type Fixed = Required<Pick<Description, 'name' | 'shape' | 'algorithm' | 'matrices' | 'layout' | 'settings'>>;
+type Fixed = Required<Pick<Description, 'name' | 'shape' | 'algorithm' | 'matrices' | 'layout'>>;
+
+/** In version 1 each parameter had the algorithm and the settings of its group. */
+type Described = Omit<Description, 'algorithm' | 'settings'> & { readonly group: number };
+type DescribedGroup = Pick<Description, 'algorithm' | 'settings'>;
 
 const format = 'root-optimizer';
-const version = '1';
+const versions = ['1', '2'];
+/** Bytes that a header may take besides what the optimizer's parameters and settings need, for notes above all. */
+const headerAllowance = 4 << 20;
 /** The largest number of steps in a file. No training takes as many, and float64 still counts by one far above it. */
 const mostSteps = 1e15;
 
@@ -71,10 +77,11 @@ export async function writeCheckpoint(
   { notes, tensors: besides }: { notes: Notes; tensors: NamedTensors },
 ): Promise<void> {
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
-  const parameters = members.map(({ parameter, group }) => {
+  const parameters = members.map(({ parameter, group }): Described => {
     const state = stateOf(parameter);
+    const { name, shape, matrices, layout } = describeParameter(parameter, group);
     return {
-      ...describeParameter(parameter, group),
+      ...{ name, shape, group: groups.indexOf(group), matrices, layout },
       thresholds: 'thresholds' in state ? nullsForNaN(state.thresholds) : [],
       gradientThresholds: nullsForNaN(state.gradientThresholds),
       gradientScales: nullsForNaN(state.gradientScales),
@@ -102,11 +109,13 @@ export async function writeCheckpoint(
     if (taken.has(name)) throw expected('the names of tensors', "other than the checkpoint's own", name);
     tensors.push({ name, shape, values: () => data });
   }
-  await writeSafetensors(
-    file,
-    { format, version, step: String(step), parameters: JSON.stringify(parameters), notes: JSON.stringify(notes) },
-    tensors,
-  );
+  const metadata = {
+    ...{ format, version: versions.at(-1)!, step: String(step) },
+    groups: JSON.stringify(groups.map((group) => ({ algorithm: group.algorithm, settings: settingsOf(group) }))),
+    parameters: JSON.stringify(parameters),
+    notes: JSON.stringify(notes),
+  };
+  await writeSafetensors(file, metadata, tensors, headerLimit(groups));
 }
 
 /**
@@ -119,7 +128,7 @@ export async function readCheckpoint(
   groups: readonly Group[],
   compareSettings: boolean,
 ): Promise<{ step: number; notes: Notes; tensors: NamedTensors; entries: readonly Entry[] }> {
-  const file = await SafetensorsFile.open(path);
+  const file = await SafetensorsFile.open(path, headerLimit(groups));
   try {
     const { step, notes, descriptions } = readMetadata(file, path);
     const differences = compare(descriptions, groups, compareSettings);
@@ -143,17 +152,38 @@ export async function readCheckpoint(
       if (!own.has(name)) tensors.push([name, { shape, data: await file.read(name) }]);
     }
     return { step, notes, tensors: Object.fromEntries(tensors), entries };
+  } catch (error) {
+    // Such as a stack that metadata have exhausted, which are lists within lists.
+    throw error instanceof RootError ? error : checkpointError(`Cannot read ${path}: ${messageOf(error)}`, error);
   } finally {
     await file.close();
   }
 }
 
-function describeParameter({ name, shape, matrices, layout }: Parameter, group: Group): Fixed {
-  const { algorithm } = group;
-  const settings = Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
-  if (algorithm === 'adamw') return { name, shape, algorithm, matrices: [], layout: 'out-in', settings };
-  const extents = matrices.map(({ rows, columns }) => [rows, columns]);
-  return { name, shape, algorithm, matrices: extents, layout, settings };
+/**
+ * The most bytes that the header of a checkpoint of these groups may take. A file of version 1 repeats the settings of
+ * a group for every parameter.
+ */
+function headerLimit(groups: readonly Group[]): number {
+  let bytes = 0;
+  for (const group of groups) {
+    const settings = JSON.stringify(settingsOf(group)).length;
+    for (const parameter of group.params) {
+      const { name, shape, matrices } = parameter;
+      bytes += settings + 4 * JSON.stringify([name, shape]).length + 100 * (matrices.length + 6);
+    }
+  }
+  return headerAllowance + 3 * bytes;
+}
+
+function describeParameter({ name, shape, matrices, layout }: Parameter, { algorithm }: Group): Fixed {
+  if (algorithm === 'adamw') return { name, shape, algorithm, matrices: [], layout: 'out-in' };
+  return { name, shape, algorithm, matrices: matrices.map(({ rows, columns }) => [rows, columns]), layout };
+}
+
+/** A group's settings by name. */
+function settingsOf(group: Group): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
 }
 
 /** @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package */
@@ -162,9 +192,10 @@ export function readMetadata(
   path: string,
 ): { step: number; notes: Notes; descriptions: Map<string, Description> } {
   if (metadata['format'] !== format) throw checkpointError(`${path} is not a checkpoint of ${format}`);
-  if (metadata['version'] !== version) {
+  if (!versions.includes(metadata['version'] ?? '')) {
     throw checkpointError(
-      `Expected ${path} to be a checkpoint of version ${version}, got version ${describe(metadata['version'])}`,
+      `Expected ${path} to be a checkpoint of version ${versions.join(' or ')}, ` +
+        `got version ${describe(metadata['version'])}`,
     );
   }
   const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : NaN;
@@ -172,6 +203,7 @@ export function readMetadata(
   let notes: unknown;
   try {
     parameters = JSON.parse(metadata['parameters'] ?? '');
+    if (metadata['version'] !== '1') parameters = withGroups(parameters, JSON.parse(metadata['groups'] ?? ''));
     notes = JSON.parse(metadata['notes'] ?? '{}');
   } catch (cause) {
     throw checkpointError(`The parameters in the metadata of ${path} are not JSON`, cause);
@@ -184,6 +216,17 @@ export function readMetadata(
     throw checkpointError(`The metadata of ${path} describe a parameter twice`);
   }
   return { step, notes, descriptions };
+}
+
+/** Gives parameters what is said of their groups. What is not as it should be, `isDescription` refuses. */
+function withGroups(parameters: unknown, groups: unknown): unknown {
+  if (!Array.isArray(parameters) || !Array.isArray(groups)) return undefined;
+  return parameters.map((one: unknown) => {
+    if (!isRecord(one)) return undefined;
+    const { group, ...rest } = one;
+    const { algorithm, settings } = (groups[group as number] ?? {}) as Partial<DescribedGroup>;
+    return { ...rest, algorithm, settings };
+  });
 }
 
 function isNotes(value: unknown): value is Notes {
@@ -233,32 +276,46 @@ function compare(
   const differences: string[] = [];
   const here = new Set<string>();
   for (const group of groups) {
+    // Parameters of a group share one object of settings, which may be large.
+    const compared = new Map<object, string[]>();
+    const settings = settingsOf(group);
     for (const parameter of group.params) {
       here.add(parameter.name);
       const mine = describeParameter(parameter, group);
       const theirs = descriptions.get(mine.name);
-      if (theirs === undefined) differences.push(`"${mine.name}" is not in the file`);
-      else differences.push(...compareOne(theirs, mine, settingsToo).map((text) => `"${mine.name}": ${text}`));
+      if (theirs === undefined) {
+        differences.push(`${quote(mine.name)} is not in the file`);
+        continue;
+      }
+      let found = compareFixed(theirs, mine);
+      if (found.length === 0 && settingsToo) {
+        found = compared.get(theirs.settings) ?? compareSettings(theirs.settings, settings);
+        compared.set(theirs.settings, found);
+      }
+      differences.push(...found.map((text) => `${quote(mine.name)}: ${text}`));
     }
   }
-  for (const name of descriptions.keys()) if (!here.has(name)) differences.push(`"${name}" is in the file only`);
+  for (const name of descriptions.keys()) if (!here.has(name)) differences.push(`${quote(name)} is in the file only`);
   return differences;
 }
 
-function compareOne(theirs: Description, mine: Fixed, settingsToo: boolean): string[] {
-  const differs = (key: string, a: unknown, b: unknown) => {
-    const [there, here] = [JSON.stringify(a), JSON.stringify(b)];
-    return there === here ? [] : [`${key} ${there} in the file, ${here} here`];
-  };
-  const fixed = [
+function compareFixed(theirs: Description, mine: Fixed): string[] {
+  return [
     ...(['shape', 'algorithm', 'matrices'] as const).flatMap((key) => differs(key, theirs[key], mine[key])),
     ...differs('layout', theirs.layout ?? 'out-in', mine.layout),
   ];
-  if (fixed.length > 0 || !settingsToo) return fixed;
+}
+
+function compareSettings(theirs: Description['settings'], mine: Description['settings']): string[] {
   // A schedule owns lr, and has moved it since the optimizer was made. An older file does not name a setting that came
   // later.
-  const keys = Object.keys(mine.settings).filter((key) => key !== 'lr' && Object.hasOwn(theirs.settings, key));
-  return keys.flatMap((key) => differs(key, theirs.settings[key], mine.settings[key]));
+  const keys = Object.keys(mine).filter((key) => key !== 'lr' && Object.hasOwn(theirs, key));
+  return keys.flatMap((key) => differs(key, theirs[key], mine[key]));
+}
+
+function differs(key: string, a: unknown, b: unknown): string[] {
+  const [there, here] = [a, b].map((one) => JSON.stringify(one));
+  return there === here ? [] : [`${key} ${cut(there!)} in the file, ${cut(here!)} here`];
 }
 
 async function readEntry(
@@ -279,11 +336,11 @@ async function readEntry(
     }
     return file.read(name);
   };
-  const data = await read('data');
   const arrays: Record<string, Float32Array> = {};
-  for (const key of stateKeys(group, normalized)) {
+  for (const key of ['data', ...stateKeys(group, normalized)]) {
     const array = (arrays[key] = await read(key));
-    // With a state that is not finite, the optimizer would refuse every later step.
+    // With a state that is not finite, the optimizer would refuse every later step. Data that are not finite are no
+    // model.
     const [least, requirement] =
       key === 'expAvgSq' || key === rowKey ? [0, 'finite and at least 0'] : [-Infinity, 'finite'];
     if (!array.every((value) => Number.isFinite(value) && value >= least)) {
@@ -297,7 +354,8 @@ async function readEntry(
     gradientScales: nansForNull(gradientScales ?? regions),
     ...(group.algorithm === 'adamw' ? {} : { rowSecondMoment: null, thresholds: nansForNull(thresholds) }),
   };
-  return { parameter, data, state: { ...further, ...arrays } as unknown as State };
+  const { data, ...state } = arrays;
+  return { parameter, data: data!, state: { ...further, ...state } as unknown as State };
 }
 
 const rowKey = 'rowSecondMoment';

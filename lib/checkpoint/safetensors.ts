@@ -1,8 +1,9 @@
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { type FileHandle, lstat, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { messageOf, RootError } from '../errors.js';
+import { cut, messageOf, quote, RootError } from '../errors.js';
 import { isRecord, product } from '../validate.js';
+import { removeAbandoned, temporaryName } from './temporary.js';
 
 /*
  * The format (https://huggingface.co/docs/safetensors) begins with the length of the header (8 bytes, little-endian).
@@ -18,21 +19,34 @@ export interface TensorSource {
 }
 
 const elementSize = Float32Array.BYTES_PER_ELEMENT;
-const headerLimit = 100_000_000;
+/** Bytes of the header of a file of which nothing is known. */
+const usualLimit = 16 << 20;
+/** What the parts of a header, once parsed, take at least. A small header may have many. */
+const partBytes = 64;
+const mostPartBytes = 64 << 20;
 /** Reads and writes of more than 2 GiB fail on some systems. */
 const chunk = 1 << 30;
 
 /**
  * Writes the file atomically: a failure leaves an older file of that name whole.
- * @throws RootError ERR_CHECKPOINT
+ * @param limit the most bytes of a header that a reader of the file takes
+ * @throws RootError ERR_CHECKPOINT, also where the name is that of something else than a file
  */
 export async function writeSafetensors(
   file: string,
   metadata: Readonly<Record<string, string>>,
   tensors: readonly TensorSource[],
+  limit: number,
 ): Promise<void> {
-  const target = await realpath(file).catch(() => file);
-  const temporary = path.join(path.dirname(target), `.${path.basename(target)}.${randomBytes(6).toString('hex')}.tmp`);
+  const start = header(metadata, tensors);
+  if (start.length - 8 > limit || !hasFewParts(start.subarray(8), limit)) {
+    throw checkpointError(
+      `Expected the header of ${file} to take at most ${limit} bytes, got ${start.length - 8}: notes are for little`,
+    );
+  }
+  const target = await targetOf(file);
+  const temporary = temporaryName(target);
+  await removeAbandoned(target);
   try {
     const mode = await stat(target).then(
       ({ mode }) => mode & 0o777,
@@ -40,7 +54,7 @@ export async function writeSafetensors(
     );
     const handle = await open(temporary, 'wx', mode);
     try {
-      await writeAll(handle, header(metadata, tensors));
+      await writeAll(handle, start);
       for (const { name, shape, values } of tensors) {
         const array = values();
         if (array.length !== product(shape)) {
@@ -58,6 +72,16 @@ export async function writeSafetensors(
     throw error instanceof RootError ? error : checkpointError(`Cannot write ${file}: ${messageOf(error)}`, error);
   }
   await syncFolder(path.dirname(target));
+}
+
+/** The file that a name stands for, behind links. There need not be one yet. */
+async function targetOf(file: string): Promise<string> {
+  const found = await lstat(file).catch(() => undefined);
+  if (found === undefined) return file;
+  const target = await realpath(file).catch(() => undefined);
+  if (target === undefined) throw checkpointError(`Cannot write ${file}: it is a link to nothing`);
+  if (!(await stat(target)).isFile()) throw checkpointError(`Cannot write ${file}: it is not a file`);
+  return target;
 }
 
 function header(metadata: Readonly<Record<string, string>>, tensors: readonly TensorSource[]): Uint8Array {
@@ -105,22 +129,30 @@ export class SafetensorsFile {
     readonly tensors: ReadonlyMap<string, Entry>,
   ) {}
 
-  /** @throws RootError ERR_CHECKPOINT where the file cannot be read or is not a safetensors file */
-  static async open(file: string): Promise<SafetensorsFile> {
-    const handle = await open(file, 'r').catch((cause: unknown) => {
+  /**
+   * @param limit the most bytes that the header may take
+   * @throws RootError ERR_CHECKPOINT where the file cannot be read or is not a safetensors file
+   */
+  static async open(file: string, limit = usualLimit): Promise<SafetensorsFile> {
+    // To open a FIFO would wait for a writer, without the second flag, which Windows does not know.
+    const flags = constants.O_RDONLY | ((constants.O_NONBLOCK as number | undefined) ?? 0);
+    const handle = await open(file, flags).catch((cause: unknown) => {
       throw checkpointError(`Cannot read ${file}: ${messageOf(cause)}`, cause);
     });
     try {
-      const { size } = await handle.stat();
+      const found = await handle.stat();
+      if (!found.isFile()) throw checkpointError(`Cannot read ${file}: it is not a file`);
+      const { size } = found;
       const start = new BigUint64Array(1);
       if (size < 8) throw malformed(file, `it is ${size} bytes long`);
       await readAll(handle, start, 0);
       const length = Number(start[0]);
-      if (length > headerLimit || length > size - 8) {
-        throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
-      }
+      if (length > size - 8) throw malformed(file, `its header of ${length} bytes does not fit into ${size}`);
+      const tooLarge = () => malformed(file, `its header is larger than one of such a file, ${limit} bytes at most`);
+      if (length > limit) throw tooLarge();
       const bytes = new Uint8Array(length);
       await readAll(handle, bytes, 8);
+      if (!hasFewParts(bytes, limit)) throw tooLarge();
       const { metadata, tensors } = parseHeader(file, bytes, size);
       return new SafetensorsFile(file, handle, metadata, tensors);
     } catch (error) {
@@ -146,12 +178,19 @@ export class SafetensorsFile {
   }
 }
 
+/** Whether a header that is parsed takes little memory: each list, object, element and entry of it takes some. */
+function hasFewParts(bytes: Uint8Array, limit: number): boolean {
+  let parts = 0;
+  for (const byte of bytes) if (byte === 0x2c || byte === 0x5b || byte === 0x7b) parts++; // , [ {
+  return parts * partBytes <= Math.max(mostPartBytes, 4 * limit);
+}
+
 function parseHeader(file: string, bytes: Uint8Array, size: number): Pick<SafetensorsFile, 'metadata' | 'tensors'> {
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (cause) {
-    throw malformed(file, `its header is not JSON: ${messageOf(cause)}`, cause);
+    throw malformed(file, `its header is not JSON: ${cut(messageOf(cause))}`, cause);
   }
   if (!isRecord(parsed)) throw malformed(file, 'its header is not an object');
   const { __metadata__: metadata = {}, ...entries } = parsed;
@@ -162,7 +201,9 @@ function parseHeader(file: string, bytes: Uint8Array, size: number): Pick<Safete
   const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(file, name, entry, begin)]));
   let end = begin;
   for (const [name, entry] of [...tensors].sort(([, a], [, b]) => a.start - b.start || a.end - b.end)) {
-    if (entry.start !== end) throw malformed(file, `tensor "${name}" begins at byte ${entry.start} rather than ${end}`);
+    if (entry.start !== end) {
+      throw malformed(file, `tensor ${quote(name)} begins at byte ${entry.start} rather than ${end}`);
+    }
     end = entry.end;
   }
   if (end !== size) throw malformed(file, `it is ${size} bytes long rather than ${end}`);
@@ -170,15 +211,20 @@ function parseHeader(file: string, bytes: Uint8Array, size: number): Pick<Safete
 }
 
 function parseEntry(file: string, name: string, entry: unknown, begin: number): Entry {
-  if (!isRecord(entry)) throw malformed(file, `the entry of tensor "${name}" is not an object`);
+  if (!isRecord(entry)) throw malformed(file, `the entry of tensor ${quote(name)} is not an object`);
   const { dtype, shape, data_offsets: offsets } = entry;
-  if (dtype !== 'F32') throw malformed(file, `tensor "${name}" is ${JSON.stringify(dtype)} rather than "F32"`);
+  if (dtype !== 'F32') {
+    throw malformed(file, `tensor ${quote(name)} is ${cut(JSON.stringify(dtype))} rather than "F32"`);
+  }
   if (!isNaturals(shape) || !isNaturals(offsets) || offsets.length !== 2) {
-    throw malformed(file, `the entry of tensor "${name}" is not valid`);
+    throw malformed(file, `the entry of tensor ${quote(name)} is not valid`);
   }
   const [start, end] = offsets as [number, number];
   if (end - start !== product(shape) * elementSize) {
-    throw malformed(file, `tensor "${name}" takes ${end - start} bytes rather than ${product(shape) * elementSize}`);
+    throw malformed(
+      file,
+      `tensor ${quote(name)} takes ${end - start} bytes rather than ${product(shape) * elementSize}`,
+    );
   }
   return { shape, start: begin + start, end: begin + end };
 }

@@ -85,7 +85,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
     using second = new Kind(after, { device });
     run(first, before, 0, 3);
     await first.save(file);
-    expect(await second.load(file)).toEqual({ step: 3, notes: {} });
+    expect(await second.load(file)).toEqual({ step: 3, notes: {}, tensors: {} });
     expect(run(second, after, 3, 6)).toEqual(run(whole, uninterrupted, 0, 6));
   });
 
@@ -122,17 +122,20 @@ test('the file is a safetensors file with everything in it', async () => {
     'scalar.expAvgSq',
   ]);
   expect(tensors['conv.data']).toMatchObject({ dtype: 'F32', shape: [4, 3, 2, 2] });
-  expect(metadata).toMatchObject({ format: 'root-optimizer', version: '1', step: '2' });
+  expect(metadata).toMatchObject({ format: 'root-optimizer', version: '2', step: '2' });
+  expect(JSON.parse(metadata['groups']!)).toMatchObject([
+    { algorithm: 'root', settings: { lr: 0.02, coefficients: 'adaptive' } },
+    { algorithm: 'adamw', settings: { betas: [0.9, 0.95] } },
+  ]);
   const parameters = JSON.parse(metadata['parameters']!) as object[];
   const { thresholds } = optimizer.stateOf(params[0]!) as OrthogonalState;
   expect(parameters[0]).toMatchObject({
     name: 'mlp.up',
-    algorithm: 'root',
+    group: 0,
     matrices: [[6, 9]],
     thresholds,
-    settings: { lr: 0.02, coefficients: 'adaptive' },
   });
-  expect(parameters[2]).toMatchObject({ name: 'bias', algorithm: 'adamw', settings: { betas: [0.9, 0.95] } });
+  expect(parameters[2]).toMatchObject({ name: 'bias', group: 1 });
 
   const bytes = readFileSync(file);
   const begin = 8 + Number(bytes.readBigUInt64LE(0));
@@ -150,7 +153,7 @@ test('before the first step, and over an older file behind a link', async () => 
   symlinkSync(file, link);
   using optimizer = new Root(model());
   await optimizer.save(link);
-  expect(await optimizer.load(file)).toEqual({ step: 0, notes: {} });
+  expect(await optimizer.load(file)).toEqual({ step: 0, notes: {}, tensors: {} });
   expect(optimizer.paramGroups[0]!.params.map((one) => optimizer.stateOf(one))).toMatchObject([
     { threshold: null },
     { threshold: null },
@@ -391,10 +394,10 @@ describe('a file that is not sound leaves everything as it is', () => {
       'a later version',
       () => {
         rewriteHeader((header) => {
-          header.__metadata__['version'] = '2';
+          header.__metadata__['version'] = '3';
         });
       },
-      'to be a checkpoint of version 1, got version "2"',
+      'to be a checkpoint of version 1 or 2, got version "3"',
     ],
     [
       'a bad step',
@@ -422,6 +425,35 @@ describe('a file that is not sound leaves everything as it is', () => {
         });
       },
       'are not those of a checkpoint',
+    ],
+    [
+      'groups that are missing',
+      () => {
+        rewriteHeader((header) => {
+          header.__metadata__['groups'] = '[]';
+        });
+      },
+      'are not those of a checkpoint',
+    ],
+    [
+      'data that are not finite',
+      () => {
+        const bytes = readFileSync(file);
+        bytes.writeFloatLE(Infinity, bytes.length - 12);
+        writeFileSync(file, bytes);
+      },
+      'Expected tensor "scalar.data"',
+    ],
+    [
+      'lists within lists',
+      () => {
+        rewriteHeader((header) => {
+          const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
+          const groups = header.__metadata__['groups']!;
+          header.__metadata__['groups'] = groups.replace('"adaptive"', deep);
+        });
+      },
+      /^Cannot read .*run\.safetensors: /,
     ],
     [
       'a state that is not finite',

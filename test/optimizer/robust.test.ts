@@ -54,13 +54,17 @@ function orthogonal(
 
 type Description = Record<string, unknown>;
 
-/** Rewrites how a checkpoint's metadata describe each parameter. */
+/** Rewrites a checkpoint as one of version 1, and how its metadata describe each parameter. */
 function edit(file: string, change: (description: Description) => Description): void {
   const bytes = readFileSync(file);
   const length = Number(bytes.readBigUInt64LE());
   const header = JSON.parse(bytes.toString('utf8', 8, 8 + length)) as { __metadata__: Record<string, string> };
-  const described = JSON.parse(header.__metadata__['parameters']!) as Description[];
-  header.__metadata__['parameters'] = JSON.stringify(described.map(change));
+  const { groups, parameters, ...rest } = header.__metadata__;
+  const ofGroups = JSON.parse(groups!) as Description[];
+  const described = (JSON.parse(parameters!) as Description[]).map(({ group, ...one }) => {
+    return change({ ...one, ...ofGroups[group as number] });
+  });
+  header.__metadata__ = { ...rest, version: '1', parameters: JSON.stringify(described) };
   const text = Buffer.from(JSON.stringify(header));
   const padded = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, ' ')]);
   const size = Buffer.alloc(8);
