@@ -77,7 +77,15 @@ export function cut(text: string): string {
 
 /** A name in quotation marks, for a message. */
 export function quote(name: string): string {
-  return JSON.stringify(cut(name));
+  return printable(JSON.stringify(cut(name)));
+}
+
+/** A text with what could steer a terminal written out: control characters, and those that turn the direction. */
+export function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, (letter) => {
+    return `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  });
 }
 
 /** `"a", "b" and 3 more` */

@@ -1,8 +1,9 @@
 import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { temporaryName } from '../checkpoint/temporary.js';
 import { mostFitted } from '../coefficients/adaptive.js';
-import { messageOf } from '../errors.js';
+import { messageOf, printable } from '../errors.js';
 import { oneOf } from '../validate.js';
 import { calibrate, type CalibrateBy, type CalibratedParameter } from './fit-checkpoint.js';
 import { calibrationReport } from './report.js';
@@ -50,8 +51,9 @@ export async function calibrateCommand(args: string[]): Promise<number> {
     calibrationReport(result, path.basename(options.file)),
   ];
   for (const [i, target] of targets.entries()) {
-    writeFileSync(`${target}.tmp`, contents[i]!);
-    renameSync(`${target}.tmp`, target);
+    const temporary = temporaryName(target);
+    writeFileSync(temporary, contents[i]!, { flag: 'wx' });
+    renameSync(temporary, target);
   }
   console.log(`\n${out}: ${result.calibration.entries.length} entries of ${options.steps} iterations. To use it:`);
   console.log(`  coefficients: JSON.parse(readFileSync(${JSON.stringify(out)}, 'utf8'))`);
@@ -95,7 +97,7 @@ function parse(args: string[]): Options | string | undefined {
 function table(parameters: readonly CalibratedParameter[]): string {
   const head = ['parameter', 'matrices', 'best preset', '', 'adaptive', 'calibrated', 'against best'];
   const rows = parameters.map(({ name, matrices, bestPreset, errors, exact }) => [
-    name,
+    printable(name),
     `${matrices.length === 1 ? '' : `${matrices.length} of `}${matrices[0]!.join('×')}${exact ? '' : ' (estimated)'}`,
     bestPreset,
     ...[errors.best, errors.adaptive, errors.calibrated].map((error) => error.toFixed(5)),

@@ -88,8 +88,8 @@ export abstract class Optimizer {
    * whole or not at all.
    *
    * Until the promise settles, both arrays belong to the step. Reading them meanwhile shows a mixture of old and new
-   * values, and writing them causes one. Transferring them, to another thread or by `structuredClone`, can end the process,
-   * because Node-API cannot pin their memory. The memory of a SharedArrayBuffer cannot go away.
+   * values, and writing them causes one. Transferring them, to another thread or by `structuredClone`, can end the
+   * process, because Node-API cannot pin their memory. The memory of a SharedArrayBuffer cannot go away.
    * @throws RootError ERR_NON_FINITE naming the parameters, ERR_BUSY, ERR_DISPOSED, ERR_INVALID_ARGUMENT or
    * ERR_SHAPE_MISMATCH for arrays that were detached or share memory, ERR_OUT_OF_MEMORY, ERR_CUDA
    */

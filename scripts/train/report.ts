@@ -1,5 +1,6 @@
 import { rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { temporaryName } from '../../lib/checkpoint/temporary.js';
 import { drawLossCurves } from './loss-chart.js';
 import type { NoiseKind } from './noise.js';
 import { drawOrthogonality, drawSpectra } from './orthogonality-chart.js';
@@ -39,8 +40,9 @@ export async function writeReport(
   state: RunState,
 ): Promise<void> {
   const file = path.join(setup.folder, 'report.html');
-  await writeFile(`${file}.tmp`, await renderReport(results, setup, config, state));
-  await rename(`${file}.tmp`, file);
+  const temporary = temporaryName(file);
+  await writeFile(temporary, await renderReport(results, setup, config, state), { flag: 'wx' });
+  await rename(temporary, file);
 }
 
 async function renderReport(

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { calibrateCommand } from '../../lib/cli/calibrate.js';
@@ -222,4 +222,22 @@ test('the report shows names as they are', async () => {
   const page = readFileSync(html, 'utf8');
   expect(page).toMatch(/&(lt|#60);img src=x/);
   expect(page).not.toMatch(/<img|<b>\.safetensors/);
+});
+
+test('names do not steer the terminal, and links in the place of temporary files are not followed', async () => {
+  const w = new Parameter({ name: 'a\u001b[2J\u009b\u202eb', shape: [8, 9], grad: gaussian(72) });
+  using optimizer = new Root([w], { device: 'cpu' });
+  await optimizer.step();
+  const [checkpoint, out] = [path.join(folder, 'escapes.safetensors'), path.join(folder, 'escapes.json')];
+  await optimizer.save(checkpoint);
+  const victim = path.join(folder, 'victim');
+  writeFileSync(victim, 'precious');
+  symlinkSync(victim, `${out}.tmp`);
+  const { status, stdout } = await run(checkpoint, '--out', out);
+  expect(status).toBe(0);
+  expect(stdout).toContain('a\\u001b[2J\\u009b\\u202eb');
+  // eslint-disable-next-line no-control-regex
+  expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+  expect(readFileSync(victim, 'utf8')).toBe('precious');
+  expect(existsSync(out)).toBe(true);
 });
