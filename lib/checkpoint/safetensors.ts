@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
+import { allocate } from '../arrays.js';
 import { cut, messageOf, quote, RootError } from '../errors.js';
 import { isRecord, product } from '../validate.js';
 import { removeAbandoned, temporaryName } from './temporary.js';
@@ -163,13 +164,13 @@ export class SafetensorsFile {
 
   async read(name: string): Promise<Float32Array> {
     const entry = this.tensors.get(name);
-    if (entry === undefined) throw malformed(this.file, `it has no tensor "${name}"`);
+    if (entry === undefined) throw malformed(this.file, `it has no tensor ${quote(name)}`);
+    const values = allocate(product(entry.shape), `tensor ${quote(name)} of ${this.file}`);
     try {
-      const values = new Float32Array(product(entry.shape));
       await readAll(this.handle, values, entry.start);
       return values;
     } catch (cause) {
-      throw checkpointError(`Cannot read tensor "${name}" of ${this.file}: ${messageOf(cause)}`, cause);
+      throw checkpointError(`Cannot read tensor ${quote(name)} of ${this.file}: ${messageOf(cause)}`, cause);
     }
   }
 

@@ -1,3 +1,5 @@
+import { allocate } from '../arrays.js';
+import { quote } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 
 /**
@@ -12,7 +14,7 @@ export class GradientSum {
 
   constructor(parameters: readonly Parameter[]) {
     this.#parameters = parameters;
-    this.#sums = parameters.map(({ size }) => new Float32Array(size));
+    this.#sums = parameters.map(({ name, size }) => allocate(size, `the sum of gradients of parameter ${quote(name)}`));
   }
 
   add(): void {
