@@ -202,8 +202,8 @@ export class Optimizer {
    */
   deviceMemory(index: number): { data: bigint; grad: bigint; stream: bigint };
 
-  /** Copies of a parameter's state. */
-  state(index: number): OrthogonalState | AdamWState;
+  /** Copies of a parameter's state, in arrays that `allocate` makes. */
+  state(index: number, allocate: (size: number) => Float32Array): OrthogonalState | AdamWState;
   /** Replaces a parameter's state by copies; lengths must match. */
   setState(index: number, state: OrthogonalState | AdamWState): void;
 

@@ -5,7 +5,7 @@ import { allocate, checkArray, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
 import { type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
-import { enumerate, expected, RootError } from '../errors.js';
+import { enumerate, expected, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 import { checkKeys, checkObject, checkShape, oneOf, product } from '../validate.js';
 import { type Arrays, checkArrays } from './arrays.js';
@@ -333,7 +333,8 @@ export abstract class Optimizer {
 
   #stateOf(parameter: Parameter): native.OrthogonalState | native.AdamWState {
     const index = this.#indexOf(parameter);
-    return guard(() => this.#native.state(index));
+    const make = (size: number) => allocate(size, `the state of parameter ${quote(parameter.name)}`);
+    return guard(() => this.#native.state(index, make));
   }
 
   #indexOf(parameter: Parameter): number {

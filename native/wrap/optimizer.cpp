@@ -227,15 +227,21 @@ Napi::Value OptimizerWrap::device_memory(const Napi::CallbackInfo& info) {
 Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    Optimizer& optimizer = idle_optimizer();
-    const size_t index = parameter_index(info[0], optimizer);
-    State& state = optimizer.state(index);
+    const size_t index = parameter_index(info[0], idle_optimizer());
+    if (!info[1].IsFunction()) reject("allocate", "a function");
+    const Napi::Function allocate = info[1].As<Napi::Function>();
     const Napi::Object result = Napi::Object::New(env);
+    // An array that V8 cannot make for native code ends the process. One that a script cannot make is an exception.
     const auto set = [&](const char* name, const Owned<float>& from) {
-      Napi::Float32Array array = Napi::Float32Array::New(env, from.count());
-      from.read(array.Data());
+      const size_t count = from.count();
+      const Napi::Value array = allocate.Call({Napi::Number::New(env, double(count))});
+      const Span<float> values = floats(array, name, count);
+      idle_optimizer();  // a script has run
+      from.read(values.data);
       result.Set(name, array);
     };
+    Optimizer& optimizer = idle_optimizer();
+    State& state = optimizer.state(index);
     const std::vector<Thresholds> thresholds = state.thresholds().values();
     const auto set_thresholds = [&](const char* name, double Thresholds::*field, bool found) {
       Napi::Float64Array array = Napi::Float64Array::New(env, thresholds.size());

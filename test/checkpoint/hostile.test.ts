@@ -5,7 +5,7 @@ import path from 'node:path';
 import { temporaryName } from '../../lib/checkpoint/temporary.js';
 import { describe as describeValue } from '../../lib/errors.js';
 import { Parameter, Root, RootError } from '../../lib/index.js';
-import { expectError, gaussian } from '../support.js';
+import { expectError, gaussian, runScript } from '../support.js';
 
 let folder: string;
 let file: string;
@@ -121,6 +121,35 @@ test('a name may be as long as the system allows', async () => {
   const name = path.join(folder, `${'n'.repeat(240)}.st`);
   await optimizer.save(name);
   expect((await optimizer.load(name)).step).toBe(0);
+});
+
+onLinux('where memory is short, a look at the state and a save fail and leave the optimizer as it is', () => {
+  const found = runScript<string[]>(
+    `
+    const { execFileSync } = require('node:child_process');
+    const { readFileSync } = require('node:fs');
+    const w = new Parameter({ name: 'w', shape: [4000, 8000] });
+    const optimizer = new Muon([w], { device: 'cpu', steps: 1, coefficients: 'muon' });
+    const used = Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024;
+    execFileSync('prlimit', ['--pid', String(process.pid), '--as=' + (used + (64 << 20)) + ':']);
+    const codes = [];
+    try {
+      optimizer.stateOf(w);
+    } catch (error) {
+      codes.push(error.code);
+    }
+    optimizer.save(${JSON.stringify(file)}).then(
+      () => codes.push('saved'),
+      (error) => codes.push(error.code),
+    ).then(() => {
+      execFileSync('prlimit', ['--pid', String(process.pid), '--as=unlimited:']);
+      codes.push(String(optimizer.stateOf(w).step));
+      console.log(JSON.stringify(codes));
+    });`,
+    {},
+  );
+  expect(found).toEqual(['ERR_OUT_OF_MEMORY', 'ERR_OUT_OF_MEMORY', '0']);
+  expect(readdirSync(folder)).toEqual([]);
 });
 
 test('any value can be described', async () => {

@@ -28,7 +28,7 @@ interface Options {
 type State = Record<string, Float32Array | Float64Array | null>;
 interface Optimizer {
   stepSync(data: Float32Array[], gradients: Float32Array[], settings: object[]): number[];
-  state(index: number): State;
+  state(index: number, allocate: (size: number) => Float32Array): State;
   setState(index: number, state: State): void;
   dispose(): void;
 }
@@ -86,7 +86,7 @@ class Model {
   }
 
   states(): State[] {
-    return this.layouts.map((_, i) => this.optimizer.state(i));
+    return this.layouts.map((_, i) => this.optimizer.state(i, (size) => new Float32Array(size)));
   }
 
   snapshot(): string[] {

@@ -29,7 +29,7 @@ const program = `
           : { cautious: false, gradientThreshold: clip, normalize: { beta2: 0.9 } };
       const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices, ...options };
       for (let step = 0; step < 2; step++) optimizer.stepSync([data], [gradient], [settings]);
-      const { momentumBuffer, thresholds } = optimizer.state(0);
+      const { momentumBuffer, thresholds } = optimizer.state(0, (size) => new Float32Array(size));
       return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };
     });
     console.log(JSON.stringify({ used: native.devices().cpu.instructionSet, results, steps }));
