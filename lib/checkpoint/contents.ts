@@ -120,18 +120,19 @@ export async function writeCheckpoint(
 
 /**
  * Reads everything that a file holds for the parameters of these groups.
+ * @param read whether to compare settings, and whether to read tensors that are not of the parameters
  * @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package, or where names, shapes,
  * algorithms or, if they are compared, settings differ
  */
 export async function readCheckpoint(
   path: string,
   groups: readonly Group[],
-  compareSettings: boolean,
+  read: { settings: boolean; tensors: boolean },
 ): Promise<{ step: number; notes: Notes; tensors: NamedTensors; entries: readonly Entry[] }> {
   const file = await SafetensorsFile.open(path, headerLimit(groups));
   try {
     const { step, notes, descriptions } = readMetadata(file, path);
-    const differences = compare(descriptions, groups, compareSettings);
+    const differences = compare(descriptions, groups, read.settings);
     if (differences.length > 0) {
       const rest = differences.length > 10 ? [`and ${differences.length - 10} more differences`] : [];
       throw checkpointError([`${path} is not of this optimizer:`, ...differences.slice(0, 10), ...rest].join('\n- '));
@@ -149,7 +150,7 @@ export async function readCheckpoint(
     }
     const tensors: [string, NamedTensor][] = [];
     for (const [name, { shape }] of file.tensors) {
-      if (!own.has(name)) tensors.push([name, { shape, data: await file.read(name) }]);
+      if (read.tensors && !own.has(name)) tensors.push([name, { shape, data: await file.read(name) }]);
     }
     return { step, notes, tensors: Object.fromEntries(tensors), entries };
   } catch (error) {

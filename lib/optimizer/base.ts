@@ -7,7 +7,7 @@ import { type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
-import { checkKeys, checkObject, checkShape, oneOf, product } from '../validate.js';
+import { boolean, checkKeys, checkObject, checkShape, oneOf, product } from '../validate.js';
 import { type Arrays, checkArrays } from './arrays.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
 import { type Algorithm, type HostSync, resolveOptions } from './options.js';
@@ -247,19 +247,23 @@ export abstract class Optimizer {
    * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
    * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
    * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
-   * @returns the number of steps that had been applied when the file was saved, and the notes and tensors that were
-   * saved with it
+   * @param options.tensors whether to read the tensors that were saved besides, of whatever size; default false
+   * @returns the number of steps that had been applied when the file was saved, the notes that were saved with it, and
+   * the tensors if they are asked for
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
   async load(
     path: string,
-    options: { options?: 'check' | 'ignore' | undefined } = {},
+    options: { options?: 'check' | 'ignore' | undefined; tensors?: boolean | undefined } = {},
   ): Promise<{ step: number; notes: Notes; tensors: NamedTensors }> {
     checkPath(path);
-    checkKeys(checkObject(options, 'the options of load'), ['options'], 'of load');
-    const comparison = oneOf('check', 'ignore')(options.options ?? 'check', 'options');
+    checkKeys(checkObject(options, 'the options of load'), ['options', 'tensors'], 'of load');
+    const checked = {
+      settings: oneOf('check', 'ignore')(options.options ?? 'check', 'options') === 'check',
+      tensors: boolean(options.tensors ?? false, 'tensors'),
+    };
     return this.#exclusively('load', async () => {
-      const { step, notes, tensors, entries } = await readCheckpoint(path, this.paramGroups, comparison === 'check');
+      const { step, notes, tensors, entries } = await readCheckpoint(path, this.paramGroups, checked);
       this.#checkArrays();
       try {
         for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));

@@ -41,16 +41,17 @@ export async function saveCheckpoint(
 }
 
 /**
- * Loads what `saveCheckpoint` wrote, or nothing where `isOptional` and there is no file.
+ * Loads what `saveCheckpoint` wrote, its tensors if they are wanted, or nothing where `isOptional` and there is no file.
  * @throws RootError ERR_CHECKPOINT
  */
 export async function resumeFrom(
   optimizer: Optimizer,
-  file: string,
-  isOptional: boolean,
+  { file, isOptional }: { file: string; isOptional: boolean },
+  tensors: boolean,
 ): Promise<{ place: Place; tensors: NamedTensors } | undefined> {
   if (isOptional && !existsSync(file)) return undefined;
-  const { notes, tensors } = await optimizer.load(file);
+  const found = await optimizer.load(file, { tensors });
+  const { notes } = found;
   let place: unknown;
   try {
     place = JSON.parse(notes[note] ?? 'null');
@@ -58,7 +59,7 @@ export async function resumeFrom(
     place = undefined;
   }
   if (!isPlace(place)) throw checkpointError(`Expected ${file} to be a checkpoint of train, got one of an optimizer`);
-  return { place, tensors };
+  return { place, tensors: found.tensors };
 }
 
 function isPlace(value: unknown): value is Place {

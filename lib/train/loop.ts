@@ -34,7 +34,7 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
   inTraining.add(optimizer);
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   try {
-    const resumed = run.resume && (await resumeFrom(optimizer, run.resume.file, run.resume.isOptional));
+    const resumed = run.resume && (await resumeFrom(optimizer, run.resume, run.decay !== undefined));
     const place = resumed?.place;
     const averages = run.decay === undefined ? undefined : new WeightAverages(run.stepped, run.decay);
     if (resumed !== undefined) averages?.restore(resumed.tensors, run.resume!.file);
