@@ -41,7 +41,7 @@ export async function saveCheckpoint(
 }
 
 /**
- * Loads what `saveCheckpoint` wrote, its tensors if they are wanted, or nothing where `isOptional` and there is no file.
+ * Loads what `saveCheckpoint` wrote, its tensors if they are wanted. Where `isOptional`, there need be no file.
  * @throws RootError ERR_CHECKPOINT
  */
 export async function resumeFrom(
