@@ -76,6 +76,12 @@ export async function writeCheckpoint(
   stateOf: (parameter: Parameter) => State,
   { notes, tensors: besides }: { notes: Notes; tensors: NamedTensors },
 ): Promise<void> {
+  // Nothing changes a state while it is saved, and each look copies it.
+  let last: { parameter: Parameter; state: State } | undefined;
+  const lookAt = (parameter: Parameter): State => {
+    if (last?.parameter !== parameter) last = { parameter, state: stateOf(parameter) };
+    return last.state;
+  };
   const members = groups.flatMap((group) => group.params.map((parameter) => ({ parameter, group })));
   const parameters = members.map(({ parameter, group }): Described => {
     const state = stateOf(parameter);
@@ -88,12 +94,12 @@ export async function writeCheckpoint(
       normalized: hasRows(state),
     };
   });
-  const tensors = members.flatMap(({ parameter, group }): TensorSource[] => {
+  const tensors = members.flatMap(({ parameter, group }, i): TensorSource[] => {
     const { name, shape } = parameter;
-    const ofState = stateKeys(group, hasRows(stateOf(parameter))).map((key) => ({
+    const ofState = stateKeys(group, parameters[i]!.normalized ?? false).map((key) => ({
       name: `${name}.${key}`,
       shape: key === rowKey ? [rowCount(parameter)] : shape,
-      values: () => arrayOf(stateOf(parameter), key),
+      values: () => arrayOf(lookAt(parameter), key),
     }));
     return [
       {
