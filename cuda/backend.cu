@@ -153,11 +153,13 @@ class CudaBackend final : public Backend, private ParameterStore {
     try {
       return apply(plan, host, begun);
     } catch (const Error& error) {
+      await_flags();
       if (!begun) throw;
       is_lost_ = true;
       lost_ = error.what();
       throw Error(error.code(), lost_ + kLost);
     } catch (const std::exception&) {
+      await_flags();
       if (!begun) throw;
       is_lost_ = true;
       lost_ = "The host ran out of memory";
@@ -240,6 +242,9 @@ class CudaBackend final : public Backend, private ParameterStore {
     wait_for(read_.get(), "cudaEventSynchronize");
     return {flags, flags + plan.parameters};
   }
+
+  // After a failure the flags may still be on their way, in no order with the work that frees their memory.
+  void await_flags() noexcept { cudaStreamSynchronize(side_stream_.get()); }
 
   // gate_[0] is the gate of a step. gate_[1] is never written, so it stays open.
   const uint32_t* open_gate() const { return gate_ + 1; }
