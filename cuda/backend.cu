@@ -194,7 +194,7 @@ class CudaBackend final : public Backend, private ParameterStore {
 
   void synchronize() {
     require(cudaEventRecord(finished_.get(), stream_.get()), "cudaEventRecord");
-    wait_for(finished_.get(), "cudaEventSynchronize");
+    wait_for(finished_.get());
   }
 
   void require_whole() const {
@@ -239,7 +239,7 @@ class CudaBackend final : public Backend, private ParameterStore {
                             side_stream_.get()),
             "cudaMemcpyAsync of the flags");
     require(cudaEventRecord(read_.get(), side_stream_.get()), "cudaEventRecord");
-    wait_for(read_.get(), "cudaEventSynchronize");
+    wait_for(read_.get());
     return {flags, flags + plan.parameters};
   }
 

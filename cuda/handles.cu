@@ -37,15 +37,15 @@ Event make_event() {
   return Event(event);
 }
 
-void wait_for(cudaEvent_t event, const char* call) {
+void wait_for(cudaEvent_t event) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kAwake(2);
   const Clock::time_point start = Clock::now();
   do {
     const cudaError_t status = cudaEventQuery(event);
-    if (status != cudaErrorNotReady) return require(status, call);
+    if (status != cudaErrorNotReady) return require(status, "cudaEventQuery");
   } while (Clock::now() - start < kAwake);
-  require(cudaEventSynchronize(event), call);
+  require(cudaEventSynchronize(event), "cudaEventSynchronize");
 }
 
 Pinned make_pinned(size_t bytes) {

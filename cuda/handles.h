@@ -61,8 +61,8 @@ using Pinned = Unique<void*, cudaFreeHost>;
 Stream make_stream();
 Event make_event();
 /// Waits for an event. The thread keeps its processor for as long as a short step takes, because to be woken takes tens
-/// of microseconds. Then it sleeps. `call` is for errors.
-void wait_for(cudaEvent_t event, const char* call);
+/// of microseconds. Then it sleeps.
+void wait_for(cudaEvent_t event);
 /// Host memory that a device copies from and to by itself.
 Pinned make_pinned(size_t bytes);
 /// A pool of a device's memory, which goes back to the device when it is freed.

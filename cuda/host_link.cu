@@ -102,7 +102,7 @@ void HostLink::send(const std::vector<uint32_t>& parameters, const std::function
                     float* device, cudaStream_t stream) {
   for (const Pieces& load : loads(parameters)) {
     const Slot& slot = in_slots_[next_slot_++ % kSlots];
-    wait_for(slot.copied.get(), "cudaEventSynchronize");
+    wait_for(slot.copied.get());
     float* const memory = static_cast<float*>(slot.memory.get());
     const int64_t first = offsets_[load[0].parameter] + load[0].begin;
     int64_t end = first;
@@ -152,7 +152,7 @@ void HostLink::download(const std::vector<Arrays>& host, const std::vector<uint3
     if (i + 1 < kSlots) continue;
     const size_t done = i + 1 - kSlots;
     const Slot& slot = out_slots_[done % kSlots];
-    wait_for(slot.copied.get(), "cudaEventSynchronize");
+    wait_for(slot.copied.get());
     const float* const memory = static_cast<const float*>(slot.memory.get());
     const int64_t first = offsets_[all_loads[done][0].parameter] + all_loads[done][0].begin;
     std::vector<Copy> copies;
