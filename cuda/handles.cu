@@ -44,6 +44,7 @@ void wait_for(cudaEvent_t event) {
   do {
     const cudaError_t status = cudaEventQuery(event);
     if (status != cudaErrorNotReady) return require(status, "cudaEventQuery");
+    cudaGetLastError();  // "not ready" would else be the thread's last error, for whoever asks next
   } while (Clock::now() - start < kAwake);
   require(cudaEventSynchronize(event), "cudaEventSynchronize");
 }

@@ -1,6 +1,7 @@
 import { checkpointError } from '../checkpoint/safetensors.js';
 import type { NamedTensors } from '../checkpoint/contents.js';
-import { allocate } from '../arrays.js';
+import { allocate, firstNonFinite } from '../arrays.js';
+import { quote } from '../errors.js';
 import type { Parameter } from '../parameter.js';
 
 /** Exponential moving averages of parameters' data. */
@@ -33,15 +34,17 @@ export class WeightAverages {
 
   /** Runs `work` while the parameters' data are the averages. Afterwards data are as before, even where it fails. */
   async during<T>(work: () => T | Promise<T>): Promise<T> {
-    const former = [...this.#averages].map(([{ data }, average]) => {
-      const copy = data.slice();
-      data.set(average);
-      return copy;
+    const former = [...this.#averages].map(([parameter, average]) => {
+      const { name, size, data } = parameter;
+      const copy = allocate(size, `a copy of parameter ${quote(name)}`);
+      copy.set(data);
+      return { parameter, average, copy };
     });
     try {
+      for (const { parameter, average } of former) parameter.data.set(average);
       return await work();
     } finally {
-      [...this.#averages.keys()].forEach(({ data }, i) => data.set(former[i]!));
+      for (const { parameter, copy } of former) parameter.data.set(copy);
     }
   }
 
@@ -52,11 +55,12 @@ export class WeightAverages {
     );
   }
 
-  /** @throws RootError ERR_CHECKPOINT where one is missing */
+  /** @throws RootError ERR_CHECKPOINT where one is missing or not finite */
   restore(tensors: NamedTensors, file: string): void {
     for (const [{ name, size }, average] of this.#averages) {
       const data = Object.hasOwn(tensors, `${name}.ema`) ? tensors[`${name}.ema`]!.data : undefined;
       if (data?.length !== size) throw checkpointError(`Expected ${file} to have the average "${name}.ema" of ${size}`);
+      if (firstNonFinite(data) !== undefined) throw checkpointError(`Expected "${name}.ema" of ${file} to be finite`);
       average.set(data);
     }
   }

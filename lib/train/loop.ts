@@ -101,6 +101,11 @@ async function takeSteps<Batch>(
   const history: StepMetrics[] = [];
   const first = (place?.step ?? 0) + 1;
   let { best, sinceBest, accumulation, batches: read } = place ?? start(run);
+  // A number that adapts itself goes on from where it was. One that is given is the option's, also where that changed.
+  accumulation =
+    run.adaptive === undefined
+      ? run.accumulation
+      : Math.min(run.adaptive.max, Math.max(accumulation, run.accumulation));
   let saved = place?.step;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;

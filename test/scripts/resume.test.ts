@@ -56,6 +56,8 @@ test.each(['spikes', 'burst', 'labels'])(
     const metrics = path.join(folder, `${noise} parts`, 'metrics.jsonl');
     const [line] = readFileSync(metrics, 'utf8').split('\n');
     appendFileSync(metrics, `${JSON.stringify({ ...(JSON.parse(line!) as object), step: 7, loss: 99 })}\n`);
+    appendFileSync(metrics, line!.slice(0, 25));
+    appendFileSync(metrics, line!.slice(0, 25));
     const second = await run(`${noise} parts`, noise);
     const told = ({ history, orthogonality, sample }: TrialResult) => ({
       history: history.map(({ step, loss, lr, evaluation }) => ({ step, loss, lr, evaluation })),

@@ -121,6 +121,33 @@ test('a checkpoint without averages is no place to go on from with them', async 
   );
 });
 
+test('a training that resumes takes as many batches a step as it is told now', async () => {
+  const counts = async (accumulation: number) => {
+    const model = makeModel();
+    const { history } = await train({
+      ...{ model, optimizer: new AdamW([...model.parameters], { lr: 0.01 }), batches, accumulation, resume: true },
+      ...{ steps: accumulation === 4 ? 2 : 4, schedule: 'constant' as const },
+      checkpoint: { path: path.join(folder, 'counts.safetensors'), every: 1 },
+    });
+    const { step } = history.at(-1)!;
+    return { lr: history.at(-1)!.lr, batches: model.places.filter((place) => place!.step === step).length };
+  };
+  expect(await counts(4)).toEqual({ lr: [0.01], batches: 4 });
+  expect(await counts(1)).toEqual({ lr: [0.01], batches: 1 });
+});
+
+test('averages that are not finite are refused', async () => {
+  const file = path.join(folder, 'nan.safetensors');
+  const model = makeModel();
+  const settings = { batches, ema: { decay: 0.9 }, checkpoint: { path: file, every: 1 }, resume: true };
+  const optimizer = new AdamW([...model.parameters]);
+  await train({ model, optimizer, steps: 1, ...settings });
+  const { notes, tensors } = await optimizer.load(file, { tensors: true });
+  tensors['weight.ema']!.data[3] = NaN;
+  await optimizer.save(file, { notes, tensors });
+  await expectError(() => train({ model, optimizer, steps: 2, ...settings }), 'ERR_CHECKPOINT', 'to be finite');
+});
+
 test.each([[{ decay: 1 }], [{ decay: -0.1 }], [{ decay: NaN }], [{}], [{ decay: 0.5, rate: 1 }], [0.5]])(
   '%j is refused before anything starts',
   async (ema) => {
