@@ -10,7 +10,7 @@ import {
   type RootOptions,
   softThresholdSync,
 } from '../lib/index.js';
-import { readOptions, runMain } from './common/command.js';
+import { parseShapes, readOptions, runMain } from './common/command.js';
 import { relativeError } from './common/numbers.js';
 import { gaussian, makeRandom } from './common/random.js';
 import { markdownHead, markdownRow } from './common/tables.js';
@@ -33,7 +33,7 @@ runMain(() => {
   const options = readOptions(HELP, ['device', 'shapes']);
   if (options === undefined) return;
   const device = (options.device ?? 'cuda') as Device;
-  const shapes = (options.shapes ?? SHAPES).split(',').map(parseShape);
+  const shapes = parseShapes(options.shapes ?? SHAPES);
   console.log(`${devices().cuda.devices[0]?.description ?? devices().cuda.reason ?? ''}\n`);
   console.log(markdownHead(['what', 'largest error', 'at most']));
   const report = (what: string, error: number, limit: number) => {
@@ -68,20 +68,12 @@ runMain(() => {
   report('softThreshold', relativeError(there!.outliers, here!.outliers), 0);
 });
 
-type Shape = readonly [rows: number, columns: number];
-
-function parseShape(text: string): Shape {
-  const [, rows, columns] = /^([1-9]\d*)x([1-9]\d*)$/.exec(text) ?? [];
-  if (rows === undefined) throw new Error(`Expected shapes such as 72x300, got "${text}"`);
-  return [Number(rows), Number(columns)];
-}
-
 /**
  * Four steps on both devices, with two matrices of the last shape but one: the largest relative error of data, and
  * whether a threshold differs (1) or not (0).
  */
 function train(
-  shapes: readonly Shape[],
+  shapes: readonly (readonly [rows: number, columns: number])[],
   onDevice: RootOptions,
   onHost: RootOptions,
 ): { data: number; thresholds: number } {
