@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readdir, unlink } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
@@ -16,6 +16,18 @@ const prefixOf = (target: string) => `.root-${digest(path.basename(target))}-${d
 export function temporaryName(target: string): string {
   const name = `${prefixOf(target)}${process.pid}-${startOf(process.pid)}-${randomBytes(6).toString('hex')}.tmp`;
   return path.join(path.dirname(target), name);
+}
+
+/** Writes a text atomically: a failure leaves an older file of that name whole, and nothing besides. */
+export function replaceFile(target: string, text: string): void {
+  const temporary = temporaryName(target);
+  try {
+    writeFileSync(temporary, text, { flag: 'wx' });
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Removes what processes of this host that no longer run have left of their writing `target`. */

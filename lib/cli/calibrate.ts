@@ -1,7 +1,7 @@
-import { accessSync, constants, renameSync, writeFileSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { temporaryName } from '../checkpoint/temporary.js';
+import { replaceFile } from '../checkpoint/temporary.js';
 import { mostFitted } from '../coefficients/adaptive.js';
 import { messageOf, printable } from '../errors.js';
 import { oneOf } from '../validate.js';
@@ -50,11 +50,7 @@ export async function calibrateCommand(args: string[]): Promise<number> {
     `${JSON.stringify(result.calibration, null, 1)}\n`,
     calibrationReport(result, path.basename(options.file)),
   ];
-  for (const [i, target] of targets.entries()) {
-    const temporary = temporaryName(target);
-    writeFileSync(temporary, contents[i]!, { flag: 'wx' });
-    renameSync(temporary, target);
-  }
+  for (const [i, target] of targets.entries()) replaceFile(target, contents[i]!);
   console.log(`\n${out}: ${result.calibration.entries.length} entries of ${options.steps} iterations. To use it:`);
   console.log(`  coefficients: JSON.parse(readFileSync(${JSON.stringify(out)}, 'utf8'))`);
   if (html !== undefined) console.log(html);

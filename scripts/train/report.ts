@@ -1,6 +1,5 @@
-import { rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { temporaryName } from '../../lib/checkpoint/temporary.js';
+import { replaceFile } from '../../lib/checkpoint/temporary.js';
 import { drawLossCurves } from './loss-chart.js';
 import type { NoiseKind } from './noise.js';
 import { drawOrthogonality, drawSpectra } from './orthogonality-chart.js';
@@ -39,10 +38,7 @@ export async function writeReport(
   config: object,
   state: RunState,
 ): Promise<void> {
-  const file = path.join(setup.folder, 'report.html');
-  const temporary = temporaryName(file);
-  await writeFile(temporary, await renderReport(results, setup, config, state), { flag: 'wx' });
-  await rename(temporary, file);
+  replaceFile(path.join(setup.folder, 'report.html'), await renderReport(results, setup, config, state));
 }
 
 async function renderReport(

@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, truncateSync } from 'node:fs';
 import path from 'node:path';
-import { temporaryName } from '../../lib/checkpoint/temporary.js';
+import { replaceFile } from '../../lib/checkpoint/temporary.js';
 import type { StepMetrics } from '../../lib/index.js';
 import type { Trial, TrialResult } from './trial.js';
 
@@ -10,9 +10,7 @@ const keyOf = ({ label, seed }: Trial) => `${label}, seed ${seed}`;
 /** Leaves in the folder of a run what metrics and checkpoints do not hold of its trials. */
 export function writeTrials(folder: string, results: readonly TrialResult[]): void {
   const rest = results.map(({ trial, orthogonality, sample }) => [keyOf(trial), { orthogonality, sample }] as const);
-  const temporary = temporaryName(file(folder));
-  writeFileSync(temporary, JSON.stringify(Object.fromEntries(rest)), { flag: 'wx' });
-  renameSync(temporary, file(folder));
+  replaceFile(file(folder), JSON.stringify(Object.fromEntries(rest)));
 }
 
 /** Reads what a run that was stopped or killed left of its trials. */
@@ -36,11 +34,14 @@ export function readTrials(folder: string): (trial: Trial) => TrialResult {
 
 type Line = StepMetrics & { optimizer: string; hiddenLr: number; seed: number };
 
-/** A process that was killed may have left a part of a last line, which goes, because further lines are appended. */
+/**
+ * A process that was killed may have left a part of a last line, which goes, because further lines are appended. JSON
+ * has null for a loss that is not finite.
+ */
 function readMetrics(name: string): Line[] {
   if (!existsSync(name)) return [];
   const text = readFileSync(name, 'utf8');
   const lines = text.split('\n');
   if (lines.at(-1) !== '') truncateSync(name, Buffer.byteLength(text.slice(0, text.lastIndexOf('\n') + 1)));
-  return lines.slice(0, -1).map((line) => JSON.parse(line) as Line);
+  return lines.slice(0, -1).map((line) => JSON.parse(line, (_, value: unknown) => value ?? NaN) as Line);
 }

@@ -57,7 +57,6 @@ test.each(['spikes', 'burst', 'labels'])(
     const [line] = readFileSync(metrics, 'utf8').split('\n');
     appendFileSync(metrics, `${JSON.stringify({ ...(JSON.parse(line!) as object), step: 7, loss: 99 })}\n`);
     appendFileSync(metrics, line!.slice(0, 25));
-    appendFileSync(metrics, line!.slice(0, 25));
     const second = await run(`${noise} parts`, noise);
     const told = ({ history, orthogonality, sample }: TrialResult) => ({
       history: history.map(({ step, loss, lr, evaluation }) => ({ step, loss, lr, evaluation })),
@@ -72,12 +71,13 @@ test.each(['spikes', 'burst', 'labels'])(
   },
 );
 
-test('a line that was cut off does not count', () => {
+test('a line that was cut off does not count, and a loss that was not finite is one', () => {
   const own = path.join(folder, 'cut');
   mkdirSync(own);
-  const line = JSON.stringify({ optimizer: 'root', hiddenLr: 0.02, seed: 3, step: 1, loss: 2 });
+  const line = JSON.stringify({ optimizer: 'root', hiddenLr: 0.02, seed: 3, step: 1, loss: NaN });
   writeFileSync(path.join(own, 'metrics.jsonl'), `${line}\n${line.slice(0, 20)}`);
-  expect(readTrials(own)(trial)).toEqual({ trial, history: [{ step: 1, loss: 2 }], orthogonality: [] });
+  expect(readTrials(own)(trial)).toEqual({ trial, history: [{ step: 1, loss: NaN }], orthogonality: [] });
+  expect(readFileSync(path.join(own, 'metrics.jsonl'), 'utf8')).toBe(`${line}\n`);
 });
 
 test('--resume takes the options of the run, and no others', () => {
