@@ -7,6 +7,7 @@ import type { Saving } from './checkpoints.js';
 import { GradientSum } from './gradients.js';
 import type { ProgressOptions } from './progress.js';
 import { makeSchedule, type Schedule } from './schedules.js';
+import { watchedNames } from './watch.js';
 import type {
   AdaptiveAccumulation,
   AverageOptions,
@@ -219,18 +220,23 @@ function resolveWatch(
   if (watch === undefined) return undefined;
   checkKeys(checkObject(watch, 'watch'), ['every', 'parameters'], 'of watch');
   const every = count(watch.every, 'watch.every');
-  const names: unknown = watch.parameters;
+  const parameters = watchedParameters(watch.parameters, optimizer, stepped);
+  const names = parameters.flatMap(watchedNames);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice !== undefined) throw expected('watch.parameters', 'matrices of different names', twice);
+  return { every, parameters };
+}
+
+function watchedParameters(names: unknown, optimizer: Optimizer, stepped: readonly Parameter[]): readonly Parameter[] {
   if (names === undefined) {
-    const groups = optimizer.paramGroups.filter(({ algorithm }) => algorithm !== 'adamw');
-    return { every, parameters: groups.flatMap(({ params }) => params) };
+    return optimizer.paramGroups.flatMap(({ algorithm, params }) => (algorithm === 'adamw' ? [] : params));
   }
   if (!Array.isArray(names)) throw expected('watch.parameters', 'a list of names', names);
-  const parameters = names.map((name: unknown) => {
+  return names.map((name: unknown) => {
     const found = stepped.find((one) => one.name === name);
     if (found === undefined) throw expected('watch.parameters', "names of the optimizer's parameters", name);
     return found;
   });
-  return { every, parameters };
 }
 
 function resolveEarlyStop(earlyStop: EarlyStop | undefined, hasEvaluation: boolean): EarlyStop | undefined {

@@ -66,9 +66,12 @@ export interface AverageOptions {
 }
 
 export interface WatchOptions {
-  /** The number of steps between two looks, each of which orthogonalises every watched matrix once more. */
+  /**
+   * The number of steps between two looks. Each orthogonalises every watched matrix once more, and measures the result
+   * on the calling thread, which takes seconds for a side of 1024 (see `orthogonalityError`).
+   */
   every: number;
-  /** Names of parameters. Default: all that ROOT and Muon update. */
+  /** Names of parameters. Default: all that ROOT and Muon update, which suits small models. */
   parameters?: readonly string[] | undefined;
 }
 

@@ -119,3 +119,16 @@ test.each([
     new RegExp(message),
   );
 });
+
+test('matrices that would have one name are refused', async () => {
+  const parameters = [
+    new Parameter({ name: 'qkv', shape: [6, 4], split: 3 }),
+    new Parameter({ name: 'qkv.0', shape: [2, 3] }),
+  ];
+  const model = { parameters, lossAndGradients: () => 1 };
+  await expectError(
+    () => train({ model, optimizer: new Muon(parameters), batches, steps: 1, watch: { every: 1 } }),
+    'ERR_INVALID_ARGUMENT',
+    'Expected watch.parameters to be matrices of different names, got "qkv.0"',
+  );
+});
