@@ -42,6 +42,7 @@ const types = [
     'AdaptiveAccumulation',
     'AverageOptions',
     'BatchPlace',
+    'Loaded',
     'NamedTensor',
     'NamedTensors',
     'WatchOptions',

@@ -2,7 +2,7 @@ import type * as native from '../../binding.js';
 import { checkArray } from '../arrays.js';
 import { cut, describe, expected, messageOf, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
-import { isRecord } from '../validate.js';
+import { isRecord, product } from '../validate.js';
 import { checkpointError, SafetensorsFile, type TensorSource, writeSafetensors } from './safetensors.js';
 
 type State = native.OrthogonalState | native.AdamWState;
@@ -22,6 +22,15 @@ export interface NamedTensor {
   readonly data: Float32Array;
 }
 export type NamedTensors = Readonly<Record<string, NamedTensor>>;
+
+/** What `load` returns. */
+export interface Loaded {
+  /** The number of steps that had been applied when the file was saved. */
+  readonly step: number;
+  readonly notes: Notes;
+  /** None unless they were asked for. */
+  readonly tensors: NamedTensors;
+}
 
 /** The data and the state that a file held for a parameter, checked and in memory. */
 export interface Entry {
@@ -113,7 +122,7 @@ export async function writeCheckpoint(
   const taken = new Set(['__metadata__', ...tensors.map(({ name }) => name)]);
   for (const [name, { shape, data }] of Object.entries(besides)) {
     if (taken.has(name)) throw expected('the names of tensors', "other than the checkpoint's own", name);
-    tensors.push({ name, shape, values: () => data });
+    tensors.push({ name, shape, values: () => checkArray(data, product(shape), `data of tensor ${quote(name)}`) });
   }
   const metadata = {
     ...{ format, version: versions.at(-1)!, step: String(step) },
@@ -134,7 +143,7 @@ export async function readCheckpoint(
   path: string,
   groups: readonly Group[],
   read: { settings: boolean; tensors: boolean },
-): Promise<{ step: number; notes: Notes; tensors: NamedTensors; entries: readonly Entry[] }> {
+): Promise<Loaded & { entries: readonly Entry[] }> {
   const file = await SafetensorsFile.open(path, headerLimit(groups));
   try {
     const { step, notes, descriptions } = readMetadata(file, path);

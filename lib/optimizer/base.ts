@@ -3,7 +3,7 @@
 import type * as native from '../../binding.js';
 import { allocate, checkArray, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
-import { type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
+import { type Loaded, type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
@@ -218,7 +218,7 @@ export abstract class Optimizer {
    * older file whole. Until the promise settles a step throws ERR_BUSY.
    * @param options.notes strings that `load` returns, such as the place in the data
    * @param options.tensors arrays that `load` returns, such as averages of the weights, by names that no other tensor
-   * of the file has
+   * of the file has. They belong to the save until it settles, as `data` does.
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
    */
   async save(
@@ -248,33 +248,41 @@ export abstract class Optimizer {
    * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
    * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
    * @param options.tensors whether to read the tensors that were saved besides, of whatever size; default false
+   * @param options.accept is called with what `load` returns before anything changes; what it throws refuses the file
    * @returns the number of steps that had been applied when the file was saved, the notes that were saved with it, and
    * the tensors if they are asked for
    * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
    */
   async load(
     path: string,
-    options: { options?: 'check' | 'ignore' | undefined; tensors?: boolean | undefined } = {},
-  ): Promise<{ step: number; notes: Notes; tensors: NamedTensors }> {
+    options: {
+      options?: 'check' | 'ignore' | undefined;
+      tensors?: boolean | undefined;
+      accept?: ((found: Loaded) => void) | undefined;
+    } = {},
+  ): Promise<Loaded> {
     checkPath(path);
-    checkKeys(checkObject(options, 'the options of load'), ['options', 'tensors'], 'of load');
+    checkKeys(checkObject(options, 'the options of load'), ['options', 'tensors', 'accept'], 'of load');
+    const { accept } = options;
+    if (accept !== undefined && typeof accept !== 'function') throw expected('accept', 'a function', accept);
     const checked = {
       settings: oneOf('check', 'ignore')(options.options ?? 'check', 'options') === 'check',
       tensors: boolean(options.tensors ?? false, 'tensors'),
     };
     return this.#exclusively('load', async () => {
-      const { step, notes, tensors, entries } = await readCheckpoint(path, this.paramGroups, checked);
+      const { entries, ...loaded } = await readCheckpoint(path, this.paramGroups, checked);
+      accept?.(loaded);
       this.#checkArrays();
       try {
         for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));
         for (const { parameter, data } of entries) parameter.data.set(data);
-        this.#step = step;
+        this.#step = loaded.step;
         await this.#transfer('writeParameters');
       } catch (error) {
         this.dispose(); // a device failed: it holds neither the file's values nor the former ones
         throw error;
       }
-      return { step, notes, tensors };
+      return loaded;
     });
   }
 
@@ -389,14 +397,13 @@ function checkNotes(notes: unknown): Notes {
   return notes as Notes;
 }
 
-/** @returns copies, which a user cannot change while they are written */
 function checkTensors(tensors: unknown): NamedTensors {
   const checked = Object.entries(checkObject(tensors, 'tensors')).map(([name, tensor]) => {
-    const { shape, data } = checkObject(tensor, `tensors.${name}`);
-    const extents = checkShape(shape, `tensors.${name}.shape`);
+    const { shape, data } = checkObject(tensor, `tensor ${quote(name)}`);
+    const extents = checkShape(shape, `the shape of tensor ${quote(name)}`);
     return [
       name,
-      { shape: extents, data: checkArray(data, product(extents), `tensors.${name}.data`).slice() },
+      { shape: extents, data: checkArray(data, product(extents), `data of tensor ${quote(name)}`) },
     ] as const;
   });
   return Object.fromEntries(checked);

@@ -13,7 +13,7 @@ export class WeightAverages {
     this.#decay = decay;
     this.#averages = new Map(
       parameters.map((one) => {
-        const average = allocate(one.size, `the average of parameter "${one.name}"`);
+        const average = allocate(one.size, `the average of parameter ${quote(one.name)}`);
         average.set(one.data);
         return [one, average];
       }),
@@ -55,13 +55,15 @@ export class WeightAverages {
     );
   }
 
-  /** @throws RootError ERR_CHECKPOINT where one is missing or not finite */
+  /** @throws RootError ERR_CHECKPOINT where one is missing or not finite, before any changes */
   restore(tensors: NamedTensors, file: string): void {
-    for (const [{ name, size }, average] of this.#averages) {
-      const data = Object.hasOwn(tensors, `${name}.ema`) ? tensors[`${name}.ema`]!.data : undefined;
-      if (data?.length !== size) throw checkpointError(`Expected ${file} to have the average "${name}.ema" of ${size}`);
-      if (firstNonFinite(data) !== undefined) throw checkpointError(`Expected "${name}.ema" of ${file} to be finite`);
-      average.set(data);
-    }
+    const found = [...this.#averages].map(([{ name, size }, average]) => {
+      const key = `${name}.ema`;
+      const data = Object.hasOwn(tensors, key) ? tensors[key]!.data : undefined;
+      if (data?.length !== size) throw checkpointError(`Expected ${file} to have the average ${quote(key)} of ${size}`);
+      if (firstNonFinite(data) !== undefined) throw checkpointError(`Expected ${quote(key)} of ${file} to be finite`);
+      return { average, data };
+    });
+    for (const { average, data } of found) average.set(data);
   }
 }

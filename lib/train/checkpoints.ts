@@ -1,10 +1,11 @@
 import { copyFileSync, existsSync, linkSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import type { NamedTensors } from '../checkpoint/contents.js';
+import type { Loaded, NamedTensors, Notes } from '../checkpoint/contents.js';
 import { checkpointError } from '../checkpoint/safetensors.js';
 import { messageOf } from '../errors.js';
 import type { Optimizer } from '../optimizer/base.js';
 import { isRecord } from '../validate.js';
+import type { WeightAverages } from './averages.js';
 import type { CheckpointOptions } from './types.js';
 
 /** The place in training, which a checkpoint holds besides what the optimizer writes. */
@@ -41,25 +42,32 @@ export async function saveCheckpoint(
 }
 
 /**
- * Loads what `saveCheckpoint` wrote, its tensors if they are wanted. Where `isOptional`, there need be no file.
- * @throws RootError ERR_CHECKPOINT
+ * Loads what `saveCheckpoint` wrote. Where `isOptional`, there need be no file.
+ * @param averages are filled from the file, if there are any
+ * @throws RootError ERR_CHECKPOINT before anything changes
  */
 export async function resumeFrom(
   optimizer: Optimizer,
   { file, isOptional }: { file: string; isOptional: boolean },
-  tensors: boolean,
-): Promise<{ place: Place; tensors: NamedTensors } | undefined> {
+  averages: WeightAverages | undefined,
+): Promise<Place | undefined> {
   if (isOptional && !existsSync(file)) return undefined;
-  const found = await optimizer.load(file, { tensors });
-  const { notes } = found;
   let place: unknown;
+  const accept = ({ notes, tensors }: Loaded): void => {
+    place = placeOf(notes);
+    if (!isPlace(place)) throw checkpointError(`Expected ${file} to be a checkpoint of train, got one of an optimizer`);
+    averages?.restore(tensors, file);
+  };
+  await optimizer.load(file, { tensors: averages !== undefined, accept });
+  return place as Place;
+}
+
+function placeOf(notes: Notes): unknown {
   try {
-    place = JSON.parse(notes[note] ?? 'null');
+    return JSON.parse(notes[note] ?? 'null');
   } catch {
-    place = undefined;
+    return undefined;
   }
-  if (!isPlace(place)) throw checkpointError(`Expected ${file} to be a checkpoint of train, got one of an optimizer`);
-  return { place, tensors: found.tensors };
 }
 
 function isPlace(value: unknown): value is Place {

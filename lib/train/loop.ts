@@ -34,10 +34,8 @@ export async function train<Batch>(options: TrainOptions<Batch>): Promise<TrainR
   inTraining.add(optimizer);
   const lrs = optimizer.paramGroups.map((group) => group.lr);
   try {
-    const resumed = run.resume && (await resumeFrom(optimizer, run.resume, run.decay !== undefined));
-    const place = resumed?.place;
     const averages = run.decay === undefined ? undefined : new WeightAverages(run.stepped, run.decay);
-    if (resumed !== undefined) averages?.restore(resumed.tensors, run.resume!.file);
+    const place = run.resume && (await resumeFrom(optimizer, run.resume, averages));
     const metrics = options.metrics === undefined ? undefined : await openMetrics(options.metrics);
     return await closing(metrics, () => {
       const progress = run.progress === undefined ? undefined : startProgress(run.steps, run.progress);
@@ -120,13 +118,14 @@ async function takeSteps<Batch>(
       await (averages === undefined ? evaluated() : averages.during(evaluated)),
       'what evaluate.run returns',
     );
+    // One that came because training ended is not part of a training that goes on from here.
+    if (step % evaluate!.every !== 0) return value;
     const isBest = best === null || value < best;
     [best, sinceBest] = isBest && Number.isFinite(value) ? [value, 0] : [best, sinceBest + 1];
     return value;
   };
   const finish = async (ended: TrainResult['ended']): Promise<TrainResult> => {
     const last = history.at(-1);
-    // What follows is not part of a training that goes on from here.
     if (last !== undefined) await save(last.step);
     if (evaluate !== undefined && last !== undefined && last.evaluation === undefined) {
       history[history.length - 1] = { ...last, evaluation: await runEvaluation(last.step) };
@@ -180,10 +179,11 @@ async function takeSteps<Batch>(
     if (spread !== undefined && run.adaptive !== undefined) {
       accumulation = passingCount(spread, run.adaptive.theta, run.adaptive.max);
     }
-    if (checkpoint !== undefined && step % checkpoint.every === 0) await save(step);
     await metrics?.write({ ...options.labels, ...taken });
     progress?.update(step, { loss, lr: lr[0]! });
     await options.onStep?.(taken);
+    // A process that is killed before this takes the step again, so that nothing of it is missed.
+    if (checkpoint !== undefined && step % checkpoint.every === 0) await save(step);
   }
   return finish('steps');
 }

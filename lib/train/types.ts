@@ -163,7 +163,7 @@ export interface TrainOptions<Batch> {
   labels?: Readonly<Record<string, string | number | boolean>> | undefined;
   /** An AbortSignal. It ends training after the current step. */
   signal?: { readonly aborted: boolean } | undefined;
-  /** Called after every step, and awaited. */
+  /** Called after every step, and awaited. A checkpoint of the step comes afterwards. */
   onStep?: ((metrics: StepMetrics) => void | Promise<void>) | undefined;
 }
 

@@ -119,6 +119,18 @@ test('a checkpoint without averages is no place to go on from with them', async 
     'ERR_CHECKPOINT',
     'to have the average "weight.ema" of 24',
   );
+  const untouched = makeModel();
+  expect(model.parameters.map(({ data }) => bits(data))).toEqual(untouched.parameters.map(({ data }) => bits(data)));
+  expect(optimizer.stateOf(model.parameters[0]!).step).toBe(0);
+  await optimizer.save(file);
+  const other = new AdamW([...first.parameters]);
+  const before = first.parameters.map(({ data }) => bits(data));
+  await expectError(
+    () => train({ model: first, optimizer: other, ...settings, resume: true }),
+    'ERR_CHECKPOINT',
+    'to be a checkpoint of train',
+  );
+  expect(first.parameters.map(({ data }) => bits(data))).toEqual(before);
 });
 
 test('a training that resumes takes as many batches a step as it is told now', async () => {
@@ -186,7 +198,7 @@ test('a file takes tensors of the user, and no two of one name', async () => {
   await expectError(
     () => optimizer.save(file, { tensors: { a: { shape: [5], data: gaussian(4) } } }),
     'ERR_SHAPE_MISMATCH',
-    'tensors.a.data',
+    'data of tensor "a"',
   );
   expect((await optimizer.load(file, { tensors: true })).tensors).toEqual(tensors);
 });

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
@@ -216,4 +216,50 @@ test.each<[Partial<Record<keyof TrainOptions<number>, unknown>>, string]>([
 ])('%j is refused', async (options, message) => {
   await expectError(() => train(start(options as never)), 'ERR_INVALID_ARGUMENT', message);
   expect(existsSync('x')).toBe(false);
+});
+
+test('evaluations that a signal brings about do not count for an early stop', async () => {
+  const run = async (file: string, stops: number[]) => {
+    let ended = '';
+    let last = 0;
+    for (const stop of [...stops, undefined]) {
+      const model = regression();
+      const controller = new AbortController();
+      const { ended: how } = await train({
+        ...{ model, optimizer: new AdamW([...model.parameters], { lr: 0.01 }), steps: 60, batches: seeds(0) },
+        ...{ checkpoint: { path: path.join(folder, file), every: 1 }, resume: true, signal: controller.signal },
+        evaluate: { every: 4, run: (step) => step },
+        earlyStop: { patience: 3 },
+        onStep: ({ step }) => {
+          last = step;
+          if (step === stop) controller.abort();
+        },
+      });
+      ended = how;
+    }
+    return { ended, last };
+  };
+  expect(await run('whole', [])).toEqual({ ended: 'earlyStop', last: 16 });
+  expect(await run('parts', [6, 10])).toEqual({ ended: 'earlyStop', last: 16 });
+});
+
+test('metrics and onStep of a step come before its checkpoint', async () => {
+  const model = regression();
+  const [file, metrics] = [path.join(folder, 'run'), path.join(folder, 'metrics.jsonl')];
+  const failure = new Error('killed');
+  const settings = { batches: seeds(0), steps: 6, metrics, checkpoint: { path: file, every: 2 }, resume: true };
+  const optimizer = new AdamW([...model.parameters]);
+  await expect(
+    train({
+      ...{ model, optimizer, ...settings },
+      onStep: ({ step }) => {
+        if (step === 4) throw failure;
+      },
+    }),
+  ).rejects.toBe(failure);
+  const seen: number[] = [];
+  await train({ model, optimizer, ...settings, onStep: ({ step }) => void seen.push(step) });
+  expect(seen).toEqual([3, 4, 5, 6]);
+  const steps = readFileSync(metrics, 'utf8').trimEnd().split('\n');
+  expect(steps.map((line) => (JSON.parse(line) as StepMetrics).step)).toEqual([1, 2, 3, 4, 3, 4, 5, 6]);
 });
