@@ -43,8 +43,10 @@ struct TileChoice {
   double ends;  ///< what a tile takes before and after its products, as a depth that would take as long
 };
 
-// Those of a precision from the fastest on. The ends are fitted to times on an H200 (docs/cuda.md). Those of a tile
-// that has a multiprocessor to itself are the longer ones, because no other tile is multiplied meanwhile.
+// Those of a precision from the fastest on. The ends of the tiles for wgmma are chosen so that these are taken as their
+// times on an H200 ask for (docs/notes/2026-11-27-h200.md). The other tiles have those of the smaller one, not
+// measured. A tile that has a multiprocessor to itself has the longer ends, because no other tile is multiplied
+// meanwhile.
 constexpr TileChoice kTiles[] = {
     {"w256x128x64", Unit::wgmma, 256, 128, 1.0, 850},   {"w128x128x64", Unit::wgmma, 128, 128, 0.92, 600},
     {"128x128x32", Unit::mma, 128, 128, 0.6, 600},      {"64x64x32", Unit::mma, 64, 64, 0.4, 600},

@@ -60,8 +60,8 @@ using Pinned = Unique<void*, cudaFreeHost>;
 /// A stream that no other stream waits for unless it is told to.
 Stream make_stream();
 Event make_event();
-/// Waits for an event. The thread keeps its processor for as long as a short step takes, because to be woken takes tens
-/// of microseconds. Then it sleeps.
+/// Waits for an event. The thread keeps its processor for as long as a short step takes, because to be woken would take
+/// a good part of that. Then it sleeps.
 void wait_for(cudaEvent_t event);
 /// Host memory that a device copies from and to by itself.
 Pinned make_pinned(size_t bytes);
