@@ -61,14 +61,17 @@ function printLines(steps: number, label: string, stream: TextStream, interval: 
   };
 }
 
-/** Estimates the time that is left. The first step counts little, because compilers and caches warm up in it. */
+/**
+ * Estimates the time that is left. The first step of a run counts little, because compilers and caches warm up in it.
+ * Where training has resumed, that is a later one.
+ */
 function remaining(steps: number): (step: number) => string {
   const started = performance.now();
-  let first = started;
+  let first: { step: number; at: number } | undefined;
   return (step) => {
     const now = performance.now();
-    if (step <= 1) first = now;
-    const each = step <= 1 ? now - started : (now - first) / (step - 1);
+    first ??= { step, at: now };
+    const each = step === first.step ? now - started : (now - first.at) / (step - first.step);
     return duration((each * (steps - step)) / 1000);
   };
 }
