@@ -1,9 +1,10 @@
 import { describe, expected, RootError } from '../errors.js';
 import { AdamW } from '../optimizer/adamw.js';
-import type { Optimizer } from '../optimizer/base.js';
+import { onHost, type Optimizer } from '../optimizer/base.js';
 import { Muon } from '../optimizer/muon.js';
 import type { AdamWOptions, MuonOptions, RootOptions } from '../optimizer/options.js';
 import { Root } from '../optimizer/root.js';
+import type { StepReport } from '../optimizer/types.js';
 import { Parameter, type ParameterOptions } from '../parameter.js';
 import { isRecord } from '../validate.js';
 
@@ -46,7 +47,7 @@ export interface GradientTransformation {
 
 /** The state after a step. Only the last one can be used, because momentum is updated in place. */
 export interface State {
-  /** Number of steps taken. */
+  /** Number of steps taken, without those that `nonFinite: 'skip'` left out. */
   readonly step: number;
   /** The optimizer of this package, for learning rates (`paramGroups`), `stateOf` and `dispose`. */
   readonly optimizer: Optimizer;
@@ -92,6 +93,8 @@ export function createOptimizers(jax: Jax): {
     parameters: (tree, read) => parameterTree(arrayOf, tree, read),
     applyUpdates: (params, updates) => {
       const added = leavesOf(updates);
+      const wanted = leavesOf(params).map(({ name, array: { shape } }) => ({ name, shape }));
+      checkTree(added, wanted, 'the updates');
       return map(params, (leaf, i) => (leaf as unknown as { add(other: unknown): JaxArray }).add(added[i]!.array));
     },
   };
@@ -121,8 +124,8 @@ class OwnState implements State {
     latest.state = this;
   }
 
-  next(): OwnState {
-    return new OwnState(this.step + 1, this.optimizer, this.parameters, this.latest);
+  next(step: number): OwnState {
+    return new OwnState(step, this.optimizer, this.parameters, this.latest);
   }
 }
 
@@ -133,25 +136,25 @@ function transformation(
 ): GradientTransformation {
   const begin = (params: unknown) => {
     const parameters = makeParameters(params, read);
-    const optimizer = make(parameters);
-    free(params);
-    return { parameters, optimizer };
+    return { parameters, optimizer: onHost(make(parameters)) };
   };
   return {
     init: (params) => {
       const { parameters, optimizer } = begin(params);
+      free(params);
       return new OwnState(0, optimizer, parameters, { state: undefined });
     },
     update: (grads, state, params) => {
       const own = checkState(state);
       const gradients = checkTree(leavesOf(grads), own.parameters, 'the gradients');
       const values = checkTree(leavesOf(params), own.parameters, 'the parameters');
+      const former = own.parameters.map(({ data }) => data.slice());
       own.parameters.forEach((parameter, i) => {
         parameter.grad.set(gradients[i]!.array.ref.dataSync());
         parameter.data.set(values[i]!.array.ref.dataSync());
       });
       const before = own.parameters.map(({ data }) => data.slice());
-      own.optimizer.stepSync();
+      const { step } = stepOr(own.optimizer, () => own.parameters.forEach(({ data }, i) => data.set(former[i]!)));
       const updates = own.parameters.map(({ data }, i) => {
         const old = before[i]!;
         const update = data.map((value, j) => value - old[j]!);
@@ -161,16 +164,30 @@ function transformation(
       });
       const tree = map(params, (_, i) => arrayOf(updates[i]!, own.parameters[i]!.shape));
       for (const { array } of [...gradients, ...values]) array.dispose();
-      return [tree, own.next()];
+      return [tree, own.next(step)];
     },
     save: async (path, state) => checkState(state).optimizer.save(path),
     load: async (path, params) => {
       const { parameters, optimizer } = begin(params);
-      const { step } = await optimizer.load(path);
+      const { step } = await optimizer.load(path).catch((error: unknown) => {
+        optimizer.dispose();
+        throw error;
+      });
+      free(params);
       const tree = map(params, (_, i) => arrayOf(parameters[i]!.data.slice(), parameters[i]!.shape));
       return [tree, new OwnState(step, optimizer, parameters, { state: undefined })];
     },
   };
+}
+
+/** Takes a step. Where it is refused, `undo` puts back what was written for it. */
+function stepOr(optimizer: Optimizer, undo: () => void): StepReport {
+  try {
+    return optimizer.stepSync();
+  } catch (error) {
+    undo();
+    throw error;
+  }
 }
 
 function parameterTree<Tree>(arrayOf: ArrayOf, tree: Tree, read: Read | undefined): ParameterTree<Tree> {
@@ -214,8 +231,12 @@ function checkState(state: State): OwnState {
   return state;
 }
 
-/** Checks that a tree has the names and shapes of the parameters. */
-function checkTree(leaves: readonly Leaf[], parameters: readonly Parameter[], label: string): readonly Leaf[] {
+/** Checks that a tree has these names and shapes. */
+function checkTree(
+  leaves: readonly Leaf[],
+  parameters: readonly Pick<Parameter, 'name' | 'shape'>[],
+  label: string,
+): readonly Leaf[] {
   for (const [i, { name, shape }] of parameters.entries()) {
     const leaf = leaves[i];
     const same = leaf?.name === name && leaf.array.shape.join() === shape.join();

@@ -1,7 +1,7 @@
 import { types } from 'node:util';
 import { RootError } from '../errors.js';
 import { AdamW } from '../optimizer/adamw.js';
-import type { Optimizer } from '../optimizer/base.js';
+import { onHost, type Optimizer } from '../optimizer/base.js';
 import { Muon } from '../optimizer/muon.js';
 import type { AdamWOptions, MuonOptions, RootOptions } from '../optimizer/options.js';
 import { Root } from '../optimizer/root.js';
@@ -109,19 +109,28 @@ function define(
     #members: readonly Member[] = [];
     /** What `setWeights` was given before there were variables. */
     #pending: readonly NamedTensorData[] | undefined;
+    /** What `learningRate` was set to before there were groups. */
     #firstRate: number | undefined;
+    /** The groups' rates as the options have them. Setting `learningRate` keeps their ratios. */
+    #rates: readonly number[] = [];
 
     constructor(options: object) {
       super();
       this.#options = options;
     }
 
-    static fromConfig(_: unknown, config: { options?: object }): Adapted {
-      return new Adapted(config.options ?? {});
+    static fromConfig(
+      _: unknown,
+      { options = {}, learningRate }: { options?: object; learningRate?: number },
+    ): Adapted {
+      const adapted = new Adapted(options);
+      if (learningRate !== undefined) adapted.learningRate = learningRate;
+      return adapted;
     }
 
-    getConfig(): { options: object } {
-      return { options: this.#options };
+    getConfig(): { options: object; learningRate?: number } {
+      const rate = this.learningRate;
+      return { options: this.#options, ...(Number.isNaN(rate) ? {} : { learningRate: rate }) };
     }
 
     get optimizer(): Optimizer | undefined {
@@ -138,9 +147,11 @@ function define(
         this.#firstRate = rate;
         return;
       }
-      const [first] = this.#optimizer.paramGroups;
-      const factor = rate / first!.lr;
-      for (const group of this.#optimizer.paramGroups) group.lr = group === first ? rate : group.lr * factor;
+      const [first = 0] = this.#rates;
+      this.#optimizer.paramGroups.forEach((group, i) => {
+        if (i === 0) group.lr = rate;
+        else if (first > 0) group.lr = (rate * this.#rates[i]!) / first;
+      });
     }
 
     setLearningRate(rate: number): void {
@@ -163,12 +174,17 @@ function define(
         const parameter = new Parameter({ name: variableName, shape: variable.shape, data, layout: 'in-out' });
         return { parameter, variable };
       });
-      this.#optimizer = make(
-        this.#members.map(({ parameter }) => parameter),
-        this.#options,
-      );
+      const parameters = this.#members.map(({ parameter }) => parameter);
+      const optimizer = onHost(make(parameters, this.#options));
+      try {
+        if (this.#pending !== undefined) this.#restore(optimizer, this.#pending);
+      } catch (error) {
+        optimizer.dispose();
+        throw error;
+      }
+      this.#optimizer = optimizer;
+      this.#rates = optimizer.paramGroups.map(({ lr }) => lr);
       if (this.#firstRate !== undefined) this.learningRate = this.#firstRate;
-      if (this.#pending !== undefined) this.#restore(this.#pending);
       this.#pending = undefined;
     }
 
@@ -191,20 +207,27 @@ function define(
     }
 
     async getWeights(): Promise<NamedTensor[]> {
-      const states = this.#members.flatMap(({ parameter }) =>
-        Object.entries(this.#optimizer!.stateOf(parameter)).flatMap(([key, value]) => {
-          const tensor = encode(value as StateValue, tensorOf);
-          return tensor === undefined ? [] : [{ name: `${parameter.name}/${key}`, tensor }];
-        }),
-      );
-      return [await this.saveIterations(), ...states];
+      const optimizer = this.#optimizer;
+      const states =
+        optimizer === undefined
+          ? (this.#pending ?? [])
+          : this.#members.flatMap(({ parameter }) =>
+              Object.entries(optimizer.stateOf(parameter)).map(([key, value]): NamedTensorData => {
+                return { name: `${parameter.name}/${key}`, value: value as StateValue };
+              }),
+            );
+      const tensors = states.flatMap(({ name: full, value }) => {
+        const tensor = encode(value, tensorOf);
+        return tensor === undefined ? [] : [{ name: full, tensor }];
+      });
+      return [await this.saveIterations(), ...tensors];
     }
 
     async setWeights(weights: NamedTensor[]): Promise<void> {
       const rest = await this.extractIterations(weights);
       const data = rest.map(({ name: key, tensor }) => ({ name: key, ...decode(tensor) }));
       if (this.#optimizer === undefined) this.#pending = data;
-      else this.#restore(data);
+      else this.#restore(this.#optimizer, data);
     }
 
     async save(path: string): Promise<void> {
@@ -239,7 +262,7 @@ function define(
     }
 
     /** Variables are known by their order, since TensorFlow.js gives those of a loaded model other names. */
-    #restore(weights: readonly NamedTensorData[]): void {
+    #restore(optimizer: Optimizer, weights: readonly NamedTensorData[]): void {
       const given = new Map<string, Record<string, StateValue>>();
       for (const { name: full, value } of weights) {
         const end = full.lastIndexOf('/');
@@ -254,10 +277,10 @@ function define(
         );
       }
       const restored = this.#members.map(({ parameter }, i): [Parameter, ParameterState] => {
-        const keys = Object.keys(this.#optimizer!.stateOf(parameter));
+        const keys = Object.keys(optimizer.stateOf(parameter));
         return [parameter, Object.fromEntries(keys.map((key) => [key, states[i]![key] ?? null])) as never];
       });
-      this.#optimizer!.restore(new Map(restored));
+      optimizer.restore(new Map(restored));
     }
   }
 

@@ -390,6 +390,15 @@ function nullsForNaN(values: Float64Array): (number | null)[] {
   return Array.from(values, (one) => (Number.isNaN(one) ? null : one));
 }
 
+/**
+ * Returns an optimizer whose steps read gradients from the host, for those who write them there.
+ * @throws RootError ERR_INVALID_ARGUMENT for `hostSync: 'manual'` on CUDA, whose steps would not see them
+ */
+export function onHost<T extends Optimizer>(optimizer: T): T {
+  if (optimizer.hostSync === 'step') return optimizer;
+  throw expected("the optimizer's hostSync", "'step', since gradients are written on the host", optimizer.hostSync);
+}
+
 function checkNotes(notes: unknown): Notes {
   for (const [key, note] of Object.entries(checkObject(notes, 'notes'))) {
     if (typeof note !== 'string') throw expected(`notes.${key}`, 'a string', note);

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream';
 import { enumerate, expected, RootError } from '../errors.js';
-import { Optimizer } from '../optimizer/base.js';
+import { onHost, Optimizer } from '../optimizer/base.js';
 import { Parameter } from '../parameter.js';
 import { checkKeys, checkObject, integer, interval, oneOf } from '../validate.js';
 import type { Saving } from './checkpoints.js';
@@ -92,9 +92,7 @@ export function prepareTraining<Batch>(options: TrainOptions<Batch>): Training<B
   const { model, optimizer, batches, steps, evaluate, signal } = options;
   const { metrics, labels, onStep } = options as Record<keyof typeof options, unknown>;
   if (!(optimizer instanceof Optimizer)) throw expected('optimizer', 'a Root, Muon or AdamW', optimizer);
-  if (optimizer.hostSync === 'manual') {
-    throw expected("the optimizer's hostSync", "'step', since models fill the gradients of the host", 'manual');
-  }
+  onHost(optimizer);
   const stepped = checkModel(model, optimizer);
   if (typeof batches !== 'function' && !isIterable(batches)) {
     throw expected('batches', 'an iterable, an async iterable or a function', batches);

@@ -221,7 +221,10 @@ test('a stale state, another tree, and arrays without values are refused, and no
     'ERR_INVALID_ARGUMENT',
     'no step is possible inside jit',
   );
+  expect([...next.optimizer.paramGroups[0]!.params[0]!.data].map(Math.round)).toEqual([1, 2, 3, 4]);
+  await expectError(() => optimizer.load(path.join(folder, 'absent'), { w }), 'ERR_CHECKPOINT', 'absent');
   expect([w.refCount, given.w.refCount]).toEqual([1, 1]);
+  expect(() => applyUpdates({ w }, { v: given.w } as never)).toThrow('the updates to have "w"');
   optimizer.update(given, next, { w });
   expect([w.refCount, given.w.refCount]).toEqual([0, 0]);
   tree.dispose(updates);
@@ -240,4 +243,17 @@ test('a tree becomes parameters and back', async () => {
   await made.readGradients(gradients);
   expect([...made.parameters[0]!.grad]).toEqual([5, 5, 5, 5, 5, 5]);
   expect(gradients.layers[0]!.w.refCount).toBe(0);
+});
+
+test('a step that is left out does not count', async () => {
+  const optimizer = adamw({ nonFinite: 'skip' });
+  const start = optimizer.init({ w: np.ones([2]) });
+  const bad = { w: np.array(Float32Array.of(NaN, 1)) };
+  const [none, skipped] = optimizer.update(bad, start, { w: np.ones([2]) });
+  expect([skipped.step, none.w.js()]).toEqual([0, [0, 0]]);
+  const file = path.join(folder, 'skipped.safetensors');
+  await optimizer.save(file, skipped);
+  const [params, loaded] = await optimizer.load(file, { w: np.ones([2]) });
+  expect(loaded.step).toBe(0);
+  tree.dispose(params);
 });

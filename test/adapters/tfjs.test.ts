@@ -217,6 +217,45 @@ test('learning rates are read and scaled together', () => {
   optimizer.build(variablesOf(denseModel()));
   optimizer.learningRate = 0.01;
   expect(optimizer.optimizer!.paramGroups.map(({ lr }) => lr)).toEqual([0.01, 0.002]);
+  optimizer.learningRate = 0;
+  optimizer.learningRate = 0.04;
+  expect(optimizer.optimizer!.paramGroups.map(({ lr }) => lr)).toEqual([0.04, 0.008]);
+});
+
+test('a model that is saved again before a step keeps state and rate of its optimizer', async () => {
+  const { x, y } = makeData(12);
+  const model = denseModel();
+  const first = root({ lr: 0.03 });
+  model.compile({ optimizer: first, loss: 'categoricalCrossentropy' });
+  await fit(model, x, y, 2);
+  first.learningRate = 0.001;
+  const save = async (one: layers.LayersModel) => {
+    let saved!: core.io.ModelArtifacts;
+    const handler = tf.io.withSaveHandler((artifacts) => {
+      saved = artifacts;
+      return Promise.resolve({ modelArtifactsInfo: { dateSaved: new Date(), modelTopologyType: 'JSON' } });
+    });
+    await one.save(handler, { includeOptimizer: true });
+    return tf.loadLayersModel(tf.io.fromMemory(saved));
+  };
+  const twice = await save(await save(model));
+  expect((twice.optimizer as unknown as { learningRate: number }).learningRate).toBe(0.001);
+  for (const one of [model, twice]) await fit(one, x, y, 2);
+  expect(weightsOf(twice)).toEqual(weightsOf(model));
+});
+
+test('weights that do not fit are refused by every step until others are set', async () => {
+  const model = denseModel();
+  const variables = variablesOf(model);
+  const optimizer = root() as core.Optimizer;
+  const before = weightsOf(model);
+  await optimizer.setWeights([
+    { name: 'iter', tensor: tf.scalar(1, 'int32') },
+    { name: 'w/step', tensor: tf.zeros([2], 'int32') },
+  ]);
+  const ones = variables.map((one) => ({ name: one.name, tensor: tf.onesLike(one) }));
+  for (let i = 0; i < 2; i++) expect(() => optimizer.applyGradients(ones)).toThrow('Expected weights of');
+  expect(weightsOf(model)).toEqual(before);
 });
 
 test('other variables than those of the first step are refused, and nothing changes', () => {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import koffi from 'koffi';
 import { AdamW, orthogonalizeSync, Root, type RootOptions, train } from '../../lib/index.js';
+import { createOptimizers } from '../../lib/adapters/jax.js';
 import { deviceMemory } from '../../scripts/common/device-memory.js';
 import {
   bits,
@@ -125,6 +126,21 @@ onCuda('hostSync: manual', () => {
     const model = { parameters: [parameter!], lossAndGradients: () => 1 };
     await expectError(
       () => train({ model, optimizer, batches: [1], steps: 1 }),
+      'ERR_INVALID_ARGUMENT',
+      "Expected the optimizer's hostSync to be 'step'",
+    );
+  });
+
+  test('is no mode for adapters either, which write gradients on the host', async () => {
+    class Leaf {
+      readonly shape = [3, 4];
+      readonly dtype = 'float32';
+      readonly ref = this;
+      dataSync = () => new Float32Array(12);
+    }
+    const { root } = createOptimizers({ numpy: { array: () => new Leaf() } });
+    await expectError(
+      () => root(options).init({ w: new Leaf() }),
       'ERR_INVALID_ARGUMENT',
       "Expected the optimizer's hostSync to be 'step'",
     );
