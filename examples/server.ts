@@ -59,7 +59,8 @@ function startQueued(): void {
   for (const training of trainings.values()) {
     const running = [...trainings.values()].filter((one) => one.state === 'running').length;
     if (running >= parallel) return;
-    if (training.state === 'queued') start(training);
+    // One that is to resume may have a process that has not ended yet.
+    if (training.state === 'queued' && training.process === undefined) start(training);
   }
 }
 
@@ -82,7 +83,7 @@ function start(training: Training): void {
       publish(training);
     }
     training.process = undefined;
-    for (const listener of training.listeners) listener.end();
+    if (training.state !== 'queued') for (const listener of training.listeners) listener.end();
     startQueued();
   });
   child.send(training.order);
