@@ -27,7 +27,10 @@ export interface Saving extends CheckpointOptions {
 
 const note = 'train';
 
-/** Writes the newest checkpoint, and keeps as many older ones as are asked for. */
+/**
+ * Writes the newest checkpoint, and keeps as many older ones as are asked for.
+ * @param former the step of the file that is there, if this training wrote it or began with it
+ */
 export async function saveCheckpoint(
   optimizer: Optimizer,
   { path: file, keep }: Saving,
@@ -38,7 +41,7 @@ export async function saveCheckpoint(
   // The former file gets a second name, so that at every moment there is a whole one under the first.
   if (keep > 1 && former !== undefined && existsSync(file)) link(file, `${file}.step-${former}`);
   await optimizer.save(file, { notes: { [note]: JSON.stringify(place) }, tensors });
-  for (const old of olderFiles(file).slice(keep - 1)) rmSync(old, { force: true });
+  for (const old of staleFiles(file, place.step, keep - 1)) rmSync(old, { force: true });
 }
 
 /**
@@ -77,14 +80,15 @@ function isPlace(value: unknown): value is Place {
   return [step, sinceBest, batches, accumulation].every(isCount) && (best === null || typeof best === 'number');
 }
 
-/** The files of former steps, the newest first. */
-function olderFiles(file: string): string[] {
+/** Files of former steps beyond the newest `kept`. Those of later steps are another training's, and stay. */
+function staleFiles(file: string, step: number, kept: number): string[] {
   const prefix = `${path.basename(file)}.step-`;
   const folder = path.dirname(path.resolve(file));
   const steps = readdirSync(folder)
     .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
     .map((name) => Number(name.slice(prefix.length)));
-  return steps.sort((a, b) => b - a).map((step) => path.join(folder, `${prefix}${step}`));
+  const former = steps.filter((one) => one < step).sort((a, b) => b - a);
+  return former.slice(kept).map((one) => path.join(folder, `${prefix}${one}`));
 }
 
 /** Gives a file another name besides. A file system without links gets a copy. */

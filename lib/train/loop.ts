@@ -104,7 +104,8 @@ async function takeSteps<Batch>(
     run.adaptive === undefined
       ? run.accumulation
       : Math.min(run.adaptive.max, Math.max(accumulation, run.accumulation));
-  let saved = place?.step;
+  // The step of the file at checkpoint.path. Another file that is there is none of this training's.
+  let saved = run.resume?.file === checkpoint?.path ? place?.step : undefined;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;
     const here = { step, best, sinceBest, accumulation, batches: read };
