@@ -118,28 +118,27 @@ export interface AdamWSettings {
 export type ParameterSettings = OrthogonalSettings | AdamWSettings;
 
 /**
- * Thresholds that the last step used, one for each matrix, or for AdamW's parameter as a whole. `gradientScales` holds
- * e. All are NaN before the first step and where the clipping is off.
+ * The large arrays of a parameter's state: those of ROOT and Muon, then those of AdamW. `rowSecondMoment` has one value
+ * for each row of each matrix (each column with `inOut`), matrix after matrix. `data` is the device's copy, on CUDA.
  */
-export interface GradientState {
-  gradientThresholds: Float64Array;
-  gradientScales: Float64Array;
+export type StateArray = 'momentumBuffer' | 'rowSecondMoment' | 'expAvg' | 'expAvgSq' | 'data';
+
+/**
+ * What the last step found: thresholds, one for each matrix, or for AdamW's parameter as a whole. `gradientScales`
+ * holds e. All are null before the first step and where the clipping is off.
+ */
+export interface FoundThresholds {
+  gradientThresholds: readonly (number | null)[];
+  gradientScales: readonly (number | null)[];
 }
 
-export interface OrthogonalState extends GradientState {
-  momentumBuffer: Float32Array;
-  /**
-   * One value for each row of each matrix (each column with `inOut`), matrix after matrix. Null if the last step did
-   * not normalize rows.
-   */
-  rowSecondMoment: Float32Array | null;
-  thresholds: Float64Array;
+export interface OrthogonalFound extends FoundThresholds {
+  thresholds: readonly (number | null)[];
+  /** Whether the last step normalized rows. If not, `rowSecondMoment` is without meaning. */
+  normalizes: boolean;
 }
 
-export interface AdamWState extends GradientState {
-  expAvg: Float32Array;
-  expAvgSq: Float32Array;
-}
+export type Found = OrthogonalFound | FoundThresholds;
 
 /** Owns the state (momentum buffers, moments) and the scratch memory of a list of parameters on one device. */
 export class Optimizer {
@@ -202,10 +201,11 @@ export class Optimizer {
    */
   deviceMemory(index: number): { data: bigint; grad: bigint; stream: bigint };
 
-  /** Copies of a parameter's state, in arrays that `allocate` makes. */
-  state(index: number, allocate: (size: number) => Float32Array): OrthogonalState | AdamWState;
-  /** Replaces a parameter's state by copies; lengths must match. */
-  setState(index: number, state: OrthogonalState | AdamWState): void;
+  /** Both copy the elements [offset, offset + values.length) of an array of a parameter's state. */
+  readState(index: number, array: StateArray, offset: number, values: Float32Array): void;
+  writeState(index: number, array: StateArray, offset: number, values: Float32Array): void;
+  found(index: number): Found;
+  setFound(index: number, found: Found): void;
 
   /** Frees state and scratch, after a running step has ended. Idempotent; every later call throws ERR_DISPOSED. */
   dispose(): void;
@@ -263,6 +263,9 @@ export function softThresholdSync(
   quantile: number,
   scale: number,
 ): number;
+
+/** Whether no value is infinite or NaN, and with `nonNegative` none below 0. */
+export function areFinite(values: Float32Array, nonNegative: boolean): boolean;
 
 // The functions below serve only benchmarks and tests.
 

@@ -13,7 +13,9 @@ export {
 export { orthogonalityError, type OrthogonalityError } from './orthogonality.js';
 export { type MatrixLayout, Parameter, type ParameterOptions } from './parameter.js';
 export type { GradientThreshold, GradientThresholdOption, Threshold, ThresholdOption } from './threshold.js';
-export type { Loaded, NamedTensor, NamedTensors, Notes } from './checkpoint/contents.js';
+export type { Loaded, NamedTensor, NamedTensors } from './checkpoint/contents.js';
+export type { Notes } from './checkpoint/metadata.js';
+export type { WeightMap, WeightSource } from './checkpoint/weights.js';
 export type { Calibration, CalibrationEntry } from './coefficients/calibration.js';
 export { type Coefficients, newtonSchulzCoefficients } from './coefficients/option.js';
 export type { Preset } from './coefficients/presets.js';

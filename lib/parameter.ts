@@ -45,6 +45,8 @@ export class Parameter {
   /** The matrices in the array; none where there are fewer than two dimensions. */
   readonly matrices: readonly MatrixLayout[];
   readonly layout: 'out-in' | 'in-out';
+  /** The number of outputs of all matrices together: their rows, or with `in-out` their columns. */
+  readonly outputs: number;
   #data: Float32Array;
   #grad: Float32Array;
 
@@ -62,6 +64,8 @@ export class Parameter {
     this.size = product(this.shape);
     this.layout = oneOf('out-in', 'in-out')(layout, `layout of ${label}`);
     this.matrices = matricesOf(this.shape, { split, stack, layout }, label);
+    const outputs = this.matrices.map(({ rows, columns }) => (layout === 'in-out' ? columns : rows));
+    this.outputs = outputs.reduce((sum, one) => sum + one, 0);
     this.#data = this.#check('data', data ?? allocate(this.size, label));
     this.#grad = this.#check('grad', grad ?? allocate(this.size, label));
   }

@@ -13,6 +13,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("orthogonalizeSync", Function::New<wrap::orthogonalize_sync>(env, "orthogonalizeSync"));
   exports.Set("softThreshold", Function::New<wrap::soft_threshold>(env, "softThreshold"));
   exports.Set("softThresholdSync", Function::New<wrap::soft_threshold_sync>(env, "softThresholdSync"));
+  exports.Set("areFinite", Function::New<wrap::are_finite>(env, "areFinite"));
   // For benchmarks and tests.
   exports.Set("newtonSchulzPlan", Function::New<wrap::newton_schulz_plan>(env, "newtonSchulzPlan"));
   exports.Set("cpuPeak", Function::New<wrap::cpu_peak>(env, "cpuPeak"));

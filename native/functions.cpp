@@ -1,5 +1,7 @@
 #include "functions.h"
 
+#include <cstring>
+
 #include <functional>
 
 #include "error.h"
@@ -83,6 +85,21 @@ double soft_threshold(Backend& backend, const float* input, float* base, float* 
   backend.read(base, at[0].data, size_t(size) * sizeof(float));
   backend.read(outliers, at[1].data, size_t(size) * sizeof(float));
   return found.values()[0].threshold;
+}
+
+// Works on the bits, since compilers vectorize that on every processor. All bits of the exponent are set in infinities
+// and NaN, and adding to them carries into the sign.
+bool are_finite(const float* values, size_t count, bool non_negative) {
+  uint32_t found = 0;
+  uint32_t negative = 0;
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    const uint32_t magnitude = bits & 0x7fffffff;
+    found |= magnitude + 0x00800000;
+    negative |= magnitude == 0 ? 0 : bits;
+  }
+  return ((found | (non_negative ? negative : 0)) >> 31) == 0;
 }
 
 }  // namespace root_optimizer

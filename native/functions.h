@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -15,5 +16,8 @@ void orthogonalize(Backend& backend, const float* input, float* output, const st
 /// Returns ε. Throws ERR_NON_FINITE.
 double soft_threshold(Backend& backend, const float* input, float* base, float* outliers, int64_t size,
                       Threshold threshold);
+
+/// Whether no value is infinite or NaN, and with `non_negative` none below zero.
+bool are_finite(const float* values, size_t count, bool non_negative);
 
 }  // namespace root_optimizer

@@ -26,6 +26,7 @@ class Optimizer {
   /// Null if parameters live in the host's arrays alone.
   ParameterStore* store() const { return store_; }
   State& state(size_t parameter) { return states_[parameter]; }
+  Backend& backend() { return *backend_; }
   /// The memory of state, scratch and the store.
   size_t memory_bytes() const;
 

@@ -1,5 +1,6 @@
-import { type Description, readMetadata } from '../checkpoint/contents.js';
-import { checkpointError, SafetensorsFile } from '../checkpoint/safetensors.js';
+import { checkpointError } from '../checkpoint/format.js';
+import { type Description, readMetadata } from '../checkpoint/metadata.js';
+import { SafetensorsFile } from '../checkpoint/reader.js';
 import { fitToSpectrum } from '../coefficients/adaptive.js';
 import { type Calibration, calibrationFormat } from '../coefficients/calibration.js';
 import { rmsError } from '../coefficients/fit.js';

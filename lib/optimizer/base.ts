@@ -1,21 +1,38 @@
 // Symbol.dispose, for programs whose own library of types is older.
 /// <reference lib="esnext.disposable" preserve="true" />
 import type * as native from '../../binding.js';
-import { allocate, checkArray, firstNonFinite } from '../arrays.js';
+import { checkArray, firstNonFinite } from '../arrays.js';
 import { addon, asRootError, guard, guardAsync, nativeCodeOf } from '../binding.js';
-import { type Loaded, type NamedTensors, type Notes, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
+import { type Loaded, type NamedTensors, readCheckpoint, writeCheckpoint } from '../checkpoint/contents.js';
+import { checkpointError } from '../checkpoint/format.js';
+import type { Notes } from '../checkpoint/metadata.js';
+import { readWeights, type WeightMap } from '../checkpoint/weights.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
-import { boolean, checkKeys, checkObject, checkShape, oneOf, product } from '../validate.js';
+import { boolean, checkKeys, checkObject, checkShape, integer, isRecord, oneOf, product } from '../validate.js';
 import { type Arrays, checkArrays } from './arrays.js';
 import { type GroupOptions, type ParamGroup, resolveGroups } from './groups.js';
 import { type Algorithm, type HostSync, resolveOptions } from './options.js';
 import { fitCoefficients, StepSettings } from './settings.js';
 import { checkState } from './state.js';
+import { StateStore } from './store.js';
 import type { DeviceMemory, ParameterState, StepReport } from './types.js';
 
 type Task = 'step' | 'save' | 'load' | 'transfer';
+
+export interface SaveOptions {
+  notes?: Notes | undefined;
+  tensors?: NamedTensors | undefined;
+  keep?: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface LoadOptions {
+  options?: 'check' | 'ignore' | undefined;
+  tensors?: boolean | undefined;
+  accept?: ((found: Loaded) => void) | undefined;
+}
 
 /** Parameters that are in use by a step, a save or a load of some optimizer. */
 const inUse = new WeakSet<Parameter>();
@@ -40,10 +57,13 @@ export abstract class Optimizer {
   readonly #nonFinite: 'error' | 'skip';
   readonly #parameters: readonly Parameter[];
   readonly #settings: readonly StepSettings[];
+  readonly #store: StateStore;
   #arrays: Arrays;
   #step = 0;
   #running: Task | undefined;
   #disposed = false;
+  /** Whether data and state are in part those of a file, since a load failed midway. */
+  #isMixed = false;
 
   protected constructor(algorithm: Algorithm, params: readonly Parameter[] | readonly GroupOptions[], options: object) {
     const resolved = resolveOptions(algorithm, options);
@@ -69,6 +89,7 @@ export abstract class Optimizer {
     const { Optimizer: Native } = addon();
     this.#native = guard(() => new Native(this.device.name, threads, this.precision, this.compensated, layouts));
     this.hostSync = this.device.name === 'cpu' ? 'step' : hostSync;
+    this.#store = new StateStore(this.#native, this.#parameters, this.#manual);
     if (!this.#manual) return;
     try {
       guard(() => this.#native.writeParametersSync(this.#arrays.data));
@@ -136,7 +157,7 @@ export abstract class Optimizer {
    */
   deviceMemory(parameter: Parameter): DeviceMemory {
     this.#checkLive();
-    const index = this.#indexOf(parameter);
+    const index = this.#store.indexOf(parameter);
     if (this.device.name === 'cpu') {
       throw new RootError(
         'ERR_DEVICE_UNAVAILABLE',
@@ -176,24 +197,7 @@ export abstract class Optimizer {
    */
   stateOf(parameter: Parameter): ParameterState {
     this.#checkIdle();
-    const state = this.#stateOf(parameter);
-    const [gradientThresholds, gradientScales] = [state.gradientThresholds, state.gradientScales].map(nullsForNaN);
-    const common = {
-      step: this.#step,
-      gradientThreshold: gradientThresholds?.[0] ?? null,
-      gradientScale: gradientScales?.[0] ?? null,
-    };
-    if (!('thresholds' in state)) return { ...common, expAvg: state.expAvg, expAvgSq: state.expAvgSq };
-    const thresholds = nullsForNaN(state.thresholds);
-    return {
-      ...common,
-      momentumBuffer: state.momentumBuffer,
-      threshold: thresholds[0] ?? null,
-      thresholds,
-      gradientThresholds: gradientThresholds!,
-      gradientScales: gradientScales!,
-      rowSecondMoment: state.rowSecondMoment,
-    };
+    return this.#store.copy(parameter, this.#step);
   }
 
   /**
@@ -204,12 +208,12 @@ export abstract class Optimizer {
   restore(states: ReadonlyMap<Parameter, ParameterState>): void {
     this.#checkIdle();
     const checked = this.paramGroups.flatMap(({ params, algorithm }) =>
-      params.map((one) => checkState(one, algorithm, states.get(one))),
+      params.map((one) => [one, checkState(one, algorithm, states.get(one))] as const),
     );
-    const step = checked[0]!.step;
-    const other = checked.find((one) => one.step !== step);
-    if (other !== undefined) throw expected('the states', `all of step ${step}`, other.step);
-    checked.forEach(({ state }, i) => guard(() => this.#native.setState(i, state)));
+    const { step } = checked[0]![1];
+    const other = checked.find(([, one]) => one.step !== step);
+    if (other !== undefined) throw expected('the states', `all of step ${step}`, other[1].step);
+    for (const [parameter, state] of checked) this.#store.replace(parameter, state);
     this.#step = step;
   }
 
@@ -219,48 +223,44 @@ export abstract class Optimizer {
    * @param options.notes strings that `load` returns, such as the place in the data
    * @param options.tensors arrays that `load` returns, such as averages of the weights, by names that no other tensor
    * of the file has. They belong to the save until it settles, as `data` does.
-   * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED
+   * @param options.keep how many files to keep. The checkpoint that is there gets the name `<path>.step-<its step>`
+   * besides, and those of earlier steps beyond this number are removed. Absent: the new file takes the place of the
+   * former one.
+   * @param options.signal aborts the save, which then rejects with the signal's reason
+   * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED,
+   * ERR_OUT_OF_MEMORY
    */
-  async save(
-    path: string,
-    options: { notes?: Notes | undefined; tensors?: NamedTensors | undefined } = {},
-  ): Promise<void> {
+  async save(path: string, options: SaveOptions = {}): Promise<void> {
     checkPath(path);
-    checkKeys(checkObject(options, 'the options of save'), ['notes', 'tensors'], 'of save');
-    const besides = { notes: checkNotes(options.notes ?? {}), tensors: checkTensors(options.tensors ?? {}) };
+    checkKeys(checkObject(options, 'the options of save'), ['notes', 'tensors', 'keep', 'signal'], 'of save');
+    const { notes = {}, tensors = {}, keep, signal } = options;
+    const besides = {
+      notes: checkNotes(notes),
+      tensors: checkTensors(tensors),
+      keep: keep === undefined ? 0 : integer(1, 1e9)(keep, 'keep'),
+      signal: checkSignal(signal),
+    };
     await this.#exclusively('save', async () => {
       this.#checkArrays();
-      const copies = this.#manual ? await this.#copyFromDevice() : undefined;
-      const dataOf = (parameter: Parameter) => copies?.get(parameter) ?? parameter.data;
-      await writeCheckpoint(
-        path,
-        this.#step,
-        this.paramGroups,
-        dataOf,
-        (parameter) => this.#stateOf(parameter),
-        besides,
-      );
+      besides.signal?.throwIfAborted();
+      await writeCheckpoint(path, this.#step, this.paramGroups, this.#store, besides);
     });
   }
 
   /**
-   * Reads what `save` wrote into `data` and the state, whole or not at all. Names, shapes, algorithms and every setting
-   * except `lr` have to equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings
-   * stay as they are in either case. Where a CUDA device fails during the load, the optimizer is disposed of.
+   * Reads what `save` wrote into `data` and the state. Names, shapes, algorithms and every setting except `lr` have to
+   * equal the file's; `options: 'ignore'` lets the settings differ. The optimizer's own settings stay as they are in
+   * either case.
+   *
+   * All of the file is checked before anything changes. If it cannot be read any more after that, or a device fails,
+   * the promise rejects, and steps throw ERR_CHECKPOINT until a load succeeds.
    * @param options.tensors whether to read the tensors that were saved besides, of whatever size; default false
    * @param options.accept is called with what `load` returns before anything changes; what it throws refuses the file
    * @returns the number of steps that had been applied when the file was saved, the notes that were saved with it, and
    * the tensors if they are asked for
-   * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED
+   * @throws RootError ERR_CHECKPOINT listing the differences, ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY
    */
-  async load(
-    path: string,
-    options: {
-      options?: 'check' | 'ignore' | undefined;
-      tensors?: boolean | undefined;
-      accept?: ((found: Loaded) => void) | undefined;
-    } = {},
-  ): Promise<Loaded> {
+  async load(path: string, options: LoadOptions = {}): Promise<Loaded> {
     checkPath(path);
     checkKeys(checkObject(options, 'the options of load'), ['options', 'tensors', 'accept'], 'of load');
     const { accept } = options;
@@ -269,20 +269,36 @@ export abstract class Optimizer {
       settings: oneOf('check', 'ignore')(options.options ?? 'check', 'options') === 'check',
       tensors: boolean(options.tensors ?? false, 'tensors'),
     };
-    return this.#exclusively('load', async () => {
-      const { entries, ...loaded } = await readCheckpoint(path, this.paramGroups, checked);
-      accept?.(loaded);
-      this.#checkArrays();
-      try {
-        for (const { parameter, state } of entries) guard(() => this.#native.setState(this.#indexOf(parameter), state));
-        for (const { parameter, data } of entries) parameter.data.set(data);
-        this.#step = loaded.step;
-        await this.#transfer('writeParameters');
-      } catch (error) {
-        this.dispose(); // a device failed: it holds neither the file's values nor the former ones
-        throw error;
-      }
+    return this.#replace(async (begin) => {
+      const loaded = await readCheckpoint(path, this.paramGroups, this.#store, {
+        ...checked,
+        begin: (found) => {
+          accept?.(found);
+          begin();
+        },
+      });
+      this.#step = loaded.step;
       return loaded;
+    });
+  }
+
+  /**
+   * Reads weights that another program wrote into `data`: tensors of float64, float32, float16 or bfloat16 in a
+   * safetensors file. The state stays as it is. The file is checked as by `load`, which also says what happens if it
+   * cannot be read any more later.
+   * @param options.map returns the tensor that a parameter takes, by default the one of the parameter's name; `null`
+   * leaves the parameter as it is, `{ tensor, transpose: true }` takes the transpose
+   * @returns the names of the file's tensors that no parameter took
+   * @throws RootError ERR_CHECKPOINT listing the parameters that have no tensor of their shape, ERR_INVALID_ARGUMENT,
+   * ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY
+   */
+  async loadWeights(path: string, options: { map?: WeightMap | undefined } = {}): Promise<{ unused: string[] }> {
+    checkPath(path);
+    checkKeys(checkObject(options, 'the options of loadWeights'), ['map'], 'of loadWeights');
+    const { map = (name: string) => name } = options;
+    if (typeof map !== 'function') throw expected('map', 'a function', map);
+    return this.#replace(async (begin) => {
+      return { unused: await readWeights(path, this.#parameters, map, begin) };
     });
   }
 
@@ -316,13 +332,21 @@ export abstract class Optimizer {
     );
   }
 
-  /** Copies the device's data to new arrays. The host's arrays stay as they are. */
-  async #copyFromDevice(): Promise<ReadonlyMap<Parameter, Float32Array>> {
-    const copies = new Map(
-      this.#parameters.map((one) => [one, allocate(one.size, `a copy of parameter "${one.name}"`)]),
-    );
-    await guardAsync(() => this.#native.readParameters([...copies.values()]));
-    return copies;
+  /**
+   * Replaces data or state by what a file holds.
+   * @param read calls its argument when it has found nothing wrong, just before it changes the first value
+   */
+  async #replace<T>(read: (begin: () => void) => Promise<T>): Promise<T> {
+    return this.#exclusively('load', async () => {
+      const result = await read(() => {
+        this.#checkLive();
+        this.#checkArrays();
+        this.#isMixed = true;
+      });
+      await this.#transfer('writeParameters');
+      this.#isMixed = false;
+      return result;
+    });
   }
 
   async #transfer(direction: 'readParameters' | 'writeParameters'): Promise<void> {
@@ -343,23 +367,8 @@ export abstract class Optimizer {
     return this.#settings.flatMap((settings, i) => settings.forStep(groups[i]!, this.#step + 1));
   }
 
-  #stateOf(parameter: Parameter): native.OrthogonalState | native.AdamWState {
-    const index = this.#indexOf(parameter);
-    const make = (size: number) => allocate(size, `the state of parameter ${quote(parameter.name)}`);
-    return guard(() => this.#native.state(index, make));
-  }
-
-  #indexOf(parameter: Parameter): number {
-    const index = this.#parameters.indexOf(parameter);
-    if (index < 0) {
-      const name = (parameter as Partial<Parameter> | null | undefined)?.name;
-      throw expected('the parameter', "one of this optimizer's", name ?? parameter);
-    }
-    return index;
-  }
-
   async #exclusively<T>(what: Task, run: () => Promise<T>): Promise<T> {
-    this.#checkIdle();
+    this.#checkIdle(what);
     this.#running = what;
     for (const parameter of this.#parameters) inUse.add(parameter);
     try {
@@ -370,7 +379,7 @@ export abstract class Optimizer {
     }
   }
 
-  #checkIdle(): void {
+  #checkIdle(what?: Task): void {
     this.#checkLive();
     if (this.#running !== undefined) {
       throw new RootError('ERR_BUSY', `Expected the ${this.#running} that is running to be awaited first`);
@@ -379,15 +388,14 @@ export abstract class Optimizer {
     if (shared !== undefined) {
       throw new RootError('ERR_BUSY', `Expected another optimizer to have ended what it does with "${shared.name}"`);
     }
+    if (this.#isMixed && what !== 'load') {
+      throw checkpointError('Expected a load to succeed first, since the last one failed after it had changed a part');
+    }
   }
 
   #checkLive(): void {
     if (this.#disposed) throw new RootError('ERR_DISPOSED', 'Expected an optimizer in use, got one that was disposed');
   }
-}
-
-function nullsForNaN(values: Float64Array): (number | null)[] {
-  return Array.from(values, (one) => (Number.isNaN(one) ? null : one));
 }
 
 /**
@@ -397,6 +405,13 @@ function nullsForNaN(values: Float64Array): (number | null)[] {
 export function onHost<T extends Optimizer>(optimizer: T): T {
   if (optimizer.hostSync === 'step') return optimizer;
   throw expected("the optimizer's hostSync", "'step', since gradients are written on the host", optimizer.hostSync);
+}
+
+function checkSignal(signal: unknown): AbortSignal | undefined {
+  // `instanceof` fails for signals from another realm.
+  const isSignal = isRecord(signal) && typeof signal['throwIfAborted'] === 'function';
+  if (signal === undefined || isSignal) return signal as AbortSignal | undefined;
+  throw expected('signal', 'an AbortSignal', signal);
 }
 
 function checkNotes(notes: unknown): Notes {

@@ -1,4 +1,4 @@
-import { checkpointError } from '../checkpoint/safetensors.js';
+import { checkpointError } from '../checkpoint/format.js';
 import type { NamedTensors } from '../checkpoint/contents.js';
 import { allocate, firstNonFinite } from '../arrays.js';
 import { quote } from '../errors.js';

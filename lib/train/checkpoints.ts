@@ -1,8 +1,7 @@
-import { copyFileSync, existsSync, linkSync, readdirSync, rmSync } from 'node:fs';
-import path from 'node:path';
-import type { Loaded, NamedTensors, Notes } from '../checkpoint/contents.js';
-import { checkpointError } from '../checkpoint/safetensors.js';
-import { messageOf } from '../errors.js';
+import { existsSync } from 'node:fs';
+import type { Loaded, NamedTensors } from '../checkpoint/contents.js';
+import { checkpointError } from '../checkpoint/format.js';
+import type { Notes } from '../checkpoint/metadata.js';
 import type { Optimizer } from '../optimizer/base.js';
 import { isRecord } from '../validate.js';
 import type { WeightAverages } from './averages.js';
@@ -27,21 +26,14 @@ export interface Saving extends CheckpointOptions {
 
 const note = 'train';
 
-/**
- * Writes the newest checkpoint, and keeps as many older ones as are asked for.
- * @param former the step of the file that is there, if this training wrote it or began with it
- */
+/** Writes the newest checkpoint, and keeps as many older ones as are asked for. */
 export async function saveCheckpoint(
   optimizer: Optimizer,
-  { path: file, keep }: Saving,
+  { path, keep }: Saving,
   place: Place,
   tensors: NamedTensors,
-  former: number | undefined,
 ): Promise<void> {
-  // The former file gets a second name, so that at every moment there is a whole one under the first.
-  if (keep > 1 && former !== undefined && existsSync(file)) link(file, `${file}.step-${former}`);
-  await optimizer.save(file, { notes: { [note]: JSON.stringify(place) }, tensors });
-  for (const old of staleFiles(file, place.step, keep - 1)) rmSync(old, { force: true });
+  await optimizer.save(path, { notes: { [note]: JSON.stringify(place) }, tensors, keep });
 }
 
 /**
@@ -78,29 +70,4 @@ function isPlace(value: unknown): value is Place {
   const { step, best, sinceBest, batches, accumulation } = value;
   const isCount = (one: unknown) => Number.isSafeInteger(one) && (one as number) >= 0;
   return [step, sinceBest, batches, accumulation].every(isCount) && (best === null || typeof best === 'number');
-}
-
-/** Files of former steps beyond the newest `kept`. Those of later steps are another training's, and stay. */
-function staleFiles(file: string, step: number, kept: number): string[] {
-  const prefix = `${path.basename(file)}.step-`;
-  const folder = path.dirname(path.resolve(file));
-  const steps = readdirSync(folder)
-    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
-    .map((name) => Number(name.slice(prefix.length)));
-  const former = steps.filter((one) => one < step).sort((a, b) => b - a);
-  return former.slice(kept).map((one) => path.join(folder, `${prefix}${one}`));
-}
-
-/** Gives a file another name besides. A file system without links gets a copy. */
-function link(file: string, name: string): void {
-  rmSync(name, { force: true });
-  try {
-    linkSync(file, name);
-  } catch {
-    try {
-      copyFileSync(file, name);
-    } catch (cause) {
-      throw checkpointError(`Cannot keep ${name}: ${messageOf(cause)}`, cause);
-    }
-  }
 }

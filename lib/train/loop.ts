@@ -104,12 +104,12 @@ async function takeSteps<Batch>(
     run.adaptive === undefined
       ? run.accumulation
       : Math.min(run.adaptive.max, Math.max(accumulation, run.accumulation));
-  // The step of the file at checkpoint.path. Another file that is there is none of this training's.
+  // The step of the file at checkpoint.path, if this training wrote it or goes on from it.
   let saved = run.resume?.file === checkpoint?.path ? place?.step : undefined;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;
     const here = { step, best, sinceBest, accumulation, batches: read };
-    await saveCheckpoint(optimizer, checkpoint, here, averages?.tensors() ?? {}, saved);
+    await saveCheckpoint(optimizer, checkpoint, here, averages?.tensors() ?? {});
     saved = step;
   };
   const aborted = (): boolean => signal?.aborted === true;

@@ -17,6 +17,7 @@ Napi::Value orthogonalize(const Napi::CallbackInfo& info);
 Napi::Value orthogonalize_sync(const Napi::CallbackInfo& info);
 Napi::Value soft_threshold(const Napi::CallbackInfo& info);
 Napi::Value soft_threshold_sync(const Napi::CallbackInfo& info);
+Napi::Value are_finite(const Napi::CallbackInfo& info);
 
 // measurement.cpp: for benchmarks and tests alone
 Napi::Value newton_schulz_plan(const Napi::CallbackInfo& info);

@@ -119,4 +119,12 @@ Napi::Value soft_threshold(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value are_finite(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const bool non_negative = boolean(info[1], "nonNegative");
+    const Span<float> values = floats(info[0], "values");
+    return Napi::Boolean::New(info.Env(), root_optimizer::are_finite(values.data, values.size, non_negative));
+  });
+}
+
 }  // namespace root_optimizer::wrap

@@ -28,7 +28,35 @@ size_t parameter_index(const Napi::Value& value, const Optimizer& optimizer) {
   return size_t(index);
 }
 
+struct DeviceArray {
+  float* data;
+  size_t count;
+};
+
+DeviceArray device_array(const Napi::Value& value, Optimizer& optimizer, size_t index) {
+  const std::string name = text(value, "array");
+  const ParameterLayout& layout = optimizer.parameters()[index];
+  State& state = optimizer.state(index);
+  const auto array = [](const Owned<float>& owned) { return DeviceArray{owned.data(), owned.count()}; };
+  if (layout.matrices.empty()) {
+    if (name == "expAvg") return array(state.exp_avg());
+    if (name == "expAvgSq") return array(state.exp_avg_sq());
+  } else {
+    if (name == "momentumBuffer") return array(state.momentum());
+    if (name == "rowSecondMoment") return array(state.row_second_moment());
+  }
+  if (name != "data" || optimizer.store() == nullptr) reject("array", "one that the device holds");
+  return {optimizer.store()->arrays[index].data, size_t(layout.size)};
+}
+
 }  // namespace
+
+/// A piece of an array on the device, and the memory on the host that it goes to or comes from.
+struct OptimizerWrap::Piece {
+  float* device;
+  float* host;
+  size_t bytes;
+};
 
 /// The arguments of a step or of a copy of parameters, read once before it starts, and the result of a step.
 struct OptimizerWrap::Call {
@@ -48,8 +76,10 @@ Napi::Function OptimizerWrap::define(Napi::Env env) {
        InstanceMethod<&OptimizerWrap::write_parameters>("writeParameters"),
        InstanceMethod<&OptimizerWrap::write_parameters_sync>("writeParametersSync"),
        InstanceMethod<&OptimizerWrap::zero_gradients>("zeroGradients"),
-       InstanceMethod<&OptimizerWrap::device_memory>("deviceMemory"), InstanceMethod<&OptimizerWrap::state>("state"),
-       InstanceMethod<&OptimizerWrap::set_state>("setState"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
+       InstanceMethod<&OptimizerWrap::device_memory>("deviceMemory"),
+       InstanceMethod<&OptimizerWrap::read_state>("readState"),
+       InstanceMethod<&OptimizerWrap::write_state>("writeState"), InstanceMethod<&OptimizerWrap::found>("found"),
+       InstanceMethod<&OptimizerWrap::set_found>("setFound"), InstanceMethod<&OptimizerWrap::dispose>("dispose")});
 }
 
 OptimizerWrap::OptimizerWrap(const Napi::CallbackInfo& info) : ObjectWrap(info) {
@@ -224,84 +254,87 @@ Napi::Value OptimizerWrap::device_memory(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value OptimizerWrap::state(const Napi::CallbackInfo& info) {
+Napi::Value OptimizerWrap::read_state(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const Piece piece = read_piece(info);
+    session_->optimizer.backend().read(piece.host, piece.device, piece.bytes);
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value OptimizerWrap::write_state(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const Piece piece = read_piece(info);
+    session_->optimizer.backend().write(piece.device, piece.host, piece.bytes);
+    return info.Env().Undefined();
+  });
+}
+
+// Reading the arguments of readState and writeState runs no script.
+OptimizerWrap::Piece OptimizerWrap::read_piece(const Napi::CallbackInfo& info) const {
+  Optimizer& optimizer = idle_optimizer();
+  const size_t index = parameter_index(info[0], optimizer);
+  const DeviceArray array = device_array(info[1], optimizer, index);
+  const size_t offset = size_t(integer(info[2], "offset", 0));
+  const Span<float> values = floats(info[3], "values");
+  if (offset > array.count || values.size > array.count - offset) reject("offset and values", "within the array");
+  return {.device = array.data + offset, .host = values.data, .bytes = values.size * sizeof(float)};
+}
+
+Napi::Value OptimizerWrap::found(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guard(env, [&]() -> Napi::Value {
-    const size_t index = parameter_index(info[0], idle_optimizer());
-    if (!info[1].IsFunction()) reject("allocate", "a function");
-    const Napi::Function allocate = info[1].As<Napi::Function>();
-    const Napi::Object result = Napi::Object::New(env);
-    // An array that V8 cannot make for native code ends the process. One that a script cannot make is an exception.
-    const auto set = [&](const char* name, const Owned<float>& from) {
-      const size_t count = from.count();
-      const Napi::Value array = allocate.Call({Napi::Number::New(env, double(count))});
-      const Span<float> values = floats(array, name, count);
-      idle_optimizer();  // a script has run
-      from.read(values.data);
-      result.Set(name, array);
-    };
     Optimizer& optimizer = idle_optimizer();
+    const size_t index = parameter_index(info[0], optimizer);
     State& state = optimizer.state(index);
+    const bool adamw = optimizer.parameters()[index].matrices.empty();
     const std::vector<Thresholds> thresholds = state.thresholds().values();
-    const auto set_thresholds = [&](const char* name, double Thresholds::*field, bool found) {
-      Napi::Float64Array array = Napi::Float64Array::New(env, thresholds.size());
-      for (size_t i = 0; i < thresholds.size(); ++i) array[i] = found ? thresholds[i].*field : std::nan("");
-      result.Set(name, array);
+    const Napi::Object result = Napi::Object::New(env);
+    const auto set = [&](const char* name, double Thresholds::*field, bool found) {
+      const Napi::Array values = Napi::Array::New(env, thresholds.size());
+      for (uint32_t i = 0; i < thresholds.size(); ++i) {
+        if (found) {
+          values.Set(i, Napi::Number::New(env, thresholds[i].*field));
+        } else {
+          values.Set(i, env.Null());
+        }
+      }
+      result.Set(name, values);
     };
-    if (optimizer.parameters()[index].matrices.empty()) {
-      set("expAvg", state.exp_avg());
-      set("expAvgSq", state.exp_avg_sq());
-    } else {
-      set("momentumBuffer", state.momentum());
-      result.Set("rowSecondMoment", env.Null());
-      if (state.found().normalizes) set("rowSecondMoment", state.row_second_moment());
-      set_thresholds("thresholds", &Thresholds::threshold, state.found().clips);
-    }
-    set_thresholds("gradientThresholds", &Thresholds::gradient_threshold, state.found().clips_gradient);
-    set_thresholds("gradientScales", &Thresholds::gradient_scale, state.found().clips_gradient);
+    if (!adamw) set("thresholds", &Thresholds::threshold, state.found().clips);
+    set("gradientThresholds", &Thresholds::gradient_threshold, state.found().clips_gradient);
+    set("gradientScales", &Thresholds::gradient_scale, state.found().clips_gradient);
+    if (!adamw) result.Set("normalizes", Napi::Boolean::New(env, state.found().normalizes));
     return result;
   });
 }
 
-Napi::Value OptimizerWrap::set_state(const Napi::CallbackInfo& info) {
+Napi::Value OptimizerWrap::set_found(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
     const size_t index = parameter_index(info[0], idle_optimizer());
-    const Napi::Object given = object(info[1], "state");
+    const Napi::Object given = object(info[1], "found");
     const bool adamw = session_->optimizer.parameters()[index].matrices.empty();
-    const Napi::Value first = given.Get(adamw ? "expAvg" : "momentumBuffer");
-    const Napi::Value second = given.Get(adamw ? "expAvgSq" : "rowSecondMoment");
-    const Napi::Value thresholds = given.Get("thresholds");
-    const Napi::Value gradient_thresholds = given.Get("gradientThresholds");
-    const Napi::Value gradient_scales = given.Get("gradientScales");
-
-    Optimizer& optimizer = idle_optimizer();  // once more: a getter may have run
-    State& state = optimizer.state(index);
-    Owned<float>& first_array = adamw ? state.exp_avg() : state.momentum();
-    Owned<float>& second_array = adamw ? state.exp_avg_sq() : state.row_second_moment();
-    const Span<float> first_values = floats(first, adamw ? "expAvg" : "momentumBuffer", first_array.count());
-    const bool normalizes = !adamw && !second.IsNull();
-    Span<float> second_values;
-    if (adamw || normalizes) {
-      second_values = floats(second, adamw ? "expAvgSq" : "rowSecondMoment", second_array.count());
-    }
-    std::vector<Thresholds> values(state.thresholds().count());
-    // NaN stands for a threshold that no step has found.
-    const auto read = [&](const Napi::Value& value, const char* name, double Thresholds::*field) {
-      const Span<double> numbers = doubles(value, name);
-      if (numbers.size != values.size()) reject(name, "one for each matrix");
-      const bool found =
-          std::none_of(numbers.data, numbers.data + numbers.size, [](double x) { return std::isnan(x); });
-      for (size_t i = 0; i < values.size(); ++i) values[i].*field = found ? numbers.data[i] : 0;
+    std::vector<Thresholds> values(session_->optimizer.state(index).thresholds().count());
+    const auto read = [&](const char* name, double Thresholds::*field) {
+      const Napi::Array numbers = list(given.Get(name), name);
+      if (numbers.Length() != values.size()) reject(name, "one for each matrix");
+      bool found = true;
+      for (uint32_t i = 0; i < values.size(); ++i) {
+        const Napi::Value one = numbers[i];
+        found = found && !one.IsNull();
+        values[i].*field = found ? finite_number(one, name) : 0;
+      }
       return found;
     };
-    const bool clips = !adamw && read(thresholds, "thresholds", &Thresholds::threshold);
-    const bool clips_gradient = read(gradient_thresholds, "gradientThresholds", &Thresholds::gradient_threshold);
-    read(gradient_scales, "gradientScales", &Thresholds::gradient_scale);
+    State::Found found;
+    found.clips = !adamw && read("thresholds", &Thresholds::threshold);
+    found.clips_gradient = read("gradientThresholds", &Thresholds::gradient_threshold);
+    read("gradientScales", &Thresholds::gradient_scale);
+    found.normalizes = !adamw && boolean(given.Get("normalizes"), "normalizes");
 
-    first_array.write(first_values.data);
-    if (second_values.data != nullptr) second_array.write(second_values.data);
+    State& state = idle_optimizer().state(index);  // once more: a getter may have run
     state.thresholds().write(values.data());
-    state.after_step({.clips = clips, .clips_gradient = clips_gradient, .normalizes = normalizes});
+    state.after_step(found);
     return info.Env().Undefined();
   });
 }

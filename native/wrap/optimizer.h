@@ -27,6 +27,7 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
     bool busy = false;
   };
   struct Call;
+  struct Piece;
 
   Napi::Value memory_bytes(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
@@ -36,14 +37,17 @@ class OptimizerWrap final : public Napi::ObjectWrap<OptimizerWrap> {
   void write_parameters_sync(const Napi::CallbackInfo& info);
   void zero_gradients(const Napi::CallbackInfo& info);
   Napi::Value device_memory(const Napi::CallbackInfo& info);
-  Napi::Value state(const Napi::CallbackInfo& info);
-  Napi::Value set_state(const Napi::CallbackInfo& info);
+  Napi::Value read_state(const Napi::CallbackInfo& info);
+  Napi::Value write_state(const Napi::CallbackInfo& info);
+  Napi::Value found(const Napi::CallbackInfo& info);
+  Napi::Value set_found(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<Session> session() const;
   Optimizer& idle_optimizer() const;
   Call read_step(const Napi::CallbackInfo& info) const;
   Call read_data(const Napi::CallbackInfo& info) const;
+  Piece read_piece(const Napi::CallbackInfo& info) const;
   Napi::Value start(const Napi::CallbackInfo& info, Call call, std::function<void(Optimizer&, Call&)> work);
   void account_memory(Napi::Env env);
 

@@ -1,7 +1,7 @@
 /** The momenta of a checkpoint, and what the Newton-Schulz iteration makes of a matrix in float64. */
 import { Matrix } from 'ml-matrix';
-import { readMetadata } from '../../lib/checkpoint/contents.js';
-import { SafetensorsFile } from '../../lib/checkpoint/safetensors.js';
+import { readMetadata } from '../../lib/checkpoint/metadata.js';
+import { SafetensorsFile } from '../../lib/checkpoint/reader.js';
 import { softThresholdSync, type Triple } from '../../lib/index.js';
 import { checkThresholdOption } from '../../lib/threshold.js';
 

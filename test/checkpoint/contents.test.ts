@@ -309,7 +309,16 @@ describe('a file that is not sound leaves everything as it is', () => {
           data('bias.data')(header).dtype = 'F16';
         });
       },
-      'tensor "bias.data" is "F16" rather than "F32"',
+      'tensor "bias.data" takes 20 bytes rather than 10',
+    ],
+    [
+      'a dtype that is none of ours',
+      () => {
+        rewriteHeader((header) => {
+          data('bias.data')(header).dtype = 'I32';
+        });
+      },
+      'Expected tensor "bias.data" of',
     ],
     [
       'offsets that overlap',

@@ -26,10 +26,13 @@ interface Options {
   normalize?: { beta2: number } | null;
 }
 type State = Record<string, Float32Array | Float64Array | null>;
+type Found = Record<string, readonly (number | null)[] | boolean>;
 interface Optimizer {
   stepSync(data: Float32Array[], gradients: Float32Array[], settings: object[]): number[];
-  state(index: number, allocate: (size: number) => Float32Array): State;
-  setState(index: number, state: State): void;
+  readState(index: number, array: string, offset: number, values: Float32Array): void;
+  writeState(index: number, array: string, offset: number, values: Float32Array): void;
+  found(index: number): Found;
+  setFound(index: number, found: Found): void;
   dispose(): void;
 }
 type Precision = 'float16' | 'bfloat16' | 'float32';
@@ -86,7 +89,30 @@ class Model {
   }
 
   states(): State[] {
-    return this.layouts.map((_, i) => this.optimizer.state(i, (size) => new Float32Array(size)));
+    return this.layouts.map((layout, i) => {
+      const { normalizes, ...thresholds } = this.optimizer.found(i);
+      const numbers = Object.entries(thresholds).map(([name, list]) => [
+        name,
+        Float64Array.from(list as (number | null)[], (one) => one ?? NaN),
+      ]);
+      const arrays = arraysOf(layout, normalizes === true).map(([name, size]) => {
+        const values = new Float32Array(size);
+        this.optimizer.readState(i, name, 0, values);
+        return [name, values];
+      });
+      return Object.fromEntries([...arrays, ...numbers]) as State;
+    });
+  }
+
+  /** Takes over the state of another model. */
+  copyState(other: Model): void {
+    other.states().forEach((state, i) => {
+      const found = other.optimizer.found(i);
+      for (const [name] of arraysOf(this.layouts[i]!, found['normalizes'] === true)) {
+        this.optimizer.writeState(i, name, 0, state[name] as Float32Array);
+      }
+      this.optimizer.setFound(i, found);
+    });
   }
 
   snapshot(): string[] {
@@ -95,6 +121,18 @@ class Model {
       ...Object.entries(state).map(([name, values]) => `${name} ${String(values)}`),
     ]);
   }
+}
+
+/** The arrays of a parameter's state, and their lengths. */
+function arraysOf({ size, matrices: list }: Layout, normalizes: boolean): [string, number][] {
+  if (list.length === 0) {
+    return [
+      ['expAvg', size],
+      ['expAvgSq', size],
+    ];
+  }
+  const rows = list.reduce((sum, one) => sum + (one.inOut === true ? one.columns : one.rows), 0);
+  return [['momentumBuffer', size], ...(normalizes ? [['rowSecondMoment', rows] as [string, number]] : [])];
 }
 
 /** How far two arrays are apart, relative to the second one; 0 where they are equal. */
@@ -228,10 +266,8 @@ onCuda('the CUDA backend and the CPU step alike', () => {
     const [there, here] = [new Model(shapes, device), new Model(shapes, 'cpu')];
     const options = variants['all']!;
     for (const model of [there, here]) model.step(gradientsOf(shapes, 1), options);
-    here.states().forEach((state, i) => {
-      there.optimizer.setState(i, state);
-      there.data[i]!.set(here.data[i]!);
-    });
+    there.copyState(here);
+    here.data.forEach((data, i) => there.data[i]!.set(data));
     for (const model of [there, here]) model.step(gradientsOf(shapes, 3), options);
     expectAlike(there, here);
   });

@@ -29,7 +29,9 @@ const program = `
           : { cautious: false, gradientThreshold: clip, normalize: { beta2: 0.9 } };
       const settings = { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1, threshold, matrices, ...options };
       for (let step = 0; step < 2; step++) optimizer.stepSync([data], [gradient], [settings]);
-      const { momentumBuffer, thresholds } = optimizer.state(0, (size) => new Float32Array(size));
+      const momentumBuffer = new Float32Array(data.length);
+      optimizer.readState(0, 'momentumBuffer', 0, momentumBuffer);
+      const { thresholds } = optimizer.found(0);
       return { data: Array.from(data), momentumBuffer: Array.from(momentumBuffer), threshold: thresholds[0] };
     });
     console.log(JSON.stringify({ used: native.devices().cpu.instructionSet, results, steps }));

@@ -142,19 +142,20 @@ test('older checkpoints are kept under their steps', async () => {
   expect(readdirSync(folder)).toEqual(['run.safetensors']);
 });
 
-test('files that another training left are neither counted nor touched', async () => {
+test('files that another training left stay', async () => {
   const file = path.join(folder, 'run.safetensors');
   await train(start({ checkpoint: { path: file, every: 2, keep: 3 } }));
   const left = readFileSync(`${file}.step-10`);
   await train(start({ steps: 6, checkpoint: { path: file, every: 2, keep: 3 } }));
-  const names = ['', '.step-10', '.step-2', '.step-4', '.step-8'].map((end) => `run.safetensors${end}`);
+  const names = ['', '.step-10', '.step-12', '.step-2', '.step-4', '.step-8'].map((end) => `run.safetensors${end}`);
   expect(readdirSync(folder).sort()).toEqual(names);
   expect(readFileSync(`${file}.step-10`).equals(left)).toBe(true);
-  // The file in the place of the checkpoint is not the one that this training goes on from.
+  // So does the file in the place of the checkpoint, under its own step.
   const other = path.join(folder, 'other.safetensors');
   await train(start({ steps: 3, checkpoint: { path: other, every: 1 } }));
   await train(start({ resume: file, steps: 7, checkpoint: { path: other, every: 1, keep: 2 } }));
-  expect(readdirSync(folder).filter((name) => name.startsWith('other'))).toEqual(['other.safetensors']);
+  const others = readdirSync(folder).filter((name) => name.startsWith('other'));
+  expect(others.sort()).toEqual(['other.safetensors', 'other.safetensors.step-3']);
 });
 
 test('a checkpoint that cannot be read or is not of train is refused, and nothing has changed', async () => {
