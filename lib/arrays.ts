@@ -41,14 +41,20 @@ export function checkArray(array: unknown, size: number, name: string): Float32A
 /**
  * A new array of `size` zeros.
  * @param label what the error message calls the array
+ * @param shared whether it is over a SharedArrayBuffer
  * @throws RootError ERR_OUT_OF_MEMORY
  */
-export function allocate(size: number, label: string): Float32Array {
+export function allocate(size: number, label: string, shared = false): Float32Array {
   try {
-    return new Float32Array(size);
+    return shared ? new Float32Array(new SharedArrayBuffer(4 * size)) : new Float32Array(size);
   } catch (cause) {
     throw new RootError('ERR_OUT_OF_MEMORY', `Cannot allocate the ${size} elements of ${label}`, { cause });
   }
+}
+
+/** Whether an array is over a SharedArrayBuffer. */
+export function isShared(array: Float32Array): boolean {
+  return types.isSharedArrayBuffer(read(typedArray, 'buffer', array));
 }
 
 /** The first value that is not finite, for a message: "NaN at index 3". */

@@ -1,7 +1,7 @@
 import type { MatrixLayout } from '../binding.js';
-import { allocate, checkArray } from './arrays.js';
+import { allocate, checkArray, isShared } from './arrays.js';
 import { describe, expected, RootError } from './errors.js';
-import { checkKeys, checkObject, checkShape, oneOf, product } from './validate.js';
+import { boolean, checkKeys, checkObject, checkShape, oneOf, product } from './validate.js';
 
 export type { MatrixLayout };
 
@@ -14,6 +14,12 @@ export interface ParameterOptions {
   data?: Float32Array | undefined;
   /** The gradient, as long as `data`; zeros if absent. Read by a step. */
   grad?: Float32Array | undefined;
+  /**
+   * Whether `data` and `grad` lie in SharedArrayBuffers, which nothing can detach, as a step that runs needs it. Arrays
+   * that are given have to. Other threads get the memory itself rather than a copy, and WebCrypto and bodies of `fetch`
+   * refuse it. Default false.
+   */
+  shared?: boolean | undefined;
   /**
    * The number of equal blocks, or the rows of each block. Reads the matrix as blocks of rows that are matrices of
    * their own (a fused QKV projection). With `stack`, every stacked matrix is split in this way.
@@ -47,6 +53,7 @@ export class Parameter {
   readonly layout: 'out-in' | 'in-out';
   /** The number of outputs of all matrices together: their rows, or with `in-out` their columns. */
   readonly outputs: number;
+  readonly #shared: boolean;
   #data: Float32Array;
   #grad: Float32Array;
 
@@ -55,10 +62,10 @@ export class Parameter {
    */
   constructor(options: ParameterOptions) {
     checkObject(options, 'the argument of Parameter');
-    const { name, shape, data, grad, split, stack, layout = 'out-in' } = options;
+    const { name, shape, data, grad, shared = false, split, stack, layout = 'out-in' } = options;
     if (typeof name !== 'string' || name === '') throw expected('the name of a Parameter', 'a non-empty string', name);
     const label = `parameter ${JSON.stringify(name)}`;
-    checkKeys(options, ['name', 'shape', 'data', 'grad', 'split', 'stack', 'layout'], `of ${label}`);
+    checkKeys(options, ['name', 'shape', 'data', 'grad', 'shared', 'split', 'stack', 'layout'], `of ${label}`);
     this.name = name;
     this.shape = checkShape(shape, `the shape of ${label}`);
     this.size = product(this.shape);
@@ -66,8 +73,9 @@ export class Parameter {
     this.matrices = matricesOf(this.shape, { split, stack, layout }, label);
     const outputs = this.matrices.map(({ rows, columns }) => (layout === 'in-out' ? columns : rows));
     this.outputs = outputs.reduce((sum, one) => sum + one, 0);
-    this.#data = this.#check('data', data ?? allocate(this.size, label));
-    this.#grad = this.#check('grad', grad ?? allocate(this.size, label));
+    this.#shared = boolean(shared, `shared of ${label}`);
+    this.#data = this.#check('data', data ?? allocate(this.size, label, shared));
+    this.#grad = this.#check('grad', grad ?? allocate(this.size, label, shared));
   }
 
   /** Whether a value is a Parameter itself, and no proxy of one, which would have no arrays. */
@@ -92,7 +100,10 @@ export class Parameter {
   }
 
   #check(property: 'data' | 'grad', array: unknown): Float32Array {
-    return checkArray(array, this.size, `${property} of parameter ${JSON.stringify(this.name)}`);
+    const label = `${property} of parameter ${JSON.stringify(this.name)}`;
+    const checked = checkArray(array, this.size, label);
+    if (!this.#shared || isShared(checked)) return checked;
+    throw expected(label, 'over a SharedArrayBuffer, since the parameter is shared', checked.buffer);
   }
 }
 

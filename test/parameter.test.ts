@@ -1,4 +1,4 @@
-import { Parameter, type ParameterOptions, type RootErrorCode } from '../lib/index.js';
+import { Parameter, type ParameterOptions, Root, type RootErrorCode } from '../lib/index.js';
 import { expectError } from './support.js';
 
 test.each<[number[], Partial<ParameterOptions>, number[][]]>([
@@ -99,7 +99,7 @@ test.each<[unknown, RootErrorCode, string]>([
   [
     { name: 'w', shape: [2, 3], values: [] },
     'ERR_INVALID_ARGUMENT',
-    'Unknown option "values" of parameter "w"; there are name, shape, data, grad, split, stack',
+    'Unknown option "values" of parameter "w"; there are name, shape, data, grad, shared, split, stack',
   ],
   [
     { name: 'w', shape: [2, 3], Data: [] },
@@ -163,4 +163,21 @@ test.each([['data'], ['grad']] as const)('%s is checked when it is replaced', as
   );
   await expectError(assign(null), 'ERR_INVALID_ARGUMENT', 'got null');
   expect(w[property]).toBe(before);
+});
+
+test('arrays of a shared parameter cannot be detached, and are no others', async () => {
+  const w = new Parameter({ name: 'w', shape: [8, 9], shared: true });
+  for (const array of [w.data, w.grad]) {
+    expect(array).toHaveLength(72);
+    expect(array.buffer).toBeInstanceOf(SharedArrayBuffer);
+    expect(() => structuredClone(array, { transfer: [array.buffer as ArrayBuffer] })).toThrow('transferList');
+  }
+  w.grad.fill(0.5);
+  using optimizer = new Root([w]);
+  expect(await optimizer.step()).toMatchObject({ applied: true });
+  const message = /Expected data of parameter "w" to be over a SharedArrayBuffer.* got an ArrayBuffer/;
+  await expectError(() => (w.data = new Float32Array(72)), 'ERR_INVALID_ARGUMENT', message);
+  const options = { name: 'w', shape: [2], shared: true, data: new Float32Array(2) };
+  await expectError(() => new Parameter(options), 'ERR_INVALID_ARGUMENT', message);
+  await expectError(() => new Parameter({ ...options, shared: 1 as never }), 'ERR_INVALID_ARGUMENT', 'shared of');
 });
