@@ -4,7 +4,7 @@ import { messageOf } from '../errors.js';
 import { checkpointError } from './format.js';
 import { readMetadata } from './metadata.js';
 import { SafetensorsFile } from './reader.js';
-import { temporaryName } from './temporary.js';
+import { removeAbandoned, temporaryName } from './temporary.js';
 
 /*
  * Former checkpoints of a file have their step in their names: run.safetensors.step-100. At every moment the newest one
@@ -22,6 +22,7 @@ export async function keepFormer(file: string, step: number, limit: number): Pro
   const former = await stepOf(file, limit);
   if (former === undefined || former === step) return;
   const temporary = temporaryName(file);
+  await removeAbandoned(file);
   try {
     // A file system without links gets a copy.
     await link(file, temporary).catch(() => copyFile(file, temporary));
