@@ -16,7 +16,7 @@ import {
 } from './metadata.js';
 import { type Piece, SafetensorsFile } from './reader.js';
 import { keepFormer, removeStale } from './rotation.js';
-import { type TensorSource, writeSafetensors } from './writer.js';
+import { type Signal, type TensorSource, writeSafetensors } from './writer.js';
 
 /** A tensor that a user keeps in a file besides. */
 export interface NamedTensor {
@@ -54,7 +54,7 @@ export async function writeCheckpoint(
   step: number,
   groups: readonly Group[],
   store: Store,
-  options: { notes: Notes; tensors: NamedTensors; keep: number; signal?: AbortSignal | undefined },
+  options: { notes: Notes; tensors: NamedTensors; keep: number; signal?: Signal | undefined },
 ): Promise<void> {
   const metadata = encodeMetadata(step, groups, (one) => store.found(one), options.notes);
   const tensors = groups.flatMap((group) =>

@@ -15,10 +15,17 @@ export interface TensorSource {
   readonly read: (offset: number, values: Float32Array) => void;
 }
 
+/** What is needed of an AbortSignal, of which not every project has the type. */
+export interface Signal {
+  readonly aborted: boolean;
+  /** Throws the signal's reason if it is aborted. */
+  throwIfAborted: () => void;
+}
+
 interface WriteOptions {
   /** The most bytes of a header that a reader of the file takes. */
   readonly limit: number;
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: Signal | undefined;
   /** Called when the new file is whole, before it takes the place of the former one. */
   readonly beforeReplacing?: (() => Promise<void>) | undefined;
 }
@@ -102,7 +109,7 @@ function* piecesOf(tensors: readonly TensorSource[]): Generator<Float32Array> {
   if (used > 0) yield buffer.subarray(0, used);
 }
 
-async function writePieces(handle: FileHandle, pieces: Iterable<Float32Array>, signal?: AbortSignal): Promise<void> {
+async function writePieces(handle: FileHandle, pieces: Iterable<Float32Array>, signal?: Signal): Promise<void> {
   let written = Promise.resolve();
   try {
     for (const piece of pieces) {

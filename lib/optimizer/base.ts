@@ -7,6 +7,7 @@ import { type Loaded, type NamedTensors, readCheckpoint, writeCheckpoint } from 
 import { checkpointError } from '../checkpoint/format.js';
 import type { Notes } from '../checkpoint/metadata.js';
 import { readWeights, type WeightMap } from '../checkpoint/weights.js';
+import type { Signal } from '../checkpoint/writer.js';
 import { type DeviceInfo, type Precision, precisionOn, resolveDevice } from '../devices.js';
 import { enumerate, expected, quote, RootError } from '../errors.js';
 import type { Parameter } from '../parameter.js';
@@ -25,7 +26,7 @@ export interface SaveOptions {
   notes?: Notes | undefined;
   tensors?: NamedTensors | undefined;
   keep?: number | undefined;
-  signal?: AbortSignal | undefined;
+  signal?: Signal | undefined;
 }
 
 export interface LoadOptions {
@@ -226,7 +227,7 @@ export abstract class Optimizer {
    * @param options.keep how many files to keep. The checkpoint that is there gets the name `<path>.step-<its step>`
    * besides, and those of earlier steps beyond this number are removed. Absent: the new file takes the place of the
    * former one.
-   * @param options.signal aborts the save, which then rejects with the signal's reason
+   * @param options.signal an AbortSignal that ends the save, which then rejects with the signal's reason
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED,
    * ERR_OUT_OF_MEMORY
    */
@@ -407,10 +408,9 @@ export function onHost<T extends Optimizer>(optimizer: T): T {
   throw expected("the optimizer's hostSync", "'step', since gradients are written on the host", optimizer.hostSync);
 }
 
-function checkSignal(signal: unknown): AbortSignal | undefined {
-  // `instanceof` fails for signals from another realm.
+function checkSignal(signal: unknown): Signal | undefined {
   const isSignal = isRecord(signal) && typeof signal['throwIfAborted'] === 'function';
-  if (signal === undefined || isSignal) return signal as AbortSignal | undefined;
+  if (signal === undefined || isSignal) return signal as Signal | undefined;
   throw expected('signal', 'an AbortSignal', signal);
 }
 
