@@ -27,11 +27,14 @@ export interface DeviceReport {
     /** The processor's name as the system gives it, or the architecture where it gives none. */
     description: string;
     /** The widest instruction set that the product kernels use. */
-    instructionSet: 'avx512bf16' | 'avx512' | 'avx2' | 'neon' | 'baseline';
+    instructionSet: 'amx' | 'avx512bf16' | 'avx512' | 'avx2' | 'neon' | 'baseline' | 'amx-emulated';
     /** Number of physical cores that this process may run on. `threads: 0` stands for this number. */
     physicalCores: number;
-    /** The precisions of products: float32, and bfloat16 where the processor multiplies it (AVX512_BF16). */
-    precisions: ('float32' | 'bfloat16')[];
+    /**
+     * The precisions of products: float32, bfloat16 where the processor multiplies it (AMX, AVX512_BF16), and
+     * bfloat16x3 where it has matrix units (AMX).
+     */
+    precisions: ('float32' | 'bfloat16' | 'bfloat16x3')[];
   };
   cuda: {
     /** Usable devices; `name` is what `device` accepts. */
@@ -51,10 +54,13 @@ export function devices(): DeviceReport;
 export function deviceObstacle(device: string): string | null;
 
 /**
- * The precision of the operands of the Newton-Schulz products. Their sums are float32. CUDA computes in all three; the
- * CPU computes in float32, and in bfloat16 where the processor has AVX512_BF16 (see `devices().cpu.precisions`).
+ * The precision of the operands of the Newton-Schulz products. Their sums are float32. CUDA computes in all but
+ * `bfloat16x3`, the CPU in those of `devices().cpu.precisions`.
+ *
+ * An operand of `bfloat16x3` is the sum of two bfloat16, high and low, and a product is the sum of three: high by high,
+ * high by low, low by high.
  */
-export type Precision = 'float16' | 'bfloat16' | 'float32';
+export type Precision = 'float16' | 'bfloat16' | 'bfloat16x3' | 'float32';
 
 /** A matrix inside a parameter's array: elements [offset, offset + rows · columns), row-major. */
 export interface MatrixLayout {

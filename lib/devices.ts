@@ -69,12 +69,27 @@ export function resolveDevice(device: Device): DeviceInfo {
 
 export const checkThreads = integer(0, 1024);
 
-export const checkPrecision = oneOf('float16', 'bfloat16', 'float32');
+export const checkPrecision = oneOf('auto', 'float16', 'bfloat16', 'bfloat16x3', 'float32');
 
 /**
- * Returns the precision of the products on a device. The CPU has no float16. It has bfloat16 where its instructions do.
+ * Returns the precision of the products on a device. `auto` is float16 on CUDA. On the CPU it is the fastest one whose
+ * errors are within 5e-4: bfloat16x3 on matrix units, else float32.
+ * @throws RootError ERR_INVALID_ARGUMENT where the device does not multiply what was asked for
  */
-export function precisionOn(device: string, asked: Precision): Precision {
-  if (device !== 'cpu') return asked;
-  return asked === 'bfloat16' && devices().cpu.precisions.includes(asked) ? asked : 'float32';
+export function precisionOn(device: string, asked: 'auto' | Precision): Precision {
+  if (device !== 'cpu') {
+    if (asked !== 'bfloat16x3') return asked === 'auto' ? 'float16' : asked;
+    throw expected('precision', 'one that CUDA computes in: float16, bfloat16, float32', asked);
+  }
+  const { precisions, instructionSet } = devices().cpu;
+  const has = (one: Precision) => precisions.some((other) => other === one);
+  if (asked === 'auto') return has('bfloat16x3') ? 'bfloat16x3' : 'float32';
+  if (has(asked)) return asked;
+  const why = {
+    float16: 'processors do not multiply it',
+    bfloat16: `${instructionSet} has no instructions for it, as AMX and AVX512_BF16 have`,
+    bfloat16x3: `${instructionSet} has no matrix units, as AMX has`,
+    float32: '',
+  }[asked];
+  throw expected('precision', `one that this processor computes in (${precisions.join(', ')}; ${why})`, asked);
 }

@@ -35,11 +35,8 @@ export interface OrthogonalizeOptions extends WhereOptions, Omit<Layout, 'layout
   coefficients?: Coefficients | undefined;
   /** Newton-Schulz iterations, 1 to 100; default 5, 10 for `deepseek-v4`, or the length of a longer list. */
   steps?: number | undefined;
-  /**
-   * The precision of the products, as for an optimizer. On CUDA: `float16` by default. On the CPU: `float32`, or
-   * `bfloat16` where it is asked for and the processor has it.
-   */
-  precision?: Precision | undefined;
+  /** The precision of the products, as for an optimizer. Default `auto`. */
+  precision?: 'auto' | Precision | undefined;
   /** As for an optimizer, default true. */
   compensated?: boolean | undefined;
   /**
@@ -150,7 +147,7 @@ function prepareOrthogonalize(x: Float32Array, shape: unknown, options: Orthogon
   const chosen = checkCoefficients(options.coefficients ?? 'adaptive', 'coefficients');
   const steps = checkSteps(options.steps ?? defaultSteps(chosen), 'steps');
   const place = where(options);
-  const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'float16', 'precision'));
+  const precision = precisionOn(place.device, checkPrecision(options.precision ?? 'auto', 'precision'));
   const compensated = boolean(options.compensated ?? true, 'compensated');
   const fits = matrices.flatMap(({ rows, columns }) => fitFor(rows, columns, chosen, steps));
   const coefficients = () =>

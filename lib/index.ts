@@ -21,7 +21,7 @@ export { type Coefficients, newtonSchulzCoefficients } from './coefficients/opti
 export type { Preset } from './coefficients/presets.js';
 export type { Triple } from './coefficients/triple.js';
 export { AdamW } from './optimizer/adamw.js';
-export type { Optimizer } from './optimizer/base.js';
+export type { LoadOptions, Optimizer, SaveOptions } from './optimizer/base.js';
 export type { AdamWGroup, GroupOptions, MuonGroup, ParamGroup, RootGroup } from './optimizer/groups.js';
 export { Muon } from './optimizer/muon.js';
 export type {

@@ -6,8 +6,10 @@
 
 namespace root_optimizer {
 
-/// The precision of the operands of a product. Its sums are float32 in any case.
-enum class Precision { float16, bfloat16, float32 };
+/// The precision of the operands of a product. Its sums are float32 in any case. An operand of `bfloat16x3` is the sum
+/// of two bfloat16, high and low, and a product is the sum of three: both high ones, and each high one with the other's
+/// low one.
+enum class Precision { float16, bfloat16, bfloat16x3, float32 };
 
 /// How a backend keeps operands.
 struct Arithmetic {
@@ -15,6 +17,8 @@ struct Arithmetic {
   Precision gram_square;     ///< the precision of the squares of longer legs
   bool compensated = false;  ///< whether X has two parts where one would let rounding errors grow too far; if false,
                              ///< no operand has two, and no product has a γ
+  bool keeps_rest = false;   ///< whether an X that is a product's c has what its rounding took away, which products of
+                             ///< a and b leave out; `two_parts` of an operand does not tell
 
   bool operator==(const Arithmetic&) const = default;
 };

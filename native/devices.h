@@ -12,7 +12,9 @@ struct CpuReport {
   std::string description;
   const char* instruction_set = nullptr;
   int physical_cores = 0;
-  bool bfloat16 = false;  ///< whether it multiplies bfloat16 besides float32
+  // Whether it multiplies these precisions besides float32.
+  bool bfloat16 = false;
+  bool bfloat16x3 = false;
 };
 
 struct CudaDevice {
@@ -29,9 +31,7 @@ struct CudaReport {
 CpuReport cpu_report();
 /// `threads` 0: the physical cores. Throws ERR_INVALID_ARGUMENT for a precision that the processor does not multiply.
 std::unique_ptr<Backend> make_cpu_backend(int threads, Arithmetic arithmetic);
-inline Arithmetic cpu_arithmetic(Precision precision) {
-  return {.matrix = precision, .gram_square = Precision::float32};
-}
+Arithmetic cpu_arithmetic(Precision precision);
 
 CudaReport cuda_report();
 /// Why a device of the report cannot be used at this moment, for example because its memory is taken; empty if it can.

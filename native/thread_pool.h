@@ -28,6 +28,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  int threads() const { return threads_; }
+
   /// Starts the threads unless they are running. Before that `for_each` runs every task itself.
   void start();
 

@@ -27,7 +27,7 @@ rounded to float32 first; the error includes this.
   --presets <list>     presets of coefficients (default ${PRESETS})
   --steps <n>          number of iterations (default 5)
   --device <name>      cpu, cuda or cuda:N (default cpu)
-  --precision <list>   one or more of float16, bfloat16, float32 (default: those that the device multiplies)
+  --precision <list>   one or more of float16, bfloat16, bfloat16x3, float32 (default: those that the device multiplies)
   --compensated <what> on or off: whether float16 is compensated (default on)
   --help               print this`;
 

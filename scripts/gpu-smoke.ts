@@ -5,7 +5,6 @@ import {
   orthogonalizeSync,
   type OrthogonalState,
   Parameter,
-  type Precision,
   Root,
   type RootOptions,
   softThresholdSync,
@@ -26,8 +25,8 @@ with status 1 if an error is larger than it may be. Sanitizers can follow it.
   --shapes <list>  rows x columns (default ${SHAPES})
   --help           print this`;
 
-const limits: Readonly<Record<Precision, number>> = { float32: 1e-5, float16: 5e-3, bfloat16: 3e-2 };
-const precisions = Object.keys(limits) as Precision[];
+const limits = { float32: 1e-5, float16: 5e-3, bfloat16: 3e-2 };
+const precisions = Object.keys(limits) as (keyof typeof limits)[];
 
 runMain(() => {
   const options = readOptions(HELP, ['device', 'shapes']);

@@ -10,8 +10,10 @@ const { cpu, cuda } = devices();
 test('devices tells what there is, and why not more', () => {
   expect(cpu.physicalCores).toBeGreaterThan(0);
   expect(cpu.description).not.toBe('');
-  expect(['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline']).toContain(cpu.instructionSet);
-  expect(cpu.precisions).toEqual(cpu.instructionSet === 'avx512bf16' ? ['float32', 'bfloat16'] : ['float32']);
+  const sets = ['amx', 'amx-emulated', 'avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'];
+  expect(sets).toContain(cpu.instructionSet);
+  const count = sets.indexOf(cpu.instructionSet) < 2 ? 3 : cpu.instructionSet === 'avx512bf16' ? 2 : 1;
+  expect(cpu.precisions).toEqual(['float32', 'bfloat16', 'bfloat16x3'].slice(0, count));
   expect(cuda.devices.length > 0).toBe(cuda.reason === null);
   cuda.devices.length = 0;
   cpu.physicalCores = 0;

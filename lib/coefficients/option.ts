@@ -94,7 +94,12 @@ const mostGrowth = 10;
  * How far rounding to an operand's precision moves a value, relative to the value. That of float32 is too small to
  * matter.
  */
-const rounding: Readonly<Record<Precision, number>> = { float16: 2 ** -11, bfloat16: 2 ** -8, float32: 0 };
+const rounding: Readonly<Record<Precision, number>> = {
+  float16: 2 ** -11,
+  bfloat16: 2 ** -8,
+  bfloat16x3: 2 ** -16,
+  float32: 0,
+};
 
 function checkBounded(triples: readonly Triple[], precision: Precision): void {
   const { least, most } = composedBounds(triples, rounding[precision]);

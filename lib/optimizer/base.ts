@@ -48,7 +48,7 @@ export abstract class Optimizer {
    */
   readonly paramGroups: readonly ParamGroup[];
   readonly device: DeviceInfo;
-  /** The precision of the products: the one asked for where the device has it, else `float32`. */
+  /** The precision of the products: the one asked for, or what `auto` chose. */
   readonly precision: Precision;
   /** Whether products are compensated (see `MuonOptions`), which only those in `float16` are. */
   readonly compensated: boolean;

@@ -121,14 +121,18 @@ export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
   /**
    * The precision of the Newton-Schulz products.
    *
-   * - On CUDA: `float16`, the default, `bfloat16` or `float32`.
-   * - On the CPU: `float32`, or `bfloat16` where it is asked for and the processor multiplies it (see
-   *   `devices().cpu.precisions`). `bfloat16` is up to twice as fast, with errors near one percent on matrices of full
-   *   rank and many times that on others.
+   * - `auto`, the default: `float16` on CUDA; on the CPU `bfloat16x3` where the processor has matrix units (AMX), else
+   *   `float32`.
+   * - On CUDA: `float16`, `bfloat16` or `float32`.
+   * - On the CPU: `float32`, and what the processor multiplies besides (see `devices().cpu.precisions`). `bfloat16x3`
+   *   has errors within 5e-4. `bfloat16` is the fastest, with errors near one percent; without matrix units they are
+   *   many times that on matrices of low rank.
+   *
+   * A precision that the device lacks is an error.
    *
    * Coefficients that the precision's rounding can send astray are refused.
    */
-  precision?: Precision | undefined;
+  precision?: 'auto' | Precision | undefined;
   /**
    * Whether X is kept as the sum of two float16 while iterations would enlarge the rounding errors of one too far.
    * Default true. `false` takes fewer products and is less exact, above all on matrices of low rank. It has an effect
@@ -236,7 +240,7 @@ export interface ResolvedOptions {
   readonly threads: number;
   readonly nonFinite: 'error' | 'skip';
   readonly hostSync: HostSync;
-  readonly precision: Precision;
+  readonly precision: 'auto' | Precision;
   readonly compensated: boolean;
   readonly route: Route | undefined;
 }
@@ -265,7 +269,7 @@ export function resolveOptions(algorithm: Algorithm, options: unknown): Resolved
     threads: (checked['threads'] ?? 0) as number,
     nonFinite: (checked['nonFinite'] ?? 'error') as 'error' | 'skip',
     hostSync: (checked['hostSync'] ?? 'step') as HostSync,
-    precision: (checked['precision'] ?? 'float16') as Precision,
+    precision: (checked['precision'] ?? 'auto') as 'auto' | Precision,
     compensated: (checked['compensated'] ?? true) as boolean,
     route: checked['route'] as Route | undefined,
   };

@@ -21,11 +21,12 @@ constexpr double kDivisibleCost = 6e7;
 constexpr double kWorthDividing = 1.2;
 
 static const Kernels& kernels_for(Precision precision) {
-  const Kernels& kernels = chosen_kernels();
-  if (precision == Precision::float16 || (precision == Precision::bfloat16 && kernels.pairs == nullptr)) {
-    throw Error("ERR_INVALID_ARGUMENT", std::string("Expected a precision that ") + kernels.name + " multiplies");
+  const InstructionSets sets = chosen_sets();
+  const Kernels* kernels = sets.kernels_for(precision);
+  if (kernels == nullptr) {
+    throw Error("ERR_INVALID_ARGUMENT", std::string("Expected a precision that ") + sets.name + " multiplies");
   }
-  return kernels;
+  return *kernels;
 }
 
 class CpuBackend final : public Backend {
@@ -108,7 +109,8 @@ class CpuBackend final : public Backend {
     for (size_t i = 0; i < order.size(); ++i) {
       size_t& most = i < divided ? together : alone;
       for (const Footprint& footprint : order[i]->footprints) {
-        most = std::max(most, CpuQueue::scratch_bytes(kernels_, arithmetic_.matrix, footprint));
+        const int threads = i < divided ? pool_.threads() : 1;
+        most = std::max(most, CpuQueue::scratch_bytes(kernels_, arithmetic_.matrix, footprint, threads));
       }
     }
     const size_t single = order.size() - divided;
@@ -132,17 +134,26 @@ std::unique_ptr<Backend> make_cpu_backend(int threads, Arithmetic arithmetic) {
 }
 
 CpuReport cpu_report() {
-  const cpu::Kernels& kernels = cpu::chosen_kernels();
+  const cpu::InstructionSets sets = cpu::chosen_sets();
   return {.description = cpu::processor_name(),
-          .instruction_set = kernels.name,
+          .instruction_set = sets.name,
           .physical_cores = cpu::physical_cores(),
-          .bfloat16 = kernels.pairs != nullptr};
+          .bfloat16 = sets.kernels_for(Precision::bfloat16) != nullptr,
+          .bfloat16x3 = sets.kernels_for(Precision::bfloat16x3) != nullptr};
+}
+
+// On matrix units all operands are in the precision of matrices. Without them, squares of longer legs are floats.
+Arithmetic cpu_arithmetic(Precision precision) {
+  const cpu::Kernels* kernels = cpu::chosen_sets().kernels_for(precision);
+  const bool on_tiles = kernels != nullptr && kernels->tiles != nullptr;
+  return {.matrix = precision, .gram_square = on_tiles ? precision : Precision::float32, .keeps_rest = on_tiles};
 }
 
 double cpu_peak(Precision precision) {
   using Clock = std::chrono::steady_clock;
   const cpu::Kernels& kernels = cpu::kernels_for(precision);
-  const auto multiply_adds = precision == Precision::bfloat16 ? kernels.pairs->multiply_adds : kernels.multiply_adds;
+  const bool in_pairs = precision == Precision::bfloat16 && kernels.tiles == nullptr;
+  const auto multiply_adds = in_pairs ? kernels.pairs->multiply_adds : kernels.multiply_adds;
   double best = 0;
   for (int i = 0; i < 5; ++i) {
     const Clock::time_point start = Clock::now();

@@ -7,7 +7,33 @@ namespace root_optimizer::cpu {
 
 namespace {
 
-int64_t blocks(int64_t length, int64_t side) { return (length + side - 1) / side; }
+int64_t blocks_of(int64_t length, int64_t side) { return (length + side - 1) / side; }
+
+// How a result is divided into square blocks; if it is symmetric, what lies on and below the diagonal.
+struct Division {
+  int64_t side, rows, columns;
+  bool symmetric;
+
+  int64_t count() const {
+    const int64_t down = blocks_of(rows, side);
+    return symmetric ? down * (down + 1) / 2 : down * blocks_of(columns, side);
+  }
+  Block block(int64_t index) const {
+    const int64_t across = blocks_of(columns, side);
+    int64_t i = 0;
+    if (symmetric) {
+      while ((i + 1) * (i + 2) / 2 <= index) ++i;
+    } else {
+      i = index / across;
+    }
+    const int64_t row = i * side;
+    const int64_t column = (symmetric ? index - i * (i + 1) / 2 : index % across) * side;
+    return {.row0 = row,
+            .rows = std::min(side, rows - row),
+            .column0 = column,
+            .columns = std::min(side, columns - column)};
+  }
+};
 
 }  // namespace
 
@@ -19,23 +45,10 @@ int64_t CpuQueue::block_side(int64_t columns) const {
 }
 
 void CpuQueue::for_blocks(int64_t rows, int64_t columns, bool symmetric, FunctionRef<void(const Block&)> task) {
-  const int64_t side = block_side(columns);
-  const int64_t down = blocks(rows, side);
-  const int64_t across = blocks(columns, side);
-  for_each(symmetric ? down * (down + 1) / 2 : down * across, [&](int64_t index) {
-    int64_t i = 0;
-    if (symmetric) {
-      while ((i + 1) * (i + 2) / 2 <= index) ++i;
-    } else {
-      i = index / across;
-    }
-    const int64_t row = i * side;
-    const int64_t column = (symmetric ? index - i * (i + 1) / 2 : index % across) * side;
+  const Division division{.side = block_side(columns), .rows = rows, .columns = columns, .symmetric = symmetric};
+  for_each(division.count(), [&](int64_t index) {
     const FlushDenormals flush;
-    task({.row0 = row,
-          .rows = std::min(side, rows - row),
-          .column0 = column,
-          .columns = std::min(side, columns - column)});
+    task(division.block(index));
   });
 }
 
@@ -92,7 +105,50 @@ PairBlock CpuQueue::pair_product(const Product& p, Result result) const {
           .at = {}};
 }
 
+// Parts of the result are as large as the caches allow, unless a team would have too few of them. No sum depends on it.
+void CpuQueue::multiply_tiles(const Product& p, Result result) {
+  const bool symmetric = result == Result::symmetric;
+  const PanelLayout a = layout(p.a);
+  const PanelLayout out = layout(p.out);
+  Division division{.side = kTileBlock, .rows = out.rows, .columns = out.columns, .symmetric = symmetric};
+  if (symmetric) division.rows = division.columns;
+  const int threads = team_ == nullptr ? 1 : team_->threads();
+  while (threads > 1 && division.side > 2 * Blocks::kSide && division.count() < 4 * threads) division.side /= 2;
+  const size_t mark = arena_.mark();
+  const int parts = a.parts();
+  uint32_t* const packed = arena_.take_array<uint32_t>(threads * packed_words(parts));
+  float* const sums = arena_.take_array<float>(threads * kTileSums);
+  const TileBlock product{.a = blocks(p.a),
+                          .b = blocks(p.b),
+                          .c = p.beta == 0 ? Blocks{} : blocks(p.c),
+                          .out = blocks(p.out),
+                          .rows = division.rows,
+                          .columns = division.columns,
+                          .depth = symmetric ? a.padded_rows() / Blocks::kSide : a.panels(),
+                          .alpha = p.alpha,
+                          .beta = p.beta,
+                          .symmetric = symmetric,
+                          .at = {},
+                          .packed = nullptr,
+                          .sums = nullptr};
+  const auto task = [&](int64_t index, int slot) {
+    TileBlock part = product;
+    part.at = division.block(index);
+    part.packed = packed + slot * packed_words(parts);
+    part.sums = sums + slot * kTileSums;
+    const FlushDenormals flush;
+    kernels_.tiles->multiply(part, parts);
+  };
+  if (team_ == nullptr) {
+    for (int64_t i = 0; i < division.count(); ++i) task(i, 0);
+  } else {
+    team_->for_each(division.count(), Order::by_place, task);
+  }
+  arena_.rewind(mark);
+}
+
 void CpuQueue::multiply(const Product& p, Result result) {
+  if (kernels_.tiles != nullptr) return multiply_tiles(p, result);
   const PanelLayout out = layout(p.out);
   const bool paired = layout(p.a).is_paired();
   const int64_t rows = paired ? out.padded_rows() : out.paired_rows();

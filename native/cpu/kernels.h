@@ -7,6 +7,7 @@
 
 /// Marks functions that must be inlined: they pass vectors for which only the current instruction set has registers.
 #define KERNEL_INLINE __attribute__((always_inline)) static inline
+#define KERNEL_INLINE_MEMBER __attribute__((always_inline)) inline
 #define KERNEL_LAMBDA __attribute__((always_inline))
 
 namespace root_optimizer::cpu {
@@ -47,6 +48,49 @@ struct PairBlock {
   bool transposed;
   bool symmetric;
   Block at;
+};
+
+/// A matrix in blocks for matrix units: see PanelLayout. Pointers to what one matrix has of each kind.
+struct Blocks {
+  uint32_t* by_rows;     ///< first operands; null if not wanted
+  uint32_t* by_columns;  ///< second operands
+  uint32_t* rest;        ///< what the parts leave, by rows; null if not wanted
+  int64_t down, across;  ///< the blocks of a column and of a row
+
+  uint32_t* row_block(int64_t i, int64_t k, int parts) const { return by_rows + (i * across + k) * parts * kWords; }
+  uint32_t* column_block(int64_t k, int64_t j, int parts) const { return by_columns + (j * down + k) * parts * kWords; }
+  uint32_t* rest_block(int64_t i, int64_t k) const { return rest + (i * across + k) * kWords; }
+
+  static constexpr int64_t kSide = 32;    ///< rows and columns of a block
+  static constexpr int64_t kWords = 512;  ///< of a part of a block
+};
+
+/// A product of matrices in blocks, out ← α·op(a)·b + β·c, for one block of `out`.
+struct TileBlock {
+  Blocks a;  ///< by rows; if `symmetric`, by columns, and op(a) = aᵀ
+  Blocks b;  ///< by columns
+  Blocks c;  ///< by rows with the rest, or if `symmetric` by columns
+  Blocks out;
+  int64_t rows, columns;  ///< of `out`, without padding
+  int64_t depth;          ///< in blocks
+  float alpha, beta;
+  bool symmetric;    ///< compute what lies on and below the diagonal, then mirror it
+  Block at;          ///< begins at multiples of a block's side
+  uint32_t* packed;  ///< scratch: kTileDepth blocks
+  float* sums;       ///< scratch: a block of floats for each block of `at`, two at least
+};
+
+/// The blocks of depth that a product takes at a time. It decides how sums are rounded, and so does not depend on the
+/// caches.
+constexpr int64_t kTileDepth = 32;
+
+/// Products on matrix units. Operands are sums of `parts` values of bfloat16, sums of products are float32.
+struct TileKernels {
+  void (*multiply)(const TileBlock& block, int parts);
+  /// Rounds a square of kSide × kSide floats to block (i, j): to the parts and the rest.
+  void (*narrow)(const float* in, const Blocks& out, int64_t i, int64_t j, int parts);
+  /// Adds up the parts and the rest of block (i, j).
+  void (*widen)(const Blocks& in, int64_t i, int64_t j, int parts, float* out);
 };
 
 /// U of one matrix, formed from M and G before M has become μM + G. Without a gradient U is M.
@@ -127,11 +171,17 @@ struct Kernels {
   /// done. It measures the most that a core can do.
   double (*multiply_adds)(int64_t rounds);
   const PairKernels* pairs = nullptr;  ///< null if the set has no instructions for them
+  /// Not null: panels are as wide as a block, and all products are those of `tiles`.
+  const TileKernels* tiles = nullptr;
 };
 
 /// The kernels of a set; null if the compiler or the processor lacks it. `avx512_bf16_kernels` are those of AVX-512
 /// with products of bfloat16.
 const Kernels* avx512_bf16_kernels();
+/// The kernels for matrices in blocks: on the processor's matrix units, and with units that are emulated bit for bit.
+/// `amx_kernels` is null where the process may not use the units, which it asks for once.
+const Kernels* amx_kernels();
+const Kernels* emulated_amx_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
 /// The kernels for vectors of 128 bits, which the processor family guarantees (SSE2, NEON).

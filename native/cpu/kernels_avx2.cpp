@@ -19,42 +19,11 @@
 namespace root_optimizer::cpu {
 namespace avx2 {
 
-typedef float Vector __attribute__((vector_size(32)));
-typedef int32_t Keys __attribute__((vector_size(32)));
+#include "avx2.inc"
+
 constexpr const char* kName = "avx2";
-constexpr int kLanes = 8;
+constexpr int kPanelVectors = 3;
 constexpr int kRows = 4;
-
-KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm256_set1_ps(x); }
-KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
-  return (Vector)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
-}
-
-// For every set of lanes: their numbers, lowest first, a byte each.
-struct Fronts {
-  uint64_t of[1 << kLanes];
-
-  constexpr Fronts() : of() {
-    for (int set = 0; set < 1 << kLanes; ++set) {
-      int shift = 0;
-      for (uint64_t lane = 0; lane < kLanes; ++lane) {
-        if (set >> lane & 1) {
-          of[set] |= lane << shift;
-          shift += 8;
-        }
-      }
-    }
-  }
-};
-constexpr Fronts kFronts;
-
-#define OWN_APPEND
-KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
-  const int inside = _mm256_movemask_ps((__m256)((key >= least) & (key <= most)));
-  const __m256i front = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(kFronts.of[inside])));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(keys), _mm256_permutevar8x32_epi32((__m256i)key, front));
-  return __builtin_popcount(unsigned(inside));
-}
 
 #include "kernels.inc"
 

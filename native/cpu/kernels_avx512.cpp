@@ -20,25 +20,11 @@
 namespace root_optimizer::cpu {
 namespace avx512 {
 
-typedef float Vector __attribute__((vector_size(64)));
-typedef int32_t Keys __attribute__((vector_size(64)));
+#include "avx512.inc"
+
 constexpr const char* kName = "avx512";
-constexpr int kLanes = 16;
+constexpr int kPanelVectors = 3;
 constexpr int kRows = 8;
-
-KERNEL_INLINE Vector broadcast(float x) { return (Vector)_mm512_set1_ps(x); }
-KERNEL_INLINE Vector multiply_add(Vector x, Vector y, Vector z) {
-  return (Vector)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
-}
-
-#define OWN_APPEND
-KERNEL_INLINE int64_t append(Keys key, Keys least, Keys most, uint32_t* keys) {
-  const __mmask16 inside =
-      _mm512_mask_cmple_epi32_mask(_mm512_cmpge_epi32_mask((__m512i)key, (__m512i)least), (__m512i)key, (__m512i)most);
-  // Compresses into a register first: compressing straight to memory takes Zen 4 over a hundred cycles.
-  _mm512_storeu_si512(keys, _mm512_maskz_compress_epi32(inside, (__m512i)key));
-  return __builtin_popcount(inside);
-}
 
 #include "kernels.inc"
 

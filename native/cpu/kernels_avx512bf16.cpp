@@ -25,6 +25,7 @@ typedef float Vector __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
 constexpr int kLanes = 16;
+constexpr int kPanelVectors = 3;
 constexpr int kRows = 8;
 
 #include "transpose.inc"

@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 #include <thread>
+#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -94,14 +95,24 @@ int64_t second_level_cache() {
   return bytes >= (64 << 10) ? bytes : 256 << 10;
 }
 
-const Kernels& chosen_kernels() {
-  const Kernels* available[] = {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels(), baseline_kernels()};
+InstructionSets chosen_sets() {
+  const Kernels* widest = nullptr;
+  std::vector<InstructionSets> available;
+  for (const Kernels* kernels : {avx512_bf16_kernels(), avx512_kernels(), avx2_kernels(), baseline_kernels()}) {
+    if (kernels == nullptr) continue;
+    if (widest == nullptr) widest = kernels;
+    available.push_back({.name = kernels->name, .vectors = kernels});
+  }
+  const auto with_tiles = [&](const Kernels* tiles) {
+    return InstructionSets{.name = tiles->name, .vectors = widest, .tiles = tiles};
+  };
+  if (const Kernels* tiles = amx_kernels()) available.insert(available.begin(), with_tiles(tiles));
+  if (const Kernels* tiles = emulated_amx_kernels()) available.push_back(with_tiles(tiles));
   const char* wanted = std::getenv("ROOT_OPTIMIZER_INSTRUCTION_SET");
   std::string names;
-  for (const Kernels* kernels : available) {
-    if (kernels == nullptr) continue;
-    if (wanted == nullptr || *wanted == 0 || std::string(wanted) == kernels->name) return *kernels;
-    names += (names.empty() ? "" : ", ") + std::string(kernels->name);
+  for (const InstructionSets& sets : available) {
+    if (wanted == nullptr || *wanted == 0 || std::string(wanted) == sets.name) return sets;
+    names += (names.empty() ? "" : ", ") + std::string(sets.name);
   }
   throw Error("ERR_INVALID_ARGUMENT",
               "Expected ROOT_OPTIMIZER_INSTRUCTION_SET to be one of " + names + ", got \"" + wanted + "\"");

@@ -27,13 +27,18 @@ void CpuQueue::proximal(const Batch& batch, const Operand& x) {
     const int64_t columns = std::min(width, panels.columns - first);
     const int64_t padded = std::min(kStrip, panels.padded_rows() - row);
     const int64_t length = std::min(kStrip, panels.rows - row);
-    float wide[kWidestPanel * kStrip];
-    float* out = panels.is_paired() ? wide : floats(x) + panel * panels.pitch() + row * width;
+    alignas(64) float wide[kWidestPanel * kStrip];
+    float* out = panels.is_paired() || panels.is_tiled ? wide : floats(x) + panel * panels.pitch() + row * width;
     if (columns < width || length < padded) std::fill(out, out + padded * width, 0.0f);
     kernels_.proximal_strip(u, strip_of(batch, row, length, first, columns), limit, factor, out);
     if (panels.is_paired()) {
       uint32_t* pairs = words(x) + panel * panels.pitch() + row * width / 2;
       kernels_.pairs->narrow(out, padded, pairs, pairs + panels.copy_size());
+    }
+    if (panels.is_tiled) {
+      for (int64_t r = 0; r < padded; r += Blocks::kSide) {
+        kernels_.tiles->narrow(out + r * width, blocks(x), (row + r) / Blocks::kSide, panel, panels.parts());
+      }
     }
   });
 }

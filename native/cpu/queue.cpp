@@ -49,20 +49,22 @@ void* Arena::take(size_t bytes) {
 
 // A square in pairs takes no more room than one in floats, and only its pairs of rows are in use. So it may lie where
 // floats did.
-size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f) {
+size_t CpuQueue::scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& f, int threads) {
   const auto bytes = [&](int64_t rows, int64_t columns) {
     const PanelLayout panels{.rows = rows,
                              .columns = columns,
                              .width = kernels.panel_width,
                              .row_tile = kernels.row_tile,
-                             .precision = precision};
+                             .precision = precision,
+                             .is_tiled = kernels.tiles != nullptr};
     return aligned(panels.bytes());
   };
   size_t operands = 0;
   if (f.matrix_operands > 0) operands += size_t(f.matrix_operands) * bytes(f.long_side, f.short_side);
   if (f.square_operands > 0) operands += size_t(f.square_operands) * bytes(f.short_side, f.short_side);
-  const bool narrows = precision == Precision::bfloat16 && f.square_operands > 0;
+  const bool narrows = kernels.tiles == nullptr && precision == Precision::bfloat16 && f.square_operands > 0;
   if (narrows) operands += bytes(f.short_side, f.short_side) / 2;
+  if (kernels.tiles != nullptr && f.matrix_operands > 0) operands += size_t(threads) * tile_scratch_bytes(precision);
   if (f.normalizes)
     operands += aligned(size_t(f.long_side) * sizeof(double)) + aligned(size_t(f.long_side) * sizeof(float));
   const int64_t size = f.long_side * f.short_side;
@@ -82,7 +84,8 @@ PanelLayout CpuQueue::layout(const Operand& operand) const {
           .columns = operand.short_side(),
           .width = kernels_.panel_width,
           .row_tile = kernels_.row_tile,
-          .precision = operand.precision};
+          .precision = operand.precision,
+          .is_tiled = kernels_.tiles != nullptr};
 }
 
 // Nothing is compensated on the CPU, so operands have one part.

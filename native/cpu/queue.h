@@ -48,11 +48,11 @@ struct Clip {
 /// so no result depends on the number of threads. Batches have one matrix: see CpuBackend::takes.
 class CpuQueue final : public Queue {
  public:
-  /// `precision` is that of matrices: float32, or bfloat16 if `kernels` have it. `clips` has one for each
+  /// `precision` is that of matrices: one that `kernels` multiply. `clips` has one for each
   /// Matrix::index.
   CpuQueue(const Kernels& kernels, Precision precision, int64_t second_level_cache, std::vector<Clip>& clips);
 
-  static size_t scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& footprint);
+  static size_t scratch_bytes(const Kernels& kernels, Precision precision, const Footprint& footprint, int threads);
   void reserve(size_t bytes) { arena_.reserve(bytes); }
   size_t capacity() const { return arena_.capacity(); }
   /// Begins a job: all scratch is free again. `team` may be null.
@@ -73,6 +73,7 @@ class CpuQueue final : public Queue {
 
  private:
   PanelLayout layout(const Operand& operand) const;
+  Blocks blocks(const Operand& operand) const { return layout(operand).blocks(operand.storage); }
 
   // How work is divided.
   void for_each(int64_t count, FunctionRef<void(int64_t index)> task);
@@ -94,6 +95,7 @@ class CpuQueue final : public Queue {
   void multiply(const Product& product, Result result);
   GemmBlock float_product(const Product& product, Result result) const;
   PairBlock pair_product(const Product& product, Result result) const;
+  void multiply_tiles(const Product& product, Result result);
   void gemm_narrowed(const Product& product);
   Operand narrowed(const Operand& square, float diagonal);
   float mean_of_diagonal(const Operand& square) const;
@@ -140,6 +142,17 @@ Strip strip_of(const Batch& batch, int64_t row, int64_t length, int64_t column, 
 void remember(Thresholds& thresholds, const Clip& clip, const GradientScalars& scalars);
 
 constexpr int64_t kWidestPanel = 48;
+
+/// The side of the part of a result that a thread computes at a time on matrix units: b's columns for it fit the
+/// second-level cache. What one part needs is packed anew for the next.
+constexpr int64_t kTileBlock = 256;
+
+/// The scratch of a thread for products on matrix units: packed blocks, and a part's sums.
+constexpr int64_t packed_words(int parts) { return kTileDepth * parts * Blocks::kWords; }
+constexpr int64_t kTileSums = kTileBlock * kTileBlock;
+constexpr size_t tile_scratch_bytes(Precision precision) {
+  return sizeof(uint32_t) * size_t(packed_words(precision == Precision::bfloat16x3 ? 2 : 1) + kTileSums);
+}
 
 /// The elements that make a task worth handing to a thread.
 constexpr int64_t kPassGrain = 1 << 14;

@@ -12,6 +12,12 @@ void CpuQueue::update(std::span<const Batch> batches, std::span<const Operand> x
 // Rows [row, row + kStrip) of a panel as floats; `room` has place for them.
 const float* CpuQueue::strip_floats(const Operand& x, int64_t row, int64_t panel, float* room) const {
   const PanelLayout panels = layout(x);
+  if (panels.is_tiled) {
+    for (int64_t r = 0; r < std::min(kStrip, panels.padded_rows() - row); r += Blocks::kSide) {
+      kernels_.tiles->widen(blocks(x), (row + r) / Blocks::kSide, panel, panels.parts(), room + r * panels.width);
+    }
+    return room;
+  }
   if (!panels.is_paired()) return floats(x) + panel * panels.pitch() + row * panels.width;
   const int64_t length = std::min(kStrip, panels.rows - row);
   kernels_.pairs->widen(words(x) + panel * panels.pitch() + row * panels.width / 2, (length + 1) / 2 * 2, room);

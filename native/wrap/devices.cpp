@@ -34,6 +34,7 @@ static Napi::Object describe(Napi::Env env, const CpuReport& report) {
   Napi::Array precisions = Napi::Array::New(env);
   precisions.Set(0u, "float32");
   if (report.bfloat16) precisions.Set(1u, "bfloat16");
+  if (report.bfloat16x3) precisions.Set(2u, "bfloat16x3");
   cpu.Set("precisions", precisions);
   return cpu;
 }

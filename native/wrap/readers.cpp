@@ -130,8 +130,9 @@ Precision precision_of(const Napi::Value& value) {
   const std::string name = text(value, "precision");
   if (name == "float16") return Precision::float16;
   if (name == "bfloat16") return Precision::bfloat16;
+  if (name == "bfloat16x3") return Precision::bfloat16x3;
   if (name == "float32") return Precision::float32;
-  reject("precision", "'float16', 'bfloat16' or 'float32'");
+  reject("precision", "'float16', 'bfloat16', 'bfloat16x3' or 'float32'");
 }
 
 static double fraction(const Napi::Value& value, const char* what) {

@@ -14,7 +14,7 @@ import { percent } from '../common/numbers.js';
 import { formatTable } from '../common/tables.js';
 import { type Measured, measureSet, type Row, type Work } from './measure/cpu.js';
 
-const sets = ['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'] as const;
+const sets = ['amx', 'avx512bf16', 'avx512', 'avx2', 'neon', 'baseline'] as const;
 
 const HELP = `Usage: npm run bench -- [options]
 
@@ -25,7 +25,7 @@ that shape. The tasks of a shape, on all numbers of threads, take turns in round
   --threads <list>    numbers of CPU threads (default 1 and the physical cores)
   --sets <list>       instruction sets out of ${sets.join(', ')}; "all" for those that
                       this processor runs (default: the widest)
-  --precision <list>  float32, bfloat16 or both, where a set multiplies them (default float32)
+  --precision <list>  one or more of float32, bfloat16, bfloat16x3, where a set multiplies them (default float32)
   --time <ms>         milliseconds to measure a task for (default 1000)
   --json <file>       write the figures to a file as well
   --compare <file>    print ratios to the figures of such a file
@@ -60,7 +60,7 @@ runMain(() => {
   const work: Work = {
     shapes: parseShapes(options.shapes ?? SHAPES),
     threads: parseThreads(options.threads),
-    precisions: parseNames<Precision>(precision, ['float32', 'bfloat16'], '--precision'),
+    precisions: parseNames<Precision>(precision, ['float32', 'bfloat16', 'bfloat16x3'], '--precision'),
     time: parsePositive(options.time ?? '1000', '--time'),
   };
   const before = compare === undefined ? undefined : (JSON.parse(readFileSync(compare, 'utf8')) as Report);

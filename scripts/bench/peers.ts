@@ -19,8 +19,8 @@ const HELP = `Usage: npm run bench:peers -- [options]
 Compares this package with other libraries on the same work, in turns within one run, and prints how many times faster
 this package is. The others are PyTorch (the float32 addmm form, a ROOT step written with it, and torch.optim.Muon
 where it has one), optax's Muon, and plain JavaScript with ml-matrix. What is not installed is left out. All do five
-iterations with Muon's coefficients. ROOT's step is that of its paper. Products of this package are float32, or bfloat16
-in the task muon-bfloat16. torch.optim.Muon computes in bfloat16 in either case.
+iterations with Muon's coefficients. ROOT's step is that of its paper. Products of this package are float32, or what the
+name of a task says: muon-bfloat16 and muon-bfloat16x3. torch.optim.Muon computes in bfloat16 in every case.
 
   --shapes <list>   rows x columns (default ${SHAPES})
   --threads <list>  numbers of CPU threads (default 1 and the physical cores)
@@ -46,7 +46,7 @@ runMain(async () => {
     const print = (cells: string[]) => console.log(formatRow(cells, widths, (column) => column === 0));
     print(['task', 'shape', 'threads', 'here', ...names]);
     const tasks: Task[] = ['orthogonalize', 'root', 'muon'];
-    if (cpu.precisions.includes('bfloat16')) tasks.push('muon-bfloat16');
+    for (const one of cpu.precisions) if (one !== 'float32') tasks.push(`muon-${one}`);
     for (const task of tasks) {
       for (const [rows, columns] of shapes) {
         for (const count of threads) {

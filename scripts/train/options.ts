@@ -34,8 +34,8 @@ checkpoints and a report with loss curves to runs/<time>/.
   --seed <n>             seed of weights, batches and noise (default 1)
   --seeds <n>            repeat with this many seeds, from --seed on (default 1)
   --device <name>        device of the optimizers: auto, cpu, cuda or cuda:N (default auto)
-  --precision <what>     precision of the products of root and muon: float16, bfloat16 or float32 (default float16);
-                         float32 where the device lacks the given one
+  --precision <what>     precision of the products of root and muon: float16, bfloat16, bfloat16x3, float32 or auto
+                         (default auto)
   --threads <n>          number of CPU threads of the optimizers (default 0, the physical cores)
   --repeat <file>        take the options of an earlier run from its config.json; those given beside it come first,
                          those that are in neither have the defaults of this version
@@ -55,7 +55,7 @@ export interface Options extends StepOptions {
   data: string | undefined;
   seeds: number[];
   device: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`;
-  precision: Precision;
+  precision: 'auto' | Precision;
   threads: number;
   out: string | undefined;
   /** The folder of the run to go on with. */
@@ -93,7 +93,7 @@ export function parseOptions(args: string[]): Options | undefined {
     data: values.data,
     seeds: Array.from({ length: wholeNumber('seeds', values.seeds, 1, 1000) }, (_, i) => first + i),
     device: parseDevice(values.device),
-    precision: oneOf('precision', values.precision, ['float16', 'bfloat16', 'float32']),
+    precision: oneOf('precision', values.precision, ['auto', 'float16', 'bfloat16', 'bfloat16x3', 'float32']),
     threads: wholeNumber('threads', values.threads, 0, 1024),
     out,
     resume,
@@ -144,7 +144,7 @@ function parseFlags(args: string[]) {
         seed: { type: 'string', default: '1' },
         seeds: { type: 'string', default: '1' },
         device: { type: 'string', default: 'auto' },
-        precision: { type: 'string', default: 'float16' },
+        precision: { type: 'string', default: 'auto' },
         threads: { type: 'string', default: '0' },
         repeat: { type: 'string' },
         resume: { type: 'string' },

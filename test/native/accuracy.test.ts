@@ -60,6 +60,11 @@ const limits: Record<Precision, Record<Kind, { adaptive: number; preset: number;
     steep: { adaptive: 1e-2, preset: 1e-2, wide: 1e-2 },
     few: { adaptive: 2e-2, preset: 2e-2, wide: 2e-2 },
   },
+  bfloat16x3: {
+    full: { adaptive: 1e-4, preset: 1e-4, wide: 5e-4 },
+    steep: { adaptive: 5e-4, preset: 5e-4, wide: 1e-3 },
+    few: { adaptive: 5e-4, preset: 5e-4, wide: 1e-3 },
+  },
   bfloat16: {
     full: { adaptive: 3e-2, preset: 4e-2, wide: 4e-2 },
     steep: { adaptive: 0.3, preset: 0.3, wide: 0.45 },
@@ -160,7 +165,7 @@ describe.each(devicesUnderTest())('on %s', (device) => {
         },
       ];
       for (const call of calls) {
-        if (precision === 'float32') call();
+        if (precision === 'float32' || precision === 'bfloat16x3') call();
         else {
           expect(call).toThrow(
             new RegExp(

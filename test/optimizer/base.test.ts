@@ -379,7 +379,8 @@ describe.each(devicesUnderTest())('on %s', (device) => {
   });
 
   test('memoryBytes counts the state, and scratch once a step has needed some', () => {
-    using optimizer = new Root([parameter('w', [96, 400]), parameter('b', [50])], { device, threads: 1 });
+    const options = { device, threads: 1, precision: device === 'cpu' ? 'float32' : 'float16' } as const;
+    using optimizer = new Root([parameter('w', [96, 400]), parameter('b', [50])], options);
     // A CUDA device keeps data and gradients too. Those of each parameter begin at a multiple of 64 elements.
     const state = 4 * (96 * 400 + 96 + 2 * 50) + (device === 'cpu' ? 0 : 2 * 4 * (96 * 400 + 64));
     expect(optimizer.memoryBytes).toBe(state);

@@ -265,7 +265,7 @@ describe('refused where it is given', () => {
     [{ device: 0 }, 'got 0'],
     [{ threads: -1 }, 'Expected threads to be an integer in [0, 1024], got -1'],
     [{ threads: 1.5 }, 'got 1.5'],
-    [{ precision: 'float8' }, 'Expected precision to be one of "float16", "bfloat16", "float32", got "float8"'],
+    [{ precision: 'float8' }, 'one of "auto", "float16", "bfloat16", "bfloat16x3", "float32", got "float8"'],
     [{ nonFinite: 'ignore' }, 'Expected nonFinite to be one of "error", "skip", got "ignore"'],
     [{ adamw: 0.1 }, 'Expected adamw to be an object, got 0.1'],
     [{ adamw: { lr: -1 } }, 'Expected adamw.lr to be in [0, ∞), got -1'],

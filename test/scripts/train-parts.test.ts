@@ -266,12 +266,10 @@ test('--coefficients and --precision apply to every optimizer of matrices, --thr
     using optimizer = makeOptimizer(name, model, 0.1, { ...parseOptions(args)!, device: 'cpu' });
     return { ...optimizer.paramGroups[0], precision: optimizer.precision };
   };
-  const halves = devices().cpu.precisions.includes('bfloat16');
   for (const name of ['root', 'muon'] as const) {
-    expect([groupOf(name).precision, groupOf(name, '--precision', 'bfloat16').precision]).toEqual([
-      'float32',
-      halves ? 'bfloat16' : 'float32',
-    ]);
+    for (const precision of devices().cpu.precisions) {
+      expect(groupOf(name, '--precision', precision).precision).toBe(precision);
+    }
   }
   for (const name of ['root', 'muon'] as const) {
     expect(groupOf(name, '--coefficients', 'quintic')).toMatchObject({ coefficients: 'quintic' });
@@ -393,13 +391,13 @@ describe('options', () => {
         threshold: { quantile: 0.9 },
         seeds: [1],
         device: 'auto',
-        precision: 'float16',
+        precision: 'auto',
         threads: 0,
         out: undefined,
       },
       flags: {
         ...{ optimizers: 'root,muon,adamw', steps: '200', batch: '16', coefficients: 'adaptive', threshold: '0.9' },
-        ...{ noise: 'none', seed: '1', seeds: '1', device: 'auto', precision: 'float16', threads: '0' },
+        ...{ noise: 'none', seed: '1', seeds: '1', device: 'auto', precision: 'auto', threads: '0' },
       },
     });
     expect(
@@ -478,7 +476,10 @@ describe('options', () => {
     [['--gradient-threshold', 'off', '--growth', '2'], 'Expected --growth beside --gradient-threshold, which is on'],
     [['--normalize', 'columns'], 'Expected --normalize to be one of rows, off, got "columns"'],
     [['--repeat', 'absent.json'], 'Expected --repeat to be the config.json of a run, got "absent.json": ENOENT'],
-    [['--precision', 'float8'], 'Expected --precision to be one of float16, bfloat16, float32, got "float8"'],
+    [
+      ['--precision', 'float8'],
+      'Expected --precision to be one of auto, float16, bfloat16, bfloat16x3, float32, got "float8"',
+    ],
     [['--device', 'gpu'], 'Expected --device to be auto, cpu, cuda or cuda:N, got "gpu"'],
     [['--steps'], '--steps'],
     [['text.txt'], 'text.txt'],

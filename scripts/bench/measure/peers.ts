@@ -5,7 +5,7 @@ import { gaussian } from '../../common/random.js';
 import { milliseconds } from '../../common/time.js';
 import type { Peer } from './peer.js';
 
-export type Task = 'orthogonalize' | 'root' | 'muon' | 'muon-bfloat16';
+export type Task = 'orthogonalize' | 'root' | 'muon' | 'muon-bfloat16' | 'muon-bfloat16x3';
 
 export interface Request {
   task: Task;
@@ -36,13 +36,14 @@ function prepare({ task, rows, columns, threads }: Request): { run: () => unknow
     const x = gaussian(rows * columns);
     const out = new Float32Array(x.length);
     return {
-      run: () => orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu', out }),
+      run: () =>
+        orthogonalizeSync(x, shape, { coefficients: 'muon', threads, device: 'cpu', precision: 'float32', out }),
       dispose: () => undefined,
     };
   }
   const parameter = new Parameter({ name: 'w', shape, data: gaussian(rows * columns), grad: gaussian(rows * columns) });
   const Optimizer = task === 'root' ? Root : Muon;
-  const precision = task === 'muon-bfloat16' ? 'bfloat16' : 'float32';
+  const precision = (task.split('-')[1] ?? 'float32') as 'float32' | 'bfloat16' | 'bfloat16x3';
   const options = { ...paper, lr: 1e-3, coefficients: 'muon', threads, precision, device: 'cpu' } as const;
   const optimizer = new Optimizer([parameter], options);
   return { run: () => optimizer.stepSync(), dispose: () => optimizer.dispose() };
