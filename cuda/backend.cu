@@ -350,6 +350,9 @@ class CudaBackend final : public Backend, private ParameterStore {
 std::unique_ptr<Backend> make_cuda_backend(int index, Arithmetic arithmetic) {
   const std::string obstacle = cuda_obstacle(index);
   if (!obstacle.empty()) throw Error("ERR_DEVICE_UNAVAILABLE", "cuda:" + std::to_string(index) + ": " + obstacle);
+  if (arithmetic.matrix == Precision::bfloat16x3) {
+    throw Error("ERR_INVALID_ARGUMENT", "Expected a precision that CUDA multiplies");
+  }
   const cuda::OnDevice scope(index);
   return std::make_unique<cuda::CudaBackend>(index, arithmetic);
 }

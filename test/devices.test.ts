@@ -1,4 +1,4 @@
-import { AdamW, type Device, devices, Parameter } from '../lib/index.js';
+import { AdamW, type Device, devices, Muon, Parameter } from '../lib/index.js';
 import { devicesUnderTest, expectError } from './support.js';
 
 const on = (device: Device) => {
@@ -25,6 +25,14 @@ test('an optimizer tells its device, and why that one', () => {
 });
 
 const hasCuda = devicesUnderTest().some((device) => device !== 'cpu');
+
+(hasCuda ? test : test.skip)('CUDA computes in float16 by default, and not in bfloat16x3', async () => {
+  const w = new Parameter({ name: 'w', shape: [2, 2] });
+  using optimizer = new Muon([w], { device: 'cuda' });
+  expect(optimizer.precision).toBe('float16');
+  const call = () => new Muon([w], { device: 'cuda', precision: 'bfloat16x3' });
+  await expectError(call, 'ERR_INVALID_ARGUMENT', 'Expected precision to be one that CUDA computes in');
+});
 const without = hasCuda ? test.skip : test;
 const withCuda = hasCuda ? test : test.skip;
 
