@@ -31,7 +31,7 @@ attack(
   async (chance, seed) => {
     const program = startProgram('saves', saved, String(seed));
     await program.nextLine();
-    await wait(chance.next() * chance.pick([5, 30, 100]));
+    await wait(chance.next() * chance.pick([10, 100, 300]));
     program.process.kill('SIGKILL');
     const { signal, stderr } = await program.ended;
     expect([signal, stderr]).toEqual(['SIGKILL', '']);
