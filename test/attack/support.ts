@@ -166,3 +166,35 @@ export function startProgram(name: string, ...args: string[]): Program {
   };
   return { process: child, lines, nextLine, ended };
 }
+
+/**
+ * A program that reads tasks, a line of JSON each, and answers each one by another. A crash fails its task, and the
+ * next one starts the program anew.
+ */
+export class Servant<Task, Answer> {
+  readonly #command: readonly [string, ...string[]];
+  #program: Program | undefined;
+
+  /** @param command the program's name and arguments */
+  constructor(...command: [string, ...string[]]) {
+    this.#command = command;
+  }
+
+  async ask(task: Task): Promise<Answer> {
+    this.#program ??= startProgram(...this.#command);
+    const asked = JSON.stringify(task);
+    this.#program.process.stdin!.write(`${asked}\n`);
+    const answer = await this.#program.nextLine();
+    if (answer !== undefined) return JSON.parse(answer) as Answer;
+    const ended = await this.#program.ended;
+    this.#program = undefined;
+    throw new Error(`In ${asked} the program has ended: ${JSON.stringify(ended)}`);
+  }
+
+  /** Lets the program end, and checks that it does so in peace. */
+  async end(): Promise<void> {
+    this.#program?.process.stdin!.end();
+    const ended = await this.#program?.ended;
+    if (ended !== undefined) expect(ended).toEqual({ status: 0, signal: null, stderr: '' });
+  }
+}
