@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Call, makeBusy } from './programs/calls.js';
 import type { Task } from './programs/threads.js';
-import { attack, isLarge, type Program, startProgram } from './support.js';
+import { attack, isLarge, Servant, startProgram } from './support.js';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'root-optimizer-workers-'));
 const file = path.join(folder, 'run.safetensors');
@@ -19,8 +19,9 @@ async function checkFile(): Promise<void> {
   expect(readdirSync(folder)).toEqual(['run.safetensors']);
 }
 
-/** The process whose threads are terminated. There is a new one after a crash. */
-let program: Program | undefined;
+const servant = new Servant<Task, number>('threads');
+/** Temporary files of threads. The process that they were of has to end before a save removes them. */
+let abandoned = 0;
 /** Megabytes that were resident after each attempt. */
 const resident: number[] = [];
 /** Attempts after which the process has come to its usual size. */
@@ -31,27 +32,21 @@ attack(
   {
     small: 10,
     large: 500,
-    note: () => `${resident.at(Math.min(warm, resident.length - 1))} MB resident, at the end ${resident.at(-1)} MB`,
+    note: () => {
+      const [early, late] = [resident[Math.min(warm, resident.length - 1)]!, resident.at(-1)!];
+      return `${early} MB resident, at the end ${late} MB; ${abandoned} temporary files until the process ended`;
+    },
     afterwards: async () => {
-      program!.process.stdin!.end();
-      const { status, signal, stderr } = await program!.ended;
-      expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
+      abandoned = readdirSync(folder).length - 1;
+      await servant.end();
       await checkFile();
       if (isLarge) expect(resident.at(-1)! - resident[warm]!).toBeLessThan(100);
     },
   },
   async (chance) => {
-    program ??= startProgram('threads');
     const after = chance.pick([0, chance.next() * 5, chance.next() * 40]);
-    const task: Task = { call: chance.pick(calls), file, after };
-    program.process.stdin!.write(`${JSON.stringify(task)}\n`);
-    const answer = await program.nextLine();
-    if (answer === undefined) {
-      const ended = await program.ended;
-      program = undefined;
-      throw new Error(`After ${JSON.stringify(task)} the process has ended: ${JSON.stringify(ended)}`);
-    }
-    resident.push(Math.round(Number(answer) / 1e6));
+    const answer = await servant.ask({ call: chance.pick(calls), file, after });
+    resident.push(Math.round(answer / 1e6));
   },
 );
 
