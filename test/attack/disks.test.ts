@@ -165,8 +165,8 @@ if (process.platform === 'linux') {
     expect(await servant.ask({ limit: 'fsize', bytes, call: 'load', file })).toMatchObject({ outcome: 'done' });
   });
 
-  // Its step, save and load take up to a hundred megabytes.
-  const large = new Servant<Task, Answer>('limits', '1000', '8000');
+  // Its step, save and load take up to 50 megabytes.
+  const large = new Servant<Task, Answer>('limits', '500', '8000');
   let done = 0;
   attackFolders(
     shortage,
@@ -175,7 +175,7 @@ if (process.platform === 'linux') {
       const file = path.join(good, 'run.safetensors');
       await large.ask({ limit: 'as', bytes: 2 ** 40, call: 'save', file });
       const call = chance.pick(['save', 'load', 'state', 'step'] as const);
-      const bytes = chance.integer(20e6, 100e6);
+      const bytes = chance.integer(1e6, 40e6);
       const { outcome, isUnchanged } = await large.ask({ limit: 'as', bytes, call, file });
       if (outcome === 'done') done++;
       else {
@@ -203,7 +203,7 @@ attackFolders(
       },
       (error: unknown) => error,
     );
-    for (let turns = chance.integer(0, 30); turns > 0; turns--) await new Promise(setImmediate);
+    for (let turns = chance.integer(0, 200); turns > 0; turns--) await new Promise(setImmediate);
     rmSync(bad, { recursive: true, force: true, maxRetries: 10 });
     const error = await saving;
     if (error !== undefined) expect(error).toMatchObject({ name: 'RootError', code: 'ERR_CHECKPOINT' });
