@@ -173,12 +173,10 @@ function areGradientThresholds(thresholds: unknown, scales: unknown, matrices: n
   return thresholds.every((one, i) => (one === null) === (scales[i] === null));
 }
 
+/** A step finds the thresholds of all matrices of a parameter, or of none. */
 function areThresholds(value: unknown, count: number): value is (number | null)[] {
-  return (
-    Array.isArray(value) &&
-    value.length === count &&
-    value.every((one) => one === null || (Number.isFinite(one) && (one as number) >= 0))
-  );
+  if (!Array.isArray(value) || value.length !== count) return false;
+  return value.every((one) => one === null) || value.every((one) => Number.isFinite(one) && (one as number) >= 0);
 }
 
 /** What keeps a file from being of these groups, a line each. */

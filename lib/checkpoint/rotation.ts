@@ -28,8 +28,10 @@ export async function keepFormer(file: string, step: number, limit: number): Pro
     await link(file, temporary).catch(() => copyFile(file, temporary));
     await rename(temporary, nameOf(file, former));
   } catch (cause) {
-    await unlink(temporary).catch(() => undefined);
     throw checkpointError(`Cannot keep ${nameOf(file, former)}: ${messageOf(cause)}`, cause);
+  } finally {
+    // Where a killed process has made both names links of one file, renaming succeeds and does nothing.
+    await unlink(temporary).catch(() => undefined);
   }
 }
 

@@ -31,9 +31,10 @@ export function checkState(parameter: Parameter, algorithm: Algorithm, value: un
     return [key, checked] as const;
   };
   const numbers = (key: string, from: unknown, count: number) => {
-    const valid = (one: unknown) => one === null || (typeof one === 'number' && one >= 0 && Number.isFinite(one));
-    if (!Array.isArray(from) || from.length !== count || !from.every(valid)) {
-      throw expected(`${key} of ${label}`, `${count} numbers of at least 0 or null`, from);
+    const valid = (one: unknown) => typeof one === 'number' && one >= 0 && Number.isFinite(one);
+    const isNone = (one: unknown) => one === null;
+    if (!Array.isArray(from) || from.length !== count || !(from.every(valid) || from.every(isNone))) {
+      throw expected(`${key} of ${label}`, `${count} numbers of at least 0, or as many null`, from);
     }
     return [...(from as (number | null)[])];
   };

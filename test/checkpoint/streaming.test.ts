@@ -1,4 +1,13 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  linkSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { AdamW, Muon, Parameter, Root } from '../../lib/index.js';
@@ -150,6 +159,15 @@ describe('keep', () => {
     optimizer.stepSync();
     await optimizer.save(file, { keep: 1 });
     expect(steps()).toEqual(['run.safetensors']);
+  });
+
+  test('a former file that a killed process has named already', async () => {
+    using optimizer = new Root([filled('w', [5, 6], 1)]);
+    await optimizer.save(file);
+    optimizer.stepSync();
+    linkSync(file, `${file}.step-0`);
+    await optimizer.save(file, { keep: 2 });
+    expect(steps()).toEqual(['run.safetensors', 'run.safetensors.step-0']);
   });
 
   test('a save of the same step, and one in the place of another file', async () => {
