@@ -165,24 +165,36 @@ if (process.platform === 'linux') {
     expect(await servant.ask({ limit: 'fsize', bytes, call: 'load', file })).toMatchObject({ outcome: 'done' });
   });
 
-  // Its step, save and load take up to 50 megabytes.
+  // Its calls take up to 50 megabytes. With less than some 3, Node itself does not live.
   const large = new Servant<Task, Answer>('limits', '500', '8000');
-  let done = 0;
+  let [done, ended] = [0, 0];
   attackFolders(
     shortage,
-    { small: 1, large: 100, note: () => `${done} calls had enough`, afterwards: () => large.end() },
+    {
+      small: 1,
+      large: 100,
+      note: () => `${done} calls had enough; Node itself had not, and ended, ${ended} times`,
+      afterwards: () => large.end(),
+    },
     async (chance) => {
       const file = path.join(good, 'run.safetensors');
       await large.ask({ limit: 'as', bytes: 2 ** 40, call: 'save', file });
       const call = chance.pick(['save', 'load', 'state', 'step'] as const);
-      const bytes = chance.integer(1e6, 40e6);
-      const { outcome, isUnchanged } = await large.ask({ limit: 'as', bytes, call, file });
-      if (outcome === 'done') done++;
+      const bytes = chance.integer(4e6, 40e6);
+      const answer = await large.ask({ limit: 'as', bytes, call, file }).catch((error: unknown) => {
+        // What a call leaves may be too little for the engine's own heap, with which no addon can help.
+        if (String(error).includes('JavaScript heap out of memory')) return undefined;
+        throw error;
+      });
+      if (answer === undefined) ended++;
+      else if (answer.outcome === 'done') done++;
       else {
-        expect([call, outcome]).toEqual([call, expect.stringMatching(/^ERR_OUT_OF_MEMORY/)]);
-        expect(isUnchanged).toBe(true);
+        expect([call, answer]).toEqual([
+          call,
+          { outcome: expect.stringMatching(/^ERR_OUT_OF_MEMORY/) as string, isUnchanged: true },
+        ]);
       }
-      await large.ask({ limit: 'as', bytes: 2 ** 40, call: 'load', file });
+      await large.ask({ limit: 'as', bytes: 2 ** 40, call: 'save', file });
       expect(readdirSync(good)).toEqual(['run.safetensors']);
     },
   );

@@ -167,9 +167,12 @@ export function startProgram(name: string, ...args: string[]): Program {
   return { process: child, lines, nextLine, ended };
 }
 
+/** The time after which a program hangs, on the slowest machine. */
+const mostMilliseconds = 30_000;
+
 /**
- * A program that reads tasks, a line of JSON each, and answers each one by another. A crash fails its task, and the
- * next one starts the program anew.
+ * A program that reads tasks, a line of JSON each, and answers each one by another. A crash or a hang fails its
+ * task, and the next one starts the program anew.
  */
 export class Servant<Task, Answer> {
   readonly #command: readonly [string, ...string[]];
@@ -184,7 +187,10 @@ export class Servant<Task, Answer> {
     this.#program ??= startProgram(...this.#command);
     const asked = JSON.stringify(task);
     this.#program.process.stdin!.write(`${asked}\n`);
+    const { process } = this.#program;
+    const timer = setTimeout(() => process.kill('SIGKILL'), mostMilliseconds);
     const answer = await this.#program.nextLine();
+    clearTimeout(timer);
     if (answer !== undefined) return JSON.parse(answer) as Answer;
     const ended = await this.#program.ended;
     this.#program = undefined;

@@ -51,6 +51,8 @@ async function perform(optimizer: Muon, { limit, bytes, call, file }: Task): Pro
     step: () => optimizer.step(),
   };
   const before = digest(optimizer);
+  // Otherwise garbage would be in use, which is memory to be had under the limit.
+  gc!();
   setLimit(limit, limit === 'as' ? memoryInUse() + bytes : bytes);
   let outcome = 'done';
   try {
