@@ -112,7 +112,8 @@ const aliases: Readonly<Record<string, string>> = {
   weights: 'data',
 };
 
-function nearest(key: string, known: readonly string[]): string | undefined {
+/** The name that was probably meant, if any is near. */
+export function nearest(key: string, known: readonly string[]): string | undefined {
   if (key.length > 60) return undefined; // the comparison takes time by the length
   const plain = key.toLowerCase().replace(/[^a-z0-9]/g, '');
   const alias = Object.hasOwn(aliases, plain) ? aliases[plain] : undefined;

@@ -16,8 +16,7 @@ import {
   type Spectrum,
 } from '../coefficients/spectra.js';
 import type { Triple } from '../coefficients/triple.js';
-import { checkThreshold } from '../threshold.js';
-import { isRecord } from '../validate.js';
+import { clipped } from './clip.js';
 
 /**
  * The matrices that share coefficients: those of a shape, of a parameter, or of all parameters with the same settings.
@@ -175,15 +174,4 @@ function matricesIn(
     throw checkpointError(`Expected the matrices of "${name}" in ${path} to cover ${momentum.length} elements`);
   }
   return found;
-}
-
-/** clamp(U, −ε, ε) with ε = scale · quantile of |U|, or U where ε is 0. */
-function clipped(values: Float32Array, threshold: unknown): Float32Array {
-  if (!isRecord(threshold)) return values;
-  const { quantile, scale } = checkThreshold(threshold);
-  const sorted = values.map(Math.abs).sort();
-  const rank = (sorted.length - 1) * quantile;
-  const low = sorted[Math.floor(rank)]!;
-  const epsilon = scale * (low + (rank - Math.floor(rank)) * (sorted[Math.ceil(rank)]! - low));
-  return epsilon > 0 ? values.map((value) => Math.min(Math.max(value, -epsilon), epsilon)) : values;
 }

@@ -3,27 +3,35 @@ import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { buildFolder, isClone, packageRoot, version } from '../addon-file.js';
 import { type DeviceReport, devices } from '../devices.js';
-import { messageOf } from '../errors.js';
+import { messageOf, printable } from '../errors.js';
+import { nearest } from '../validate.js';
 import { calibrateCommand } from './calibrate.js';
+import { inspectCommand } from './inspect.js';
+import { parseCommand, UsageError } from './usage.js';
 
 const help = `Usage: root-optimizer <command>
 
-  build            build the native addon for this machine; build --help prints its options
-  calibrate        fit the iteration's coefficients to a checkpoint; calibrate --help prints its options
-  devices          print what this machine offers; --json prints it as JSON
-  --help           print this
-  --version        print the version`;
+  build            build the native addon for this machine
+  calibrate        fit the iteration's coefficients to a checkpoint
+  devices          print what this machine offers
+  inspect          print what a safetensors file holds: tensors, norms, thresholds, spectra
+  --help           print this; after a command, its options
+  --version        print the version
+
+The status is 0 where all is well, 1 where there was a problem and 2 where the command was used wrongly.`;
+
+const commands: Readonly<Record<string, (args: string[]) => number | Promise<number>>> = {
+  build: buildCommand,
+  calibrate: calibrateCommand,
+  devices: devicesCommand,
+  inspect: inspectCommand,
+};
 
 function main([command, ...args]: string[]): number | Promise<number> {
   switch (command) {
-    case 'build':
-      return buildCommand(args);
-    case 'calibrate':
-      return calibrateCommand(args);
-    case 'devices':
-      return printDevices(args);
     case '--help':
     case '-h':
+    case 'help':
       console.log(help);
       return 0;
     case '--version':
@@ -33,9 +41,14 @@ function main([command, ...args]: string[]): number | Promise<number> {
     case undefined:
       console.error(help);
       return 2;
-    default:
-      console.error(`Expected a command of root-optimizer, got "${command}".\n\n${help}`);
+    default: {
+      const known = Object.hasOwn(commands, command) ? commands[command] : undefined;
+      if (known !== undefined) return known(args);
+      const near = nearest(command, Object.keys(commands));
+      const hint = near === undefined ? '' : ` Did you mean ${near}?`;
+      console.error(`Expected a command of root-optimizer, got "${printable(command)}".${hint}\n\n${help}`);
       return 2;
+    }
   }
 }
 
@@ -45,14 +58,18 @@ function buildCommand(args: string[]): number {
   return spawnSync(process.execPath, [script, ...into, ...args], { stdio: 'inherit' }).status ?? 1;
 }
 
-function printDevices(args: string[]): number {
-  const unknown = args.find((arg) => arg !== '--json');
-  if (unknown !== undefined) {
-    console.error(`Expected no argument but --json, got "${unknown}".`);
-    return 2;
+function devicesCommand(args: string[]): number {
+  const { values, positionals } = parseCommand(args, {
+    json: { type: 'boolean' },
+    help: { type: 'boolean', short: 'h' },
+  });
+  if (positionals.length > 0) throw new UsageError(`Expected no argument but --json, got "${positionals[0]!}".`);
+  if (values.help === true) {
+    console.log('Usage: root-optimizer devices [--json]\n\nPrints what this machine offers.');
+    return 0;
   }
   const report = devices();
-  console.log(args.includes('--json') ? JSON.stringify(report, null, 2) : describe(report));
+  console.log(values.json === true ? JSON.stringify(report, null, 2) : describe(report));
   return 0;
 }
 
@@ -68,11 +85,19 @@ function describe({ cpu, cuda, addon }: DeviceReport): string {
 }
 
 async function run(): Promise<void> {
+  // A reader such as `head` may go before all is written.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    throw error;
+  });
+  const args = process.argv.slice(2);
   try {
-    process.exitCode = await main(process.argv.slice(2));
+    process.exitCode = await main(args);
   } catch (error) {
-    console.error(messageOf(error));
-    process.exitCode = 1;
+    const isUsage = error instanceof UsageError;
+    const hint = isUsage ? `\nroot-optimizer ${args[0]!} --help lists the options.` : '';
+    console.error(`${messageOf(error)}${hint}`);
+    process.exitCode = isUsage ? 2 : 1;
   }
 }
 
