@@ -99,7 +99,7 @@ function home(): string {
 }
 
 /** The name of this platform in the names of packages. */
-function platformName(): string {
+export function platformName(): string {
   const { platform, arch } = process;
   return `${platform}-${arch}${platform === 'linux' && !hasGlibc() ? '-musl' : ''}`;
 }

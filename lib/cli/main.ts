@@ -6,6 +6,7 @@ import { type DeviceReport, devices } from '../devices.js';
 import { messageOf, printable } from '../errors.js';
 import { nearest } from '../validate.js';
 import { calibrateCommand } from './calibrate.js';
+import { doctorCommand } from './doctor.js';
 import { inspectCommand } from './inspect.js';
 import { parseCommand, UsageError } from './usage.js';
 
@@ -14,6 +15,7 @@ const help = `Usage: root-optimizer <command>
   build            build the native addon for this machine
   calibrate        fit the iteration's coefficients to a checkpoint
   devices          print what this machine offers
+  doctor           find out why the addon does not work here, and what to do about it
   inspect          print what a safetensors file holds: tensors, norms, thresholds, spectra
   --help           print this; after a command, its options
   --version        print the version
@@ -24,6 +26,7 @@ const commands: Readonly<Record<string, (args: string[]) => number | Promise<num
   build: buildCommand,
   calibrate: calibrateCommand,
   devices: devicesCommand,
+  doctor: doctorCommand,
   inspect: inspectCommand,
 };
 
