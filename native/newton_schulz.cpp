@@ -275,18 +275,19 @@ bool stays_bounded_beside_rest(const std::vector<Coefficients>& iterations) {
 // Adaptive coefficients leave little room above the largest value that they expect, and beyond it they diverge. So
 // values are taken for a little larger than they are, in all iterations but the last.
 std::vector<Coefficients> with_room(const std::vector<Coefficients>& iterations) {
+  std::vector<Coefficients> changed;
   for (int times = 0; times <= 16; ++times) {
     const double larger = 1 + times / 400.0;
-    std::vector<Coefficients> changed = iterations;
+    changed = iterations;
     for (size_t i = 0; i + 1 < changed.size(); ++i) {
       auto& [a, b, c] = changed[i];
       a /= larger;
       b /= std::pow(larger, 3);
       c /= std::pow(larger, 5);
     }
-    if (stays_bounded_beside_rest(changed)) return changed;
+    if (stays_bounded_beside_rest(changed)) break;
   }
-  return iterations;  // no coefficients that are in use
+  return changed;
 }
 
 // The time of a floating-point operation, relative to one in float32.

@@ -77,7 +77,7 @@ export async function writeCheckpoint(
   }
   const { keep, signal } = options;
   const limit = headerLimit(groups);
-  const beforeReplacing = keep > 1 ? () => keepFormer(file, step, limit) : undefined;
+  const beforeReplacing = keep > 1 ? () => keepFormer(file, step) : undefined;
   await writeSafetensors(file, metadata, tensors, { limit, signal, beforeReplacing });
   if (keep > 0) await removeStale(file, step, keep - 1);
 }
@@ -195,6 +195,7 @@ async function readOthers(
   const tensors = new Map<string, NamedTensor>();
   for (const [name, { shape }] of file.tensors) {
     if (own.has(name)) continue;
+    file.entryOf(name); // before memory is taken: the shape of a type that is not read may be anything
     tensors.set(name, { shape, data: allocate(product(shape), `tensor ${quote(name)} of ${path}`) });
   }
   for await (const { name, offset, values } of file.pieces(tensors.keys())) tensors.get(name)!.data.set(values, offset);

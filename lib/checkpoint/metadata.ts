@@ -97,12 +97,17 @@ function settingsOf(group: Group): Readonly<Record<string, unknown>> {
   return Object.fromEntries(Object.entries(group).filter(([key]) => key !== 'params' && key !== 'algorithm'));
 }
 
+/** Whether a file is a checkpoint of this package, of whatever version. */
+export function isCheckpoint({ metadata }: Pick<Header, 'metadata'>): boolean {
+  return metadata['format'] === format;
+}
+
 /** @throws RootError ERR_CHECKPOINT where the file is not a checkpoint of this package */
 export function readMetadata(
   { metadata }: Pick<Header, 'metadata'>,
   path: string,
 ): { step: number; notes: Notes; descriptions: Map<string, Description> } {
-  if (metadata['format'] !== format) throw checkpointError(`${path} is not a checkpoint of ${format}`);
+  if (!isCheckpoint({ metadata })) throw checkpointError(`${path} is not a checkpoint of ${format}`);
   if (!versions.includes(metadata['version'] ?? '')) {
     throw checkpointError(
       `Expected ${path} to be a checkpoint of version ${versions.join(' or ')}, ` +

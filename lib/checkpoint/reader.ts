@@ -84,7 +84,7 @@ export class SafetensorsFile {
    * @throws RootError ERR_CHECKPOINT, ERR_OUT_OF_MEMORY
    */
   async *pieces(names: Iterable<string>): AsyncGenerator<Piece> {
-    const reads = readsOf([...names].map((name) => [name, this.#entry(name)]));
+    const reads = readsOf([...names].map((name) => [name, this.entryOf(name)]));
     const memory = reads.reduce((most, { end, start }) => Math.max(most, end - start), 0);
     const buffers = [0, 1].map(() => allocateBytes(memory, this.file));
     const begin = (index: number): Promise<unknown> => {
@@ -115,7 +115,7 @@ export class SafetensorsFile {
 
   /** Reads a whole tensor. */
   async read(name: string): Promise<Float32Array> {
-    const values = allocate(product(this.#entry(name).shape), `tensor ${quote(name)} of ${this.file}`);
+    const values = allocate(product(this.entryOf(name).shape), `tensor ${quote(name)} of ${this.file}`);
     for await (const piece of this.pieces([name])) values.set(piece.values, piece.offset);
     return values;
   }
@@ -130,7 +130,8 @@ export class SafetensorsFile {
     await this.handle.close();
   }
 
-  #entry(name: string): Entry & { readonly type: ElementType } {
+  /** @throws RootError ERR_CHECKPOINT where there is no such tensor, or one of a type that is not read */
+  entryOf(name: string): Entry & { readonly type: ElementType } {
     const entry = this.tensors.get(name);
     if (entry === undefined) throw malformed(this.file, `it has no tensor ${quote(name)}`);
     const { type } = entry;

@@ -1,8 +1,8 @@
-import { copyFile, link, readdir, rename, unlink } from 'node:fs/promises';
+import { copyFile, link, readdir, realpath, rename, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { messageOf } from '../errors.js';
 import { checkpointError } from './format.js';
-import { readMetadata } from './metadata.js';
+import { isCheckpoint, readMetadata } from './metadata.js';
 import { SafetensorsFile } from './reader.js';
 import { removeAbandoned, temporaryName } from './temporary.js';
 
@@ -13,19 +13,22 @@ import { removeAbandoned, temporaryName } from './temporary.js';
 
 const nameOf = (file: string, step: number) => `${file}.step-${step}`;
 
+/** Bytes that the header of a former checkpoint may take. It may be that of a larger optimizer. */
+const mostHeaderBytes = 1 << 27;
+
 /**
  * Gives the file that is there, if it is a checkpoint of another step, its name as a former one besides its own.
- * @param limit the most bytes of its header
- * @throws RootError ERR_CHECKPOINT
+ * @throws RootError ERR_CHECKPOINT also where the file cannot be read, since the new one would take its place
  */
-export async function keepFormer(file: string, step: number, limit: number): Promise<void> {
-  const former = await stepOf(file, limit);
+export async function keepFormer(file: string, step: number): Promise<void> {
+  const former = await stepOf(file);
   if (former === undefined || former === step) return;
   const temporary = temporaryName(file);
   await removeAbandoned(file);
   try {
-    // A file system without links gets a copy.
-    await link(file, temporary).catch(() => copyFile(file, temporary));
+    // The name may be a symbolic link, which leads to the new file later on. A file system without links gets a copy.
+    const target = await realpath(file);
+    await link(target, temporary).catch(() => copyFile(target, temporary));
     await rename(temporary, nameOf(file, former));
   } catch (cause) {
     throw checkpointError(`Cannot keep ${nameOf(file, former)}: ${messageOf(cause)}`, cause);
@@ -40,20 +43,25 @@ export async function removeStale(file: string, step: number, kept: number): Pro
   const prefix = `${path.basename(file)}.step-`;
   const names = await readdir(path.dirname(file)).catch((): string[] => []);
   const steps = names
-    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
+    .filter((name) => name.startsWith(prefix) && /^(0|[1-9]\d*)$/.test(name.slice(prefix.length)))
     .map((name) => Number(name.slice(prefix.length)));
   const stale = steps.filter((one) => one < step).sort((a, b) => b - a);
   for (const one of stale.slice(kept)) await unlink(nameOf(file, one)).catch(() => undefined);
 }
 
-/** The step of a checkpoint; undefined where there is none. */
-async function stepOf(path: string, limit: number): Promise<number | undefined> {
-  const file = await SafetensorsFile.open(path, limit).catch(() => undefined);
+/** The step of a checkpoint; undefined where there is no file, or one of another kind. */
+async function stepOf(path: string): Promise<number | undefined> {
+  let file: SafetensorsFile;
   try {
-    return file && readMetadata(file, path).step;
-  } catch {
-    return undefined;
+    file = await SafetensorsFile.open(path, mostHeaderBytes);
+  } catch (error) {
+    const code = ((error as Error).cause as NodeJS.ErrnoException | undefined)?.code;
+    if (code === undefined || code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    return isCheckpoint(file) ? readMetadata(file, path).step : undefined;
   } finally {
-    await file?.close();
+    await file.close();
   }
 }

@@ -1,4 +1,3 @@
-import { checkArray } from '../arrays.js';
 import { addon, guard } from '../binding.js';
 import { describe, expected, quote } from '../errors.js';
 import type { Parameter } from '../parameter.js';
@@ -25,6 +24,7 @@ interface Place {
 /**
  * Reads weights into parameters' data. The file is read twice: all of it is checked before the first value is written.
  * @param begin is called after the checks
+ * @param dataOf returns a parameter's array
  * @returns the names of the file's tensors that no parameter took
  * @throws RootError ERR_CHECKPOINT, ERR_INVALID_ARGUMENT
  */
@@ -33,6 +33,7 @@ export async function readWeights(
   parameters: readonly Parameter[],
   map: WeightMap,
   begin: () => void,
+  dataOf: (parameter: Parameter) => Float32Array,
 ): Promise<string[]> {
   return withFile(path, undefined, async (file) => {
     const places = placesIn(file, path, parameters, map);
@@ -40,7 +41,7 @@ export async function readWeights(
     begin();
     for await (const piece of file.pieces(places.keys())) {
       checkFinite(path, piece); // the file may have changed
-      for (const place of places.get(piece.name)!) write(place, piece);
+      for (const place of places.get(piece.name)!) write(place, dataOf(place.parameter), piece);
     }
     await file.checkUnchanged();
     return [...file.tensors.keys()].filter((name) => !places.has(name));
@@ -93,14 +94,12 @@ function checkFinite(path: string, { name, values }: Piece): void {
   throw checkpointError(`Expected tensor ${quote(name)} of ${path} to be finite in float32`);
 }
 
-function write({ parameter, transpose }: Place, { offset, values }: Piece): void {
-  const { name, size, shape } = parameter;
-  const data = checkArray(parameter.data, size, `data of parameter ${quote(name)}`);
+function write({ parameter, transpose }: Place, data: Float32Array, { offset, values }: Piece): void {
   if (!transpose) {
     data.set(values, offset);
     return;
   }
-  const [rows = 1, columns = 1] = shape;
+  const [rows = 1, columns = 1] = parameter.shape;
   let [row, column] = [offset % rows, Math.floor(offset / rows)];
   const { length } = values;
   for (let i = 0; i < length; i++) {

@@ -68,7 +68,8 @@ export async function writeSafetensors(
     await rename(temporary, target);
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
-    if (error instanceof RootError || signal?.aborted) throw error;
+    if (error instanceof RootError) throw error;
+    signal?.throwIfAborted();
     throw checkpointError(`Cannot write ${file}: ${messageOf(error)}`, error);
   }
   await syncFolder(path.dirname(target));

@@ -20,7 +20,7 @@ import { checkState } from './state.js';
 import { StateStore } from './store.js';
 import type { DeviceMemory, ParameterState, StepReport } from './types.js';
 
-type Task = 'step' | 'save' | 'load' | 'transfer';
+type Task = 'step' | 'save' | 'load' | 'loadWeights' | 'transfer';
 
 export interface SaveOptions {
   notes?: Notes | undefined;
@@ -225,8 +225,8 @@ export abstract class Optimizer {
    * @param options.tensors arrays that `load` returns, such as averages of the weights, by names that no other tensor
    * of the file has. They belong to the save until it settles, as `data` does.
    * @param options.keep how many files to keep. The checkpoint that is there gets the name `<path>.step-<its step>`
-   * besides, and those of earlier steps beyond this number are removed. Absent: the new file takes the place of the
-   * former one.
+   * besides, and those of earlier steps are removed until there are as many files in all. Absent: the new file takes
+   * the place of the former one.
    * @param options.signal an AbortSignal that ends the save, which then rejects with the signal's reason
    * @throws RootError ERR_INVALID_ARGUMENT, ERR_SHAPE_MISMATCH, ERR_CHECKPOINT, ERR_BUSY, ERR_DISPOSED,
    * ERR_OUT_OF_MEMORY
@@ -244,7 +244,7 @@ export abstract class Optimizer {
     await this.#exclusively('save', async () => {
       this.#checkArrays();
       besides.signal?.throwIfAborted();
-      await writeCheckpoint(path, this.#step, this.paramGroups, this.#store, besides);
+      await this.#store.holding(() => writeCheckpoint(path, this.#step, this.paramGroups, this.#store, besides));
     });
   }
 
@@ -270,7 +270,7 @@ export abstract class Optimizer {
       settings: oneOf('check', 'ignore')(options.options ?? 'check', 'options') === 'check',
       tensors: boolean(options.tensors ?? false, 'tensors'),
     };
-    return this.#replace(async (begin) => {
+    return this.#replace('load', async (begin) => {
       const loaded = await readCheckpoint(path, this.paramGroups, this.#store, {
         ...checked,
         begin: (found) => {
@@ -286,7 +286,7 @@ export abstract class Optimizer {
   /**
    * Reads weights that another program wrote into `data`: tensors of float64, float32, float16 or bfloat16 in a
    * safetensors file. The state stays as it is. The file is checked as by `load`, which also says what happens if it
-   * cannot be read any more later.
+   * cannot be read any more later. After a load that failed, only another load helps.
    * @param options.map returns the tensor that a parameter takes, by default the one of the parameter's name; `null`
    * leaves the parameter as it is, `{ tensor, transpose: true }` takes the transpose
    * @returns the names of the file's tensors that no parameter took
@@ -298,8 +298,8 @@ export abstract class Optimizer {
     checkKeys(checkObject(options, 'the options of loadWeights'), ['map'], 'of loadWeights');
     const { map = (name: string) => name } = options;
     if (typeof map !== 'function') throw expected('map', 'a function', map);
-    return this.#replace(async (begin) => {
-      return { unused: await readWeights(path, this.#parameters, map, begin) };
+    return this.#replace('loadWeights', async (begin) => {
+      return { unused: await readWeights(path, this.#parameters, map, begin, (one) => this.#store.dataOf(one)) };
     });
   }
 
@@ -337,13 +337,16 @@ export abstract class Optimizer {
    * Replaces data or state by what a file holds.
    * @param read calls its argument when it has found nothing wrong, just before it changes the first value
    */
-  async #replace<T>(read: (begin: () => void) => Promise<T>): Promise<T> {
-    return this.#exclusively('load', async () => {
-      const result = await read(() => {
+  async #replace<T>(what: 'load' | 'loadWeights', read: (begin: () => void) => Promise<T>): Promise<T> {
+    return this.#exclusively(what, async () => {
+      // Weights may leave parameters out, which keep what the device has of them.
+      if (what === 'loadWeights') await this.#transfer('readParameters');
+      const begin = () => {
         this.#checkLive();
         this.#checkArrays();
         this.#isMixed = true;
-      });
+      };
+      const result = await this.#store.holding(() => read(begin));
       await this.#transfer('writeParameters');
       this.#isMixed = false;
       return result;

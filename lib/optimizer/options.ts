@@ -125,8 +125,8 @@ export interface MuonOptions extends Given<MuonSettings>, DeviceOptions {
    *   `float32`.
    * - On CUDA: `float16`, `bfloat16` or `float32`.
    * - On the CPU: `float32`, and what the processor multiplies besides (see `devices().cpu.precisions`). `bfloat16x3`
-   *   has errors within 5e-4. `bfloat16` is the fastest, with errors near one percent; without matrix units they are
-   *   many times that on matrices of low rank.
+   *   has errors within 5e-4. `bfloat16` is the fastest, with errors of one to six percent; without matrix units they
+   *   are many times that on matrices of low rank.
    *
    * A precision that the device lacks is an error.
    *

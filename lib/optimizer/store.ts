@@ -12,12 +12,24 @@ export class StateStore implements Store {
   readonly #native: native.Optimizer;
   readonly #indices: ReadonlyMap<Parameter, number>;
   readonly #dataOnDevice: boolean;
+  /** Data as they were when a save or a load began. */
+  #held: ReadonlyMap<Parameter, Float32Array> | undefined;
 
   /** @param dataOnDevice whether the device's copies of data are read, rather than the host's arrays */
   constructor(optimizer: native.Optimizer, parameters: readonly Parameter[], dataOnDevice: boolean) {
     this.#native = optimizer;
     this.#indices = new Map(parameters.map((one, i) => [one, i]));
     this.#dataOnDevice = dataOnDevice;
+  }
+
+  /** Runs a save or a load, which fails where an array of data is replaced meanwhile. */
+  async holding<T>(run: () => Promise<T>): Promise<T> {
+    this.#held = new Map([...this.#indices.keys()].map((one) => [one, one.data]));
+    try {
+      return await run();
+    } finally {
+      this.#held = undefined;
+    }
   }
 
   /** @throws RootError ERR_INVALID_ARGUMENT for a parameter that is not this optimizer's */
@@ -38,7 +50,7 @@ export class StateStore implements Store {
 
   read(parameter: Parameter, array: native.StateArray, offset: number, values: Float32Array): void {
     if (array === 'data' && !this.#dataOnDevice) {
-      values.set(dataOf(parameter).subarray(offset, offset + values.length));
+      values.set(this.dataOf(parameter).subarray(offset, offset + values.length));
     } else {
       guard(() => this.#native.readState(this.indexOf(parameter), array, offset, values));
     }
@@ -47,10 +59,18 @@ export class StateStore implements Store {
   /** Data are written on the host. */
   write(parameter: Parameter, array: native.StateArray, offset: number, values: Float32Array): void {
     if (array === 'data') {
-      dataOf(parameter).set(values, offset);
+      this.dataOf(parameter).set(values, offset);
     } else {
       guard(() => this.#native.writeState(this.indexOf(parameter), array, offset, values));
     }
+  }
+
+  dataOf(parameter: Parameter): Float32Array {
+    const { name, data, size } = parameter;
+    if (this.#held !== undefined && this.#held.get(parameter) !== data) {
+      throw expected(`data of parameter ${quote(name)}`, 'the same array until the save or load ends', 'another one');
+    }
+    return checkArray(data, size, `data of parameter ${quote(name)}`);
   }
 
   /** Copies of a parameter's state. */
@@ -83,8 +103,4 @@ export class StateStore implements Store {
     for (const [array, values] of arrays) this.write(parameter, array, 0, values);
     this.setFound(parameter, found);
   }
-}
-
-function dataOf({ name, data, size }: Parameter): Float32Array {
-  return checkArray(data, size, `data of parameter ${quote(name)}`);
 }

@@ -49,6 +49,8 @@ KERNEL_INLINE void open_tiles() {
 }
 KERNEL_INLINE void close_tiles() { _tile_release(); }
 
+// GCC 12 does not know that loads of tiles read memory either.
+#define SYNC_TILES() asm volatile("" : : : "memory")
 #define TILE_ZERO(t) _tile_zero(t)
 #define TILE_LOAD(t, p) _tile_loadd(t, p, 64)
 #define TILE_STORE(t, p) _tile_stored(t, p, 64)
@@ -81,7 +83,7 @@ bool may_use_tiles() {
 }  // namespace
 
 const Kernels* amx_kernels() {
-  static const bool usable = avx512_kernels() != nullptr && may_use_tiles();
+  static const bool usable = avx512_kernels() != nullptr && avx2_kernels() != nullptr && may_use_tiles();
   return usable ? &amx::kernels : nullptr;
 }
 

@@ -79,6 +79,7 @@ __attribute__((noinline)) void multiply_add_tiles(Tile& c, const Tile& a, const 
   }
 }
 
+#define SYNC_TILES() static_cast<void>(0)
 #define TILE_ZERO(t) \
   registers[t] = Tile {}
 #define TILE_LOAD(t, p) __builtin_memcpy(&registers[t], p, sizeof(Tile))

@@ -1,9 +1,11 @@
 import {
   linkSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -107,6 +109,25 @@ describe('a load that fails after its checks', () => {
     expect(optimizer.stepSync()).toMatchObject({ step: 2, applied: true });
   });
 
+  test('weights do not make whole what a failed load has left', async () => {
+    using saved = new Root(params());
+    await saved.save(file);
+    using optimizer = new Root(params());
+    const accept = () => truncateSync(file, 20_000);
+    await expectError(() => optimizer.load(file, { accept }), 'ERR_CHECKPOINT', 'ended early');
+    const none = () => optimizer.loadWeights(file, { map: () => null });
+    await expectError(none, 'ERR_CHECKPOINT', /Expected a load to succeed first/);
+  });
+
+  test('data that are replaced meanwhile', async () => {
+    const large = filled('w', [1100, 1201], 1);
+    using optimizer = new Muon([large], cheap);
+    const saving = optimizer.save(file);
+    large.data = large.data.slice();
+    await expectError(() => saving, 'ERR_INVALID_ARGUMENT', 'data of parameter "w" to be the same array');
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
   test('what accept throws is passed on, and nothing changes', async () => {
     using saved = new Root(params());
     await saved.save(file);
@@ -159,6 +180,20 @@ describe('keep', () => {
     optimizer.stepSync();
     await optimizer.save(file, { keep: 1 });
     expect(steps()).toEqual(['run.safetensors']);
+  });
+
+  test('behind a symbolic link', async () => {
+    using optimizer = new Root([filled('w', [5, 6], 1)]);
+    mkdirSync(path.join(folder, 'real'));
+    symlinkSync(path.join(folder, 'real', 'x'), file);
+    writeFileSync(path.join(folder, 'real', 'x'), 'no checkpoint');
+    for (let step = 0; step < 3; step++) {
+      await optimizer.save(file, { keep: 2 });
+      optimizer.stepSync();
+    }
+    expect(steps()).toEqual(['real', 'run.safetensors', 'run.safetensors.step-1']);
+    expect((await optimizer.load(file)).step).toBe(2);
+    expect((await optimizer.load(`${file}.step-1`)).step).toBe(1);
   });
 
   test('a former file that a killed process has named already', async () => {
