@@ -272,8 +272,8 @@ bool stays_bounded_beside_rest(const std::vector<Coefficients>& iterations) {
   return true;
 }
 
-// Adaptive coefficients leave little room above the largest value that they expect, and beyond it they diverge. So
-// values are taken for a little larger than they are, in all iterations but the last.
+// Adaptive coefficients leave little room above the largest value that they expect, and beyond it they diverge. So all
+// iterations but the last do with a value what they would do with one that is up to 4 % larger.
 std::vector<Coefficients> with_room(const std::vector<Coefficients>& iterations) {
   std::vector<Coefficients> changed;
   for (int times = 0; times <= 16; ++times) {

@@ -64,7 +64,6 @@ async function main(name, args) {
     ...environment,
     LD_PRELOAD: paths.join(':'),
     ROOT_OPTIMIZER_ADDON: addon,
-    ROOT_OPTIMIZER_SANITIZER: name,
   };
   const { status } = spawnSync(
     process.execPath,

@@ -56,10 +56,11 @@ export async function writeCheckpoint(
   store: Store,
   options: { notes: Notes; tensors: NamedTensors; keep: number; signal?: Signal | undefined },
 ): Promise<void> {
-  const metadata = encodeMetadata(step, groups, (one) => store.found(one), options.notes);
+  const found = new Map(groups.flatMap(({ params }) => params.map((one) => [one, store.found(one)])));
+  const metadata = encodeMetadata(step, groups, (one) => found.get(one)!, options.notes);
   const tensors = groups.flatMap((group) =>
     group.params.flatMap((parameter) => {
-      const normalized = (store.found(parameter) as native.OrthogonalFound).normalizes;
+      const normalized = (found.get(parameter) as native.OrthogonalFound).normalizes;
       return arraysOf(parameter, group, normalized).map(({ array, name, shape }): TensorSource => {
         return { name, shape, read: (offset, values) => store.read(parameter, array, offset, values) };
       });

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { type BigIntStats, constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { allocate } from '../arrays.js';
 import { messageOf, quote, RootError } from '../errors.js';
@@ -58,10 +58,9 @@ export class SafetensorsFile {
       throw checkpointError(`Cannot read ${file}: ${messageOf(cause)}`, cause);
     });
     try {
-      const found = await handle.stat();
+      const found = await handle.stat({ bigint: true });
       if (!found.isFile()) throw checkpointError(`Cannot read ${file}: it is not a file`);
-      const { size } = found;
-      const version = await versionOf(handle);
+      const size = Number(found.size);
       const start = new BigUint64Array(1);
       if (size < 8) throw malformed(file, `it is ${size} bytes long`);
       await readAll(handle, new Uint8Array(start.buffer), 0);
@@ -72,7 +71,7 @@ export class SafetensorsFile {
       const bytes = new Uint8Array(length);
       await readAll(handle, bytes, 8);
       if (!hasFewParts(bytes, limit)) throw tooLarge();
-      return new SafetensorsFile(file, handle, version, parseHeader(file, bytes, size));
+      return new SafetensorsFile(file, handle, versionOf(found), parseHeader(file, bytes, size));
     } catch (error) {
       await handle.close();
       throw error instanceof RootError ? error : checkpointError(`Cannot read ${file}: ${messageOf(error)}`, error);
@@ -122,7 +121,7 @@ export class SafetensorsFile {
 
   /** @throws RootError ERR_CHECKPOINT where the file was written to since it was opened */
   async checkUnchanged(): Promise<void> {
-    if ((await versionOf(this.handle)) === this.version) return;
+    if (versionOf(await this.handle.stat({ bigint: true })) === this.version) return;
     throw checkpointError(`Expected ${this.file} to stay as it was while it is read, but it was written to`);
   }
 
@@ -176,8 +175,7 @@ function readsOf(tensors: [name: string, entry: Entry & { readonly type: Element
 }
 
 /** What differs after the file was written to. Another name for it does not count. */
-async function versionOf(handle: FileHandle): Promise<string> {
-  const { size, mtimeNs } = await handle.stat({ bigint: true });
+function versionOf({ size, mtimeNs }: BigIntStats): string {
   return `${size} ${mtimeNs}`;
 }
 

@@ -1,4 +1,4 @@
-import { copyFile, link, readdir, realpath, rename, unlink } from 'node:fs/promises';
+import { copyFile, link, open, readdir, realpath, rename, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { messageOf } from '../errors.js';
 import { checkpointError } from './format.js';
@@ -28,13 +28,24 @@ export async function keepFormer(file: string, step: number): Promise<void> {
   try {
     // The name may be a symbolic link, which leads to the new file later on. A file system without links gets a copy.
     const target = await realpath(file);
-    await link(target, temporary).catch(() => copyFile(target, temporary));
+    await link(target, temporary).catch(() => copy(target, temporary));
     await rename(temporary, nameOf(file, former));
   } catch (cause) {
     throw checkpointError(`Cannot keep ${nameOf(file, former)}: ${messageOf(cause)}`, cause);
   } finally {
     // Where a killed process has made both names links of one file, renaming succeeds and does nothing.
     await unlink(temporary).catch(() => undefined);
+  }
+}
+
+/** Copies a file so that the copy survives a power failure, as what it is a copy of does. */
+async function copy(from: string, to: string): Promise<void> {
+  await copyFile(from, to);
+  const handle = await open(to, 'r+');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

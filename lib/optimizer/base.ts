@@ -286,7 +286,8 @@ export abstract class Optimizer {
   /**
    * Reads weights that another program wrote into `data`: tensors of float64, float32, float16 or bfloat16 in a
    * safetensors file. The state stays as it is. The file is checked as by `load`, which also says what happens if it
-   * cannot be read any more later. After a load that failed, only another load helps.
+   * cannot be read any more later. After a load that failed, only another load helps. With
+   * `hostSync: 'manual'` the host's arrays get what the device has, before the file's values.
    * @param options.map returns the tensor that a parameter takes, by default the one of the parameter's name; `null`
    * leaves the parameter as it is, `{ tensor, transpose: true }` takes the transpose
    * @returns the names of the file's tensors that no parameter took

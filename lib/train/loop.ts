@@ -104,7 +104,7 @@ async function takeSteps<Batch>(
     run.adaptive === undefined
       ? run.accumulation
       : Math.min(run.adaptive.max, Math.max(accumulation, run.accumulation));
-  // The step of the file at checkpoint.path, if this training wrote it or goes on from it.
+  // The step that this training has saved last or goes on from, which need not be saved again.
   let saved = run.resume?.file === checkpoint?.path ? place?.step : undefined;
   const save = async (step: number): Promise<void> => {
     if (checkpoint === undefined || saved === step) return;

@@ -39,12 +39,14 @@ describe.each(devicesUnderTest())('a file of Python on %s', (device) => {
 
   test('the device has what the host has', async () => {
     if (device === 'cpu') return;
-    const weight = parameter('F32.weight', [2, 3]);
-    using optimizer = new Muon([weight], { device, hostSync: 'manual' });
-    await optimizer.loadWeights(file);
-    weight.data.fill(0);
+    const [weight, other] = [parameter('F32.weight', [2, 3]), parameter('other', [4, 4])];
+    using optimizer = new Muon([weight, other], { device, hostSync: 'manual' });
+    for (const { data } of [weight, other]) data.fill(0);
+    await optimizer.loadWeights(file, { map: (name) => (name === 'other' ? null : name) });
+    for (const { data } of [weight, other]) data.fill(0);
     await optimizer.readParameters();
     expect(bits(weight.data)).toBe(bits(valuesOf('F32.weight')));
+    expect(other.data).toEqual(new Float32Array(16).fill(9)); // as the device had it
   });
 });
 
